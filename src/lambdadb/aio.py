@@ -1,0 +1,82 @@
+"""
+The asynchronous door: the same connects and the same pool, waiting on the event loop.
+
+Needs `pip install 'lambdadb[asyncio]'`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from selectors import EVENT_READ
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_async_engine
+from sqlalchemy.util import await_only
+
+from lambdadb.deadline import Clock
+from lambdadb.engine import checked_url, engine_keywords
+from lambdadb.settings import Settings
+
+if TYPE_CHECKING:
+    from lambdadb.credentials import Credentials
+    from lambdadb.policy import Policy
+    from lambdadb.retry import ResumeRetry
+    from lambdadb.tracing import Tracer
+
+
+class LoopClock(Clock):
+    """The clock of an asynchronous engine: waiting lets other tasks run."""
+
+    def wait(self, sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
+        """Wait as `Clock.wait`, inside the greenlet in which SQLAlchemy runs its connects."""
+        return await_only(_ready(sockets, seconds))
+
+
+async def _ready(sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
+    loop = asyncio.get_running_loop()
+    ready: set[int] = set()
+    first = asyncio.Event()
+
+    def mark(descriptor: int) -> None:
+        ready.add(descriptor)
+        first.set()
+
+    for descriptor, event in sockets.items():
+        add = loop.add_reader if event == EVENT_READ else loop.add_writer
+        add(descriptor, mark, descriptor)
+    try:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(first.wait(), max(seconds, 0.0))
+    finally:
+        for descriptor, event in sockets.items():
+            remove = loop.remove_reader if event == EVENT_READ else loop.remove_writer
+            remove(descriptor)
+    return ready
+
+
+def create_async_engine(
+    url: str | URL,
+    *,
+    policy: Policy | None = None,
+    retry: ResumeRetry | None = None,
+    credentials: Credentials | None = None,
+    tracer: Tracer | None = None,
+    tag: str | None = None,
+    **keywords: Any,
+) -> AsyncEngine:
+    """
+    `lambdadb.create_engine` for asynchronous code: an ordinary `AsyncEngine`, the same promises.
+
+    Use it with `async with lambdadb.invocation(...)`, or with `lambdadb.handler` on a coroutine
+    function. Arguments, errors and costs are those of `lambdadb.create_engine`.
+    """
+    settings = Settings.chosen(
+        policy=policy, retry=retry, credentials=credentials, tracer=tracer, tag=tag
+    )
+    url = checked_url(url)
+    keywords = engine_keywords(url, settings, keywords, LoopClock(), asyncio=True)
+    return sqlalchemy_create_async_engine(url, **keywords)

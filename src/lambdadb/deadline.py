@@ -1,0 +1,101 @@
+"""
+Time: the clock that everything waits on, the moment by which to be done, and the invocation whose
+moment it is. No other module reads a clock or sleeps.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lambdadb.errors import InvalidSettings
+
+
+class Clock:
+    """
+    Monotonic seconds, and the one way to wait.
+
+    Tests pass a virtual one; `lambdadb.aio` passes one that waits on the event loop.
+    """
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return time.monotonic()
+
+    def idle_since(self, moment: tuple[float, float]) -> float:
+        """Seconds since `moment`, a value of `moment()`, frozen time included."""
+        # Whether a frozen environment's monotonic clock goes on is documented nowhere, and its wall
+        # clock may be set back: of the two, the one that saw more time pass is believed.
+        return max(time.monotonic() - moment[0], time.time() - moment[1])
+
+    def moment(self) -> tuple[float, float]:
+        """Now, on both clocks."""
+        return time.monotonic(), time.time()
+
+    def wait(self, sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
+        """
+        Wait until one of `sockets` is ready, `seconds` at most; without sockets, sleep.
+
+        Args:
+            sockets: File descriptor to `selectors.EVENT_READ` or `EVENT_WRITE`.
+
+        Returns:
+            The descriptors that are ready; none when the time was over first.
+        """
+        if not sockets:
+            time.sleep(max(seconds, 0.0))
+            return ()
+        with selectors.DefaultSelector() as selector:
+            for descriptor, event in sockets.items():
+                selector.register(descriptor, event)
+            return [key.fd for key, _ in selector.select(max(seconds, 0.0))]
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment on a `Clock` by which to be done."""
+
+    at: float
+
+    def remaining(self, clock: Clock) -> float:
+        """Seconds left; never negative."""
+        return max(self.at - clock.now(), 0.0)
+
+    def earlier(self, other: Deadline | None) -> Deadline:
+        """The one of the two that comes first."""
+        return self if other is None or self.at <= other.at else other
+
+
+def lambda_deadline(context: object, clock: Clock) -> Deadline | None:
+    """
+    The end of the invocation that Lambda's `context` describes; None if it describes none.
+
+    Raises:
+        InvalidSettings: `context` is not a Lambda context object.
+    """
+    if context is None:
+        return None
+    try:
+        milliseconds = context.get_remaining_time_in_millis()  # type: ignore[attr-defined]
+    except AttributeError:
+        raise InvalidSettings(
+            f"context is {type(context).__name__}, which has no get_remaining_time_in_millis(). "
+            "Pass the second argument of the Lambda handler, or None outside Lambda."
+        ) from None
+    return Deadline(clock.now() + milliseconds / 1000.0)
+
+
+@dataclass
+class Scope:
+    """
+    What an engine knows of the invocation now running; shared by its pool and its connects.
+
+    It belongs to the engine and not to a context variable, because threads that a handler starts
+    must see it too. An execution environment runs one invocation at a time.
+    """
+
+    active: bool = False
+    deadline: Deadline | None = None
+    alias: str = ""

@@ -1,0 +1,132 @@
+"""
+`create_engine`: wires the parts together and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from sqlalchemy import URL, Engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from lambdadb.deadline import Clock, Scope
+from lambdadb.errors import InvalidSettings
+from lambdadb.pool import GuardedPool
+from lambdadb.settings import Settings
+
+if TYPE_CHECKING:
+    from lambdadb.credentials import Credentials
+    from lambdadb.policy import Policy
+    from lambdadb.retry import ResumeRetry
+    from lambdadb.tracing import Tracer
+
+_DRIVERS = ("postgresql", "postgresql+psycopg", "postgresql+psycopg_async")
+_DECIDED_BY_POLICY = {
+    *("creator", "async_creator", "module"),
+    *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
+}
+
+
+def create_engine(
+    url: str | URL,
+    *,
+    policy: Policy | None = None,
+    retry: ResumeRetry | None = None,
+    credentials: Credentials | None = None,
+    tracer: Tracer | None = None,
+    tag: str | None = None,
+    **keywords: Any,
+) -> Engine:
+    """
+    An ordinary `sqlalchemy.Engine` whose connections follow a policy made for Lambda.
+
+    It opens nothing by itself: call it in module scope and connect in the handler, where there is
+    time to wait for a database that is waking up.
+
+    Args:
+        url: `postgresql+psycopg://user@host/database`.
+        policy: `PerEnvironment()`, the default, or `PerInvocation()`.
+        retry: How long a connect waits for a database that is waking up; `ResumeRetry()` by default.
+        credentials: Asked for a login at each connect; without it, the URL's own is used.
+        tracer: Told of each connect.
+        tag: The session's `application_name`, made of `{name}` (the default), `{version}` and
+            `{alias}` of the function. Nothing is sent outside Lambda, or where the URL has its own.
+        **keywords: Passed on to `sqlalchemy.create_engine`.
+
+    Raises:
+        InvalidSettings: A URL, a setting or a keyword that cannot work.
+
+    **Costs:** none; the first checkout connects.
+    """
+    settings = Settings.chosen(
+        policy=policy, retry=retry, credentials=credentials, tracer=tracer, tag=tag
+    )
+    url = checked_url(url)
+    return sqlalchemy.create_engine(url, **engine_keywords(url, settings, keywords, Clock()))
+
+
+def engine_keywords(
+    url: URL,
+    settings: Settings,
+    keywords: Mapping[str, Any],
+    clock: Clock,
+    *,
+    asyncio: bool = False,
+) -> dict[str, Any]:
+    """
+    `keywords` for SQLAlchemy, with the pool and the driver that follow `settings`.
+
+    The driver comes in as SQLAlchemy's `module=`: psycopg with another `connect()`. Listeners to
+    `do_connect` therefore work as always, and so does everything above them.
+    """
+    # Imported here: the driver is loaded by the engine that needs it, as SQLAlchemy does.
+    from lambdadb.connect import Connector
+    from lambdadb.psycopg import Driver, hung_up
+
+    if clash := sorted(_DECIDED_BY_POLICY & keywords.keys()):
+        raise InvalidSettings(
+            f"{', '.join(clash)}: decided by the policy. For a second session use "
+            "PerEnvironment(connections=2); for another pool use sqlalchemy.create_engine."
+        )
+    if "connect_timeout" in {**url.query, **keywords.get("connect_args", {})}:
+        raise InvalidSettings(
+            "connect_timeout: say it as retry=ResumeRetry(limit=seconds), which also respects the time "
+            "that Lambda has left; remove it from the URL and from connect_args."
+        )
+    driver = Driver(asyncio=asyncio)
+    scope = Scope()
+    connector = Connector(driver=driver, settings=settings, clock=clock, scope=scope)
+    module = SimpleNamespace(**{**vars(driver.dbapi), "connect": connector.connect})
+    pool = {"policy": settings.policy, "scope": scope, "clock": clock, "hung_up": hung_up}
+    return {**keywords, **pool, "poolclass": GuardedPool, "module": module}
+
+
+def checked_url(url: str | URL) -> URL:
+    """
+    The URL with its driver.
+
+    Raises:
+        InvalidSettings: It is none, or not one that lambdadb can connect to. Says nothing of its
+            password.
+    """
+    example = "Use postgresql+psycopg://user@host:5432/database."
+    if not isinstance(url, (str, URL)) or not url:
+        raise InvalidSettings(
+            f"url is {url!r}. Is the environment variable that holds it set? {example}"
+        )
+    try:
+        url = make_url(url)
+    except (ArgumentError, ValueError):
+        # SQLAlchemy's message would show the text, and with it the password.
+        raise InvalidSettings(
+            f"The url cannot be parsed (not shown, it may hold a password). {example}"
+        ) from None
+    if url.drivername not in _DRIVERS:
+        raise InvalidSettings(f"The driver {url.drivername!r} of the url is not supported. {example}")
+    if url.host and "@" in url.host:
+        raise InvalidSettings("The url has two @: write an @ of the user or the password as %40.")
+    return url.set(drivername="postgresql+psycopg")

@@ -1,0 +1,117 @@
+"""
+Every exception that lambdadb raises.
+
+```
+LambdaDBError                     safe_to_repeat: True only when it is proven
+├─ InvalidSettings                raised while building, never later
+├─ ConnectionInUse                a checkout beyond the policy's connections; names the holder
+├─ OutOfTime                      the invocation's time ended before the work could begin
+└─ ConnectFailed                  gave up connecting; no SQL was sent
+   └─ DatabaseResuming            still waking up: answer 503 with Retry-After
+```
+
+All derive from `sqlalchemy.exc.SQLAlchemyError`, and those that report a failed connect also from
+`sqlalchemy.exc.OperationalError`, so that `except` clauses written for plain SQLAlchemy still catch
+them. A message says what happened, what it means and what to do; it never holds a password.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exc
+
+if TYPE_CHECKING:
+    from lambdadb.faults import Fault
+
+
+class LambdaDBError(exc.SQLAlchemyError):
+    """The root of all errors of lambdadb."""
+
+    safe_to_repeat: bool = False
+    """True only when it is proven that repeating the work cannot do it twice."""
+
+
+class InvalidSettings(LambdaDBError, ValueError):
+    """A URL, keyword or setting that cannot work; raised while building the engine."""
+
+
+class ConnectionInUse(LambdaDBError):
+    """
+    All connections of the policy are checked out; the message names who holds them.
+
+    Raised at once instead of waiting: an execution environment runs one invocation at a time, so
+    the holder is usually further up the same call stack and would never give its connection back.
+    """
+
+    safe_to_repeat = True
+
+
+class OutOfTime(LambdaDBError):
+    """The invocation has no time left, less the reserve for its answer; nothing was sent."""
+
+    safe_to_repeat = True
+
+
+class ConnectFailed(LambdaDBError, exc.OperationalError):
+    """
+    No connection could be opened, and waiting longer would not help or was not possible.
+
+    No SQL was sent. `orig` and `__cause__` hold the driver's error of the last attempt.
+    """
+
+    safe_to_repeat = True
+
+    fault: Fault
+    """What was wrong with the last attempt."""
+    waited: float
+    """Seconds from the first attempt to giving up."""
+    attempts: int
+    """How many attempts were made."""
+    retry_after: int | None
+    """Whole seconds after which another try is worthwhile; None if only a change can help."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fault: Fault,
+        waited: float,
+        attempts: int,
+        orig: BaseException,
+        retry_after: int | None = None,
+    ) -> None:
+        exc.OperationalError.__init__(self, None, None, orig)
+        self.args = (message,)
+        self.fault = fault
+        self.waited = waited
+        self.attempts = attempts
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        keywords = {
+            "fault": self.fault,
+            "waited": self.waited,
+            "attempts": self.attempts,
+            "orig": self.orig,
+            "retry_after": self.retry_after,
+        }
+        return _rebuild, (type(self), self.args[0], keywords)
+
+
+class DatabaseResuming(ConnectFailed):
+    """
+    The database is still waking up from its auto-pause (or restarting): try again a little later.
+
+    The attempts have woken it, so it goes on resuming after this error. Behind HTTP answer 503 with
+    `Retry-After: retry_after`, as `lambdadb.handler(engine, on_resuming="503")` does.
+    """
+
+    retry_after: int
+
+
+def _rebuild(kind: type[ConnectFailed], message: str, keywords: dict[str, Any]) -> ConnectFailed:
+    return kind(message, **keywords)

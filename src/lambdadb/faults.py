@@ -1,0 +1,107 @@
+"""
+What a failed connect means: resuming, exhausted, unreachable, credentials or misconfigured.
+
+A failed connect carries no SQLSTATE in psycopg, so the text is all there is to go by. Servers say it
+in English unless `lc_messages` was changed; Aurora's default is English.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+
+class Fault(str, Enum):
+    """Why an attempt to connect failed, and so whether waiting can help."""
+
+    RESUMING = "resuming"
+    """The database is waking up, starting or restarting: it will answer in seconds."""
+    EXHAUSTED = "exhausted"
+    """All of its connections are taken: one may become free."""
+    UNREACHABLE = "unreachable"
+    """No answer at all from the network: it may pass, or the way there is closed."""
+    CREDENTIALS = "credentials"
+    """It refused the user or the password."""
+    MISCONFIGURED = "misconfigured"
+    """It, its name or its settings are wrong for this client."""
+
+    @property
+    def can_pass(self) -> bool:
+        """Whether the same attempt may succeed a little later."""
+        return self in (Fault.RESUMING, Fault.EXHAUSTED, Fault.UNREACHABLE)
+
+    @property
+    def remedy(self) -> str:
+        """What it means and what to do, in one or two sentences."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Fault.RESUMING: (
+        "The database is waking up from its auto-pause, or restarting. Try again shortly; give the "
+        "function a timeout of at least 30 s, or answer 503 with on_resuming='503'."
+    ),
+    Fault.EXHAUSTED: (
+        "All connections of the server are taken. See who holds them in pg_stat_activity; lower the "
+        "function's reserved concurrency or raise the cluster's maximum capacity."
+    ),
+    Fault.UNREACHABLE: (
+        "No answer came from the network. If the cluster is not restarting, check the function's "
+        "VPC, subnets and route, and that the cluster's security group admits the function's."
+    ),
+    Fault.CREDENTIALS: (
+        "The server refused the login. Check the user and the password of the URL or secret; for "
+        "IAM authentication also rds-db:connect, the region and the host that the token is for."
+    ),
+    Fault.MISCONFIGURED: (
+        "Waiting cannot help: check the host, port, database name and options of the URL."
+    ),
+}
+
+# First match wins. One text may hold several lines, one for each address or TLS fallback tried, so
+# what is certain (a refused login) comes before what is vague (a refused connection).
+_TEXTS: tuple[tuple[Fault, str], ...] = (
+    # Aurora waking up, with IAM authentication: github.com/cyrilgdn/terraform-provider-postgresql
+    # issue 540. Its pg_hba.conf admits every TLS client once awake, so over TLS this line can only
+    # mean "not yet"; without TLS ("no encryption") it means that TLS is required.
+    (Fault.RESUMING, r"no pg_hba\.conf entry .*(SSL encryption|SSL on)\b"),
+    # 28P01, 28000 (PostgreSQL, src/backend/libpq/auth.c); RDS Proxy troubleshooting page
+    (Fault.CREDENTIALS, r"authentication failed for user|no password supplied"),
+    (Fault.CREDENTIALS, r'role ".*" (does not exist|is not permitted to log in)'),
+    # Rates and slots of RDS Proxy (53300, 08000) and of pgbouncer
+    (
+        Fault.EXHAUSTED,
+        r"too many competing requests|to the proxy exceeded|connection to proxy exceeded",
+    ),
+    (Fault.EXHAUSTED, r"Timed-out waiting to acquire database connection|query_wait_timeout"),
+    (Fault.EXHAUSTED, r"no more connections allowed"),
+    # 53300 (PostgreSQL, src/backend/storage/lmgr/proc.c, utils/init/postinit.c)
+    (Fault.EXHAUSTED, r"too many clients already|too many connections for (role|database)"),
+    (Fault.EXHAUSTED, r"remaining connection slots are reserved"),
+    # 57P03 (PostgreSQL, src/backend/postmaster), 57P01 while stopping
+    (Fault.RESUMING, r"the database system is|not yet accepting connections"),
+    (Fault.RESUMING, r"terminating connection due to administrator command"),
+    (Fault.RESUMING, r"resuming after being auto-paused"),  # the Data API's words for it
+    # glibc, musl and macOS resolvers: a try-again answer against a name that does not exist
+    (Fault.UNREACHABLE, r"Temporary failure in name resolution|Try again"),
+    (Fault.MISCONFIGURED, r"could not translate host name|could not parse network address"),
+    (Fault.MISCONFIGURED, r"certificate verify failed|root certificate file|does not support SSL"),
+    # github.com/terraform-aws-modules/terraform-aws-rds-aurora issue 476: an immediate EOF on wake-up
+    (Fault.RESUMING, r"server closed the connection unexpectedly|unexpected eof|EOF detected"),
+    (Fault.RESUMING, r"Connection reset by peer|Broken pipe|Connection refused"),
+    (Fault.UNREACHABLE, r"timed out|timeout expired|No route to host|Network is unreachable"),
+)
+_TABLE = tuple((fault, re.compile(pattern, re.IGNORECASE)) for fault, pattern in _TEXTS)
+
+
+def fault_of(text: str) -> Fault:
+    """
+    The fault that the driver's error text of a failed connect stands for.
+
+    A text that no rule knows is `MISCONFIGURED` when the server said it (FATAL), since a server that
+    answers is awake, and `UNREACHABLE` when it did not.
+    """
+    for fault, pattern in _TABLE:
+        if pattern.search(text):
+            return fault
+    return Fault.MISCONFIGURED if "FATAL:" in text else Fault.UNREACHABLE

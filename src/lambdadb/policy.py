@@ -1,0 +1,74 @@
+"""
+When a connection is opened and when it is closed: the two policies that an engine can have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lambdadb.errors import InvalidSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What both policies share; choose `PerEnvironment` or `PerInvocation`."""
+
+    keeps: ClassVar[bool]
+    """Whether a connection outlives the invocation that opened it."""
+
+    connections: int = 1
+    """Sessions that may be open at once. More than one only where two transactions must be."""
+
+    idle_session_timeout: float | None = 60.0
+    """
+    Seconds without a statement after which the server ends the session (PostgreSQL 14 or later).
+    None sends nothing. Never sent to an RDS Proxy, which refuses it.
+    """
+
+    ping_after: float = 300.0
+    """
+    Seconds unused after which a checkout asks the server, once, if it is still there. Below the
+    350 s after which AWS load balancers and NAT gateways drop a flow without telling either end.
+    """
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.connections, int) or self.connections < 1:
+            raise InvalidSettings(f"connections={self.connections!r}: use 1, or 2 where two are needed.")
+        if self.idle_session_timeout is not None and self.idle_session_timeout < 0.001:
+            raise InvalidSettings(
+                f"idle_session_timeout={self.idle_session_timeout!r}: use seconds above 0, or None."
+            )
+        if self.ping_after < 0:
+            raise InvalidSettings(f"ping_after={self.ping_after!r}: use 0 or more seconds.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerEnvironment(Policy):
+    """
+    Keep one connection for the life of the execution environment.
+
+    The fastest while the database is awake: a warm invocation connects to nothing. A frozen
+    environment's open session would keep an auto-pausing cluster awake, so the server is told to
+    end it after `idle_session_timeout`; the next checkout notices, and connects again.
+
+    **Costs:** first checkout: one connect. Later: none; one ping after `ping_after` unused.
+    """
+
+    keeps: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerInvocation(Policy):
+    """
+    Connect once per invocation and leave no session behind.
+
+    The choice for rare invocations and for clusters that should pause. All sessions of one handler
+    call share the connection in turn; leaving the invocation closes it. Outside an invocation it is
+    closed when the checkout ends. The engine's knowledge of the server is kept, so that a later
+    connect asks nothing twice.
+
+    **Costs:** one connect per invocation; closing costs no round trip.
+    """
+
+    keeps: ClassVar[bool] = False

@@ -1,0 +1,115 @@
+"""
+How long a connect may take, when it tries again and when it gives up: pure decisions in tenacity's
+terms. The fleet of the lab runs the same ones in virtual time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from lambdadb.deadline import Clock, Deadline
+from lambdadb.errors import InvalidSettings
+from lambdadb.faults import Fault
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState, Retrying
+
+# Seconds after which a cluster is usually awake: paused for less than 24 h, or longer (Aurora User
+# Guide, "Scaling to zero"), and the longest that users report.
+_TYPICAL_RESUMES = (15.0, 30.0, 60.0, 120.0)
+
+_CROWDED_FIRST, _CROWDED_MOST = 0.25, 4.0
+
+
+class AttemptFailed(Exception):
+    """One attempt to connect failed (`fault`), or has not been answered so far (`silent`)."""
+
+    def __init__(self, fault: Fault, text: str, *, silent: bool = False) -> None:
+        super().__init__(text)
+        self.fault = fault
+        self.text = text
+        self.silent = silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeRetry:
+    """
+    Keep trying to connect while the database wakes up, inside the invocation's time.
+
+    Only connects are repeated, never SQL. Only what can pass is waited for: a wrong password, an
+    unknown host or a missing database fails at once.
+
+    An attempt that gets no answer for `silence` seconds is kept, since an Aurora that is resuming is
+    documented to hold a connection and answer late; but a second one is started beside it and
+    renewed, because a packet or a connection may also be lost. The first to log in is used, the
+    other is closed.
+    """
+
+    limit: float = 60.0
+    """Seconds that one connect may take. Resumes: 15 typical, 30 and more after a day of pause."""
+
+    reserve: float = 1.0
+    """Seconds of the invocation left to the handler, so that it can still answer."""
+
+    silence: float = 0.75
+    """Seconds without an answer before an attempt is doubled. Longer than any healthy login."""
+
+    pause: float = 0.5
+    """Longest pause, in seconds, after a refusal; each is drawn from its upper half (jitter)."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "silence", "pause"):
+            if not getattr(self, name) > 0:
+                raise InvalidSettings(
+                    f"ResumeRetry({name}={getattr(self, name)!r}): use seconds above 0."
+                )
+        if not self.reserve >= 0:
+            raise InvalidSettings(f"ResumeRetry(reserve={self.reserve!r}): use 0 or more seconds.")
+
+    def deadline(self, clock: Clock, invocation: Deadline | None) -> Deadline:
+        """The end of a connect that starts now, in an invocation that ends at `invocation`."""
+        own = Deadline(clock.now() + self.limit)
+        if invocation is None:
+            return own
+        return own.earlier(Deadline(invocation.at - self.reserve))
+
+    def pause_after(self, failure: AttemptFailed, number: int, random: Random) -> float:
+        """Seconds to pause after failed attempt `number` (from 1)."""
+        if failure.silent:
+            return 0.0  # its own silence was the pause
+        longest = self.pause
+        if failure.fault is Fault.EXHAUSTED:
+            # Others wait for the same slots: spread out, further each time.
+            longest = min(_CROWDED_FIRST * 2.0**number, _CROWDED_MOST)
+        return longest * random.uniform(0.5, 1.0)
+
+    def retry_after(self, waited: float) -> int:
+        """Whole seconds, at least 1, after which a database not awake after `waited` may be."""
+        expected = next((typical for typical in _TYPICAL_RESUMES if typical > waited), waited + 5.0)
+        return max(1, math.ceil(expected - waited))
+
+    def retrying(
+        self, deadline: Deadline, clock: Clock, random: Random, sleep: Callable[[float], None]
+    ) -> Retrying:
+        """A tenacity loop that ends before `deadline` and pauses with `sleep`."""
+        # Imported here because a connect to a database that is awake never needs it.
+        from tenacity import Retrying, retry_if_exception
+
+        def failure(state: RetryCallState) -> AttemptFailed:
+            error = state.outcome.exception() if state.outcome else None
+            assert isinstance(error, AttemptFailed)
+            return error
+
+        return Retrying(
+            retry=retry_if_exception(
+                lambda error: isinstance(error, AttemptFailed) and error.fault.can_pass
+            ),
+            wait=lambda state: self.pause_after(failure(state), state.attempt_number, random),
+            stop=lambda state: state.upcoming_sleep >= deadline.remaining(clock),
+            sleep=sleep,
+            reraise=True,
+        )

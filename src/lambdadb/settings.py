@@ -1,0 +1,58 @@
+"""
+What the caller chose for one engine, as one frozen value that is passed on whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lambdadb.errors import InvalidSettings
+from lambdadb.policy import PerEnvironment, Policy
+from lambdadb.retry import ResumeRetry
+from lambdadb.tag import check_template
+
+if TYPE_CHECKING:
+    from lambdadb.credentials import Credentials
+    from lambdadb.tracing import Tracer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """
+    The keywords that `create_engine` and `create_async_engine` add to SQLAlchemy's.
+
+    Raises:
+        InvalidSettings: One of them is not what it has to be.
+    """
+
+    policy: Policy = field(default_factory=PerEnvironment)
+    """When connections are opened and closed: `PerEnvironment` or `PerInvocation`."""
+    retry: ResumeRetry = field(default_factory=ResumeRetry)
+    """How long a connect waits for a database that is waking up."""
+    credentials: Credentials | None = None
+    """Asked for a login at each connect; None takes the URL's."""
+    tracer: Tracer | None = None
+    """Told of each connect."""
+    tag: str = "{name}"
+    """The session's `application_name`, made of `{name}`, `{version}` and `{alias}`."""
+
+    @classmethod
+    def chosen(cls, **keywords: Any) -> Settings:
+        """Those of `keywords` that are not None, and the defaults for the rest."""
+        return cls(**{name: value for name, value in keywords.items() if value is not None})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, Policy) or type(self.policy) is Policy:
+            raise InvalidSettings(f"policy={self.policy!r}: use PerEnvironment() or PerInvocation().")
+        if not isinstance(self.retry, ResumeRetry):
+            raise InvalidSettings(f"retry={self.retry!r}: use ResumeRetry(limit=..., reserve=...).")
+        if self.credentials is not None and not callable(getattr(self.credentials, "login", None)):
+            kind = type(self.credentials).__name__
+            raise InvalidSettings(f"credentials is {kind}, which has no login(parameters) method.")
+        for method in ("connected", "gave_up") if self.tracer is not None else ():
+            if not callable(getattr(self.tracer, method, None)):
+                raise InvalidSettings(
+                    f"tracer is {type(self.tracer).__name__}, which has no {method}()."
+                )
+        check_template(self.tag)

@@ -1,0 +1,36 @@
+"""What importing lambdadb costs a function, in modules: a fresh interpreter is asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+
+def modules_after(code: str) -> set[str]:
+    program = f"{code}\nimport sys, json, threading\nassert threading.active_count() == 1\n"
+    program += "print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+def roots(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+DRIVER = "import sqlalchemy, psycopg, sqlalchemy.dialects.postgresql.psycopg"
+
+
+def test_importing_lambdadb_adds_only_lambdadb():
+    """Over SQLAlchemy and the driver: our own modules, nothing else; and no thread."""
+    added = modules_after(f"{DRIVER}\nimport lambdadb") - modules_after(DRIVER)
+    assert roots(added) <= {"lambdadb"}, sorted(added)
+
+
+def test_creating_an_engine_imports_neither_orm_nor_retry_loop_nor_aws():
+    """An engine that connects at the first attempt needs no ORM, asyncio, tenacity or boto3."""
+    code = "import lambdadb\nlambdadb.create_engine('postgresql+psycopg://u@h/d')"
+    loaded = modules_after(code)
+    assert not loaded & {"sqlalchemy.orm", "sqlalchemy.ext.asyncio", "sqlalchemy.ext", "lambdadb.aio"}
+    assert not roots(loaded) & {"tenacity", "boto3", "botocore", "aws_xray_sdk", "numpy"}
+    assert not any(module.startswith("lambdadb.lab") for module in loaded)

@@ -1,0 +1,48 @@
+"""The house: a module imports only from floors below its own."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "lambdadb"
+FLOORS = [
+    {"errors"},
+    {"deadline", "faults", "tag"},
+    {"policy", "retry"},
+    {"credentials", "tracing", "settings"},
+    {"psycopg"},
+    {"connect", "pool"},
+    {"invocation"},
+    {"engine"},
+    {"aio"},
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+MODULES = [path for path in SOURCE.rglob("*.py") if "lab" not in path.relative_to(SOURCE).parts]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms that a module imports when it runs; imports for type checkers do not count."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    names = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    names += [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]
+    return {name.split(".")[1] for name in names if name.startswith("lambdadb.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room_of)
+def test_imports_point_down(path):
+    """No module knows one on its own floor or above it; none knows the lab."""
+    room = room_of(path)
+    if room == "__init__":
+        return
+    above = {name for name in imported_rooms(path) - {room} if FLOOR.get(name, 99) >= FLOOR[room]}
+    assert not above, f"{room} imports {above}"

@@ -1,0 +1,144 @@
+"""
+Virtual time and a scripted server, so that a minute of waiting takes no time and is exact.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import pytest
+
+from lambdadb.connect import Connector
+from lambdadb.deadline import Clock, Scope
+from lambdadb.psycopg import Driver
+from lambdadb.retry import AttemptFailed
+from lambdadb.settings import Settings
+from lambdadb.tracing import Connect
+
+
+class VirtualClock(Clock):
+    """A clock that only waiting moves."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.answers: dict[int, float] = {}
+
+    def now(self) -> float:
+        return self.time
+
+    def moment(self) -> tuple[float, float]:
+        return self.time, self.time
+
+    def idle_since(self, moment: tuple[float, float]) -> float:
+        return self.time - moment[0]
+
+    def wait(self, sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
+        assert seconds >= 0 or sockets, "slept a negative time"
+        end = self.time + max(seconds, 0.0)
+        first = min((self.answers[socket] for socket in sockets), default=math.inf)
+        self.time = max(self.time, min(first, end))
+        return [socket for socket in sockets if self.answers[socket] <= self.time]
+
+
+# When an attempt that starts at a given time is answered, and how: None is a login.
+Script = Callable[[float], tuple[float, AttemptFailed | None]]
+
+
+class ScriptedAttempt:
+    """Stands for `lambdadb.psycopg.Attempt` where there is no server; same interface."""
+
+    event = selectors.EVENT_READ
+
+    def __init__(self, socket: int, clock: VirtualClock, script: Script, silence: AttemptFailed) -> None:
+        self.socket = socket
+        self.closed = False
+        self._clock = clock
+        self._silence = silence
+        clock.answers[socket], self._answer = script(clock.now())
+
+    def advance(self) -> bool:
+        if self._clock.now() < self._clock.answers[self.socket]:
+            return False
+        if self._answer is not None:
+            raise self._answer
+        return True
+
+    def silence(self) -> AttemptFailed:
+        return self._silence
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class ScriptedDriver(Driver):
+    """A driver whose server follows a script; everything else is the real driver's."""
+
+    clock: VirtualClock
+    script: Script
+    silence: AttemptFailed
+    made: list[ScriptedAttempt] = field(default_factory=list)
+    parameters: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def attempt(self, parameters: Mapping[str, Any]) -> Any:
+        self.parameters.append(parameters)
+        attempt = ScriptedAttempt(len(self.made) + 3, self.clock, self.script, self.silence)
+        self.made.append(attempt)
+        return attempt
+
+    def adopt(self, attempt: Any, parameters: Mapping[str, Any]) -> Any:
+        return attempt
+
+
+class Recorder:
+    """A tracer that remembers."""
+
+    def __init__(self) -> None:
+        self.connects: list[Connect] = []
+        self.errors: list[Exception] = []
+
+    def connected(self, connect: Connect) -> None:
+        self.connects.append(connect)
+
+    def gave_up(self, connect: Connect, error: Exception) -> None:
+        self.connects.append(connect)
+        self.errors.append(error)
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def connector_to(clock: VirtualClock, recorder: Recorder) -> Callable[..., Connector]:
+    """A connector to a scripted server: `connector_to(script, silence, settings..., seed=)`."""
+
+    def make(
+        script: Script,
+        silence: AttemptFailed,
+        *,
+        scope: Scope | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Connector:
+        return Connector(
+            driver=ScriptedDriver(clock, script, silence),
+            settings=Settings(tracer=recorder, **settings),
+            clock=clock,
+            scope=scope or Scope(),
+            random=Random(seed),
+            environment={"AWS_LAMBDA_FUNCTION_NAME": "orders"},
+        )
+
+    return make

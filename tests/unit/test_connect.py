@@ -1,0 +1,267 @@
+"""How long a connect tries, when it stops, and what it says: in virtual time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
+
+from lambdadb import ConnectFailed, DatabaseResuming, Fault, OutOfTime, PerEnvironment, ResumeRetry
+from lambdadb.deadline import Deadline, Scope
+from lambdadb.faults import fault_of
+from lambdadb.retry import AttemptFailed
+
+HELD = AttemptFailed(Fault.RESUMING, "accepted, not answered", silent=True)
+DROPPED = AttemptFailed(Fault.UNREACHABLE, "no answer so far", silent=True)
+STARTING = "FATAL:  the database system is starting up"
+LOGIN = 0.02  # seconds that a login takes on a scripted server
+
+
+def refusing(awake, text):
+    """A server that refuses at once until it is awake."""
+
+    def script(now):
+        if now >= awake:
+            return now + LOGIN, None
+        return now + 0.001, AttemptFailed(fault_of(text), text)
+
+    return script
+
+
+def holding(awake):
+    """A server that holds a connection until it is awake."""
+    return lambda now: (max(now, awake) + LOGIN, None)
+
+
+def losing(awake):
+    """A server that never answers what was sent before it was awake."""
+    return lambda now: (now + LOGIN, None) if now >= awake else (math.inf, None)
+
+
+SHAPES = {
+    "starting": lambda awake: (refusing(awake, STARTING), HELD),
+    "refused": lambda awake: (refusing(awake, "Connection refused"), HELD),
+    "closed": lambda awake: (refusing(awake, "server closed the connection unexpectedly"), HELD),
+    "reset": lambda awake: (refusing(awake, "Connection reset by peer"), HELD),
+    "no_hba": lambda awake: (
+        refusing(
+            awake, 'FATAL:  no pg_hba.conf entry for host "h", user "u", database "d", SSL encryption'
+        ),
+        HELD,
+    ),
+    "held": lambda awake: (holding(awake), HELD),
+    "silent": lambda awake: (losing(awake), HELD),
+    "dropped": lambda awake: (losing(awake), DROPPED),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(20))
+def test_less_than_a_second_is_lost_after_the_database_is_awake(shape, seed, connector_to, clock):
+    """Whatever the failures of a resume look like, the session is open within 1 s of its end."""
+    awake = clock.now() + 14.0 + 2.0 * seed / 20
+    connector_to(*SHAPES[shape](awake), seed=seed).connect(host="h")
+    assert awake <= clock.now() < awake + 1.0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_a_resume_cost_is_reported(shape, connector_to, clock, recorder):
+    """The tracer learns of every attempt and of the seconds lost."""
+    awake = clock.now() + 10.0
+    connector_to(*SHAPES[shape](awake)).connect(host="h", port=5433)
+    (seen,) = recorder.connects
+    assert seen.target == "h:5433"
+    assert seen.waited == seen.seconds == pytest.approx(clock.now() - awake + 10.0)
+    assert len(seen.faults) in (seen.attempts - 1, seen.attempts)  # a held attempt may win after all
+
+
+def test_an_awake_database_costs_one_attempt(connector_to, clock, recorder):
+    """Without a fault there is one attempt and nothing waited for."""
+    connector_to(holding(0.0), HELD).connect(host="h")
+    assert recorder.connects[0].attempts == 1
+    assert recorder.connects[0].waited == 0.0
+    assert recorder.connects[0].seconds == pytest.approx(LOGIN)
+
+
+def test_a_slow_login_wins_although_a_second_attempt_was_started(connector_to, clock):
+    """An attempt that is only slow is never abandoned, however slow all of them are."""
+    connector = connector_to(lambda now: (now + 5.0, None), HELD)
+    started = clock.now()
+    assert connector.connect(host="h") is connector.driver.made[0]
+    assert clock.now() == pytest.approx(started + 5.0)
+
+
+def test_every_attempt_but_the_winner_is_closed(connector_to, clock):
+    """A won race leaves no second session behind, and never has more than two attempts open."""
+    awake = clock.now() + 6.0
+    connector = connector_to(holding(awake), HELD)
+    winner = connector.connect(host="h")
+    assert [attempt.closed for attempt in connector.driver.made].count(False) == 1
+    assert not winner.closed
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.sampled_from(sorted(SHAPES)),
+    resume=st.floats(0.0, 40.0),
+    left=st.floats(1.1, 30.0),
+    reserve=st.floats(0.0, 1.0),
+    seed=st.integers(0, 2**32),
+)
+def test_nothing_happens_after_the_deadline(shape, resume, left, reserve, seed, connector_to, clock):
+    """A connect ends before the invocation's time less the reserve, with a session or an error."""
+    ends = clock.now() + left
+    scope = Scope(active=True, deadline=Deadline(ends))
+    script, silence = SHAPES[shape](clock.now() + resume)
+    connector = connector_to(script, silence, scope=scope, seed=seed, retry=ResumeRetry(reserve=reserve))
+    try:
+        connector.connect(host="h")
+    except ConnectFailed:
+        assert all(attempt.closed for attempt in connector.driver.made)
+        assert resume > left - reserve - 1.1, "gave up although a session was within reach"
+    assert clock.now() <= ends - reserve + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('FATAL:  password authentication failed for user "app"', Fault.CREDENTIALS),
+        ('FATAL:  database "orders" does not exist', Fault.MISCONFIGURED),
+        ('could not translate host name "x" to address: Name or service not known', Fault.MISCONFIGURED),
+    ],
+)
+def test_what_cannot_pass_fails_at_once_and_says_what_to_do(text, fault, connector_to, clock):
+    """A wrong password, a missing database and an unknown host are not waited for."""
+    started = clock.now()
+    connector = connector_to(lambda now: (now + LOGIN, AttemptFailed(fault_of(text), text)), HELD)
+    with pytest.raises(ConnectFailed) as caught:
+        connector.connect(host="h")
+    assert clock.now() == pytest.approx(started + LOGIN)
+    assert caught.value.fault is fault
+    assert caught.value.retry_after is None
+    assert fault.remedy in str(caught.value)
+    assert " ".join(text.split()) in str(caught.value)
+    assert not isinstance(caught.value, DatabaseResuming)
+
+
+def test_a_refused_login_ends_the_wait_of_a_held_attempt(connector_to, clock):
+    """What cannot pass ends the connect even while another attempt is still held."""
+    answers = iter([(math.inf, None)])
+    refused = AttemptFailed(Fault.CREDENTIALS, "password authentication failed for user")
+    connector = connector_to(lambda now: next(answers, (now + LOGIN, refused)), HELD)
+    with pytest.raises(ConnectFailed, match="login"):
+        connector.connect(host="h")
+    assert all(attempt.closed for attempt in connector.driver.made)
+
+
+@pytest.mark.parametrize("shape", ["starting", "held", "silent", "refused"])
+def test_a_resume_longer_than_the_budget_is_a_typed_error_in_time(shape, connector_to, clock):
+    """When the time is over first: `DatabaseResuming`, with the reserve still left to answer."""
+    ends = clock.now() + 10.0
+    scope = Scope(active=True, deadline=Deadline(ends))
+    connector = connector_to(
+        *SHAPES[shape](clock.now() + 60), scope=scope, retry=ResumeRetry(reserve=1.5)
+    )
+    with pytest.raises(DatabaseResuming) as caught:
+        connector.connect(host="h")
+    assert ends - 1.5 - 0.5 <= clock.now() <= ends - 1.5
+    assert caught.value.retry_after >= 1
+    assert caught.value.safe_to_repeat
+    assert isinstance(caught.value, OperationalError)
+
+
+def test_an_unreachable_network_is_not_called_resuming(connector_to, clock):
+    """SYNs that nobody answers are a closed way as often as a resume: `ConnectFailed`, with both."""
+    connector = connector_to(*SHAPES["dropped"](clock.now() + 60), retry=ResumeRetry(limit=5))
+    with pytest.raises(ConnectFailed, match="security group") as caught:
+        connector.connect(host="h")
+    assert not isinstance(caught.value, DatabaseResuming)
+    assert caught.value.fault is Fault.UNREACHABLE
+    assert caught.value.retry_after is not None
+
+
+def test_taken_connections_are_waited_for_with_growing_pauses(connector_to, clock):
+    """Exhausted is waited for, and the attempts spread out instead of storming the server."""
+    text = "FATAL:  sorry, too many clients already"
+    connector = connector_to(refusing(math.inf, text), HELD, retry=ResumeRetry(limit=30))
+    with pytest.raises(ConnectFailed) as caught:
+        connector.connect(host="h")
+    assert caught.value.fault is Fault.EXHAUSTED
+    assert 8 <= len(connector.driver.made) <= 20
+
+
+def test_without_time_nothing_is_tried(connector_to, clock):
+    """An invocation with less than the reserve left raises `OutOfTime` before any attempt."""
+    scope = Scope(active=True, deadline=Deadline(clock.now() + 0.4))
+    connector = connector_to(holding(0.0), HELD, scope=scope)
+    with pytest.raises(OutOfTime, match=r"0\.4 s of the invocation"):
+        connector.connect(host="h")
+    assert connector.driver.made == []
+
+
+def test_the_session_says_who_it_is_and_when_to_end(connector_to):
+    """Tag and idle timeout travel in the startup packet; nothing is set by a statement."""
+    connector = connector_to(holding(0.0), HELD, policy=PerEnvironment(idle_session_timeout=90.5))
+    connector.connect(host="h", options="-c search_path=sales")
+    (sent,) = connector.driver.parameters
+    assert sent["application_name"] == "orders"
+    assert sent["options"] == "-c idle_session_timeout=90500 -c search_path=sales"
+    assert sent["tcp_user_timeout"] == 5000
+
+
+def test_the_callers_own_parameters_win(connector_to):
+    """An application_name or a keepalive of the URL is kept."""
+    connector = connector_to(holding(0.0), HELD)
+    connector.connect(host="h", application_name="mine", keepalives_idle=7)
+    (sent,) = connector.driver.parameters
+    assert (sent["application_name"], sent["keepalives_idle"]) == ("mine", 7)
+
+
+@pytest.mark.parametrize(
+    ("host", "proxy"),
+    [
+        ("orders.proxy-abc123.eu-west-1.rds.amazonaws.com", True),
+        ("orders.cluster-abc123.eu-west-1.rds.amazonaws.com", False),
+        ("proxy-db.example.com", False),
+    ],
+)
+def test_an_rds_proxy_gets_no_startup_options(host, proxy, connector_to):
+    """RDS Proxy refuses `options`, so none are sent there."""
+    connector = connector_to(holding(0.0), HELD)
+    connector.connect(host=host)
+    assert ("options" not in connector.driver.parameters[0]) is proxy
+
+
+class Vault:
+    """Credentials that change between connects."""
+
+    def __init__(self):
+        self.passwords = iter(["first", "second"])
+
+    def login(self, parameters):
+        return {"password": next(self.passwords)}
+
+
+def test_credentials_are_asked_at_each_connect(connector_to):
+    """A password that was rotated between two connects is found."""
+    connector = connector_to(holding(0.0), HELD, credentials=Vault())
+    connector.connect(host="h", password="old")
+    connector.connect(host="h", password="old")
+    assert [sent["password"] for sent in connector.driver.parameters] == ["first", "second"]
+
+
+def test_the_operator_reads_of_a_wait_once(connector_to, clock, caplog):
+    """One warning when waiting begins, with the reason and the limit; none when all is well."""
+    connector = connector_to(refusing(clock.now() + 9, STARTING), HELD)
+    connector.connect(host="h", password="canary")
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "starting up" in warnings[0]
+    assert "h:5432" in warnings[0]
+    assert "canary" not in caplog.text
+    caplog.clear()
+    connector.connect(host="h")
+    assert not caplog.records

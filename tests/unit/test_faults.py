@@ -1,0 +1,89 @@
+"""Which fault a driver's text stands for."""
+
+from __future__ import annotations
+
+import pytest
+
+from lambdadb import Fault
+from lambdadb.faults import fault_of
+
+AT = 'connection to server at "10.0.0.7", port 5432 failed: '
+REFUSED = "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?"
+HBA = 'FATAL:  no pg_hba.conf entry for host "10.0.0.9", user "app", database "orders", '
+
+TEXTS = {
+    Fault.RESUMING: [
+        AT + REFUSED,
+        AT + "server closed the connection unexpectedly\n\tThis probably means the server terminated "
+        "abnormally\n\tbefore or while processing the request.",
+        AT + "could not receive data from server: Connection reset by peer",
+        AT + "could not send startup packet: Broken pipe",
+        AT + "SSL error: unexpected eof while reading",
+        AT + "SSL SYSCALL error: EOF detected",
+        AT + "FATAL:  the database system is starting up",
+        AT + "FATAL:  the database system is shutting down",
+        AT + "FATAL:  the database system is in recovery mode",
+        AT + "FATAL:  the database system is not yet accepting connections\n"
+        "DETAIL:  Consistent recovery state has not been yet reached.",
+        AT + "FATAL:  terminating connection due to administrator command",
+        AT + HBA + "SSL encryption",
+        AT + HBA + "SSL encryption\n" + AT + HBA + "no encryption",  # sslmode=prefer tries both
+        "The Aurora DB instance db-X is resuming after being auto-paused. Please wait a few seconds",
+    ],
+    Fault.EXHAUSTED: [
+        AT + "FATAL:  sorry, too many clients already",
+        AT + "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute",
+        AT + "FATAL:  remaining connection slots are reserved for non-replication superuser connections",
+        AT + 'FATAL:  too many connections for role "app"',
+        AT + "FATAL:  Timed-out waiting to acquire database connection",
+        AT + "FATAL:  The maximum number of client connections to the proxy exceeded",
+        AT + "FATAL:  The IAM authentication failed because of too many competing requests",
+        AT + "FATAL:  query_wait_timeout",
+    ],
+    Fault.CREDENTIALS: [
+        AT + 'FATAL:  password authentication failed for user "app"',
+        AT + 'FATAL:  PAM authentication failed for user "app"',
+        AT + 'FATAL:  role "app" does not exist',
+        AT + 'FATAL:  role "app" is not permitted to log in',
+        AT + "fe_sendauth: no password supplied",
+        # localhost has two addresses: what the one that answered said decides
+        f'connection to server at "::1", port 1 failed: {REFUSED}\n'
+        + AT
+        + 'FATAL:  password authentication failed for user "app"',
+    ],
+    Fault.UNREACHABLE: [
+        AT + "Connection timed out",
+        AT + "No route to host",
+        AT + "Network is unreachable",
+        "connection timeout expired",
+        'could not translate host name "db" to address: Temporary failure in name resolution',
+    ],
+    Fault.MISCONFIGURED: [
+        AT + 'FATAL:  database "orders" does not exist',
+        AT + HBA + "no encryption",
+        AT + 'FATAL:  unrecognized configuration parameter "idle_session_timeout"',
+        AT + "server does not support SSL, but SSL was required",
+        AT + "SSL error: certificate verify failed",
+        'root certificate file "/none" does not exist',
+        'could not translate host name "db" to address: Name or service not known',
+        AT + "FATAL:  something that no table knows",
+    ],
+}
+
+
+@pytest.mark.parametrize(("fault", "text"), [(f, t) for f, texts in TEXTS.items() for t in texts])
+def test_every_known_text_is_told_apart(fault, text):
+    """The texts of facts and measurements each mean one thing."""
+    assert fault_of(text) is fault
+
+
+def test_an_unknown_silence_is_waited_for_but_an_unknown_answer_is_not():
+    """A server that answers something new is awake; a network that fails in a new way may recover."""
+    assert not fault_of("FATAL:  brand new").can_pass
+    assert fault_of("some new kernel error").can_pass
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_every_fault_says_what_to_do(fault):
+    """No fault reaches an operator without a remedy."""
+    assert len(fault.remedy) > 40

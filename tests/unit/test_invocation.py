@@ -1,0 +1,194 @@
+"""Around one handler call, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import psycopg
+import pytest
+import sqlalchemy
+
+from lambdadb import DatabaseResuming, Fault, InvalidSettings, create_engine, handler, invocation
+from lambdadb.aio import create_async_engine
+
+URL = "postgresql+psycopg://app@db.example/orders"
+
+
+class Context:
+    """What of Lambda's context object is read."""
+
+    def __init__(self, milliseconds=30_000, arn="arn:aws:lambda:eu-west-1:1:function:orders:prod"):
+        self.invoked_function_arn = arn
+        self._milliseconds = milliseconds
+
+    def get_remaining_time_in_millis(self):
+        return self._milliseconds
+
+
+def resuming(*_):
+    raise DatabaseResuming(
+        "waking",
+        fault=Fault.RESUMING,
+        waited=1.0,
+        attempts=2,
+        orig=psycopg.OperationalError(""),
+        retry_after=14,
+    )
+
+
+@pytest.fixture
+def engine():
+    return create_engine(URL)
+
+
+@pytest.fixture
+def scope(engine):
+    return engine.pool.scope
+
+
+def test_inside_the_deadline_is_known_and_outside_it_is_not(engine, scope, clock):
+    """The deadline is Lambda's remaining time from the moment of entering."""
+    with invocation(engine, Context(2_500), clock=clock):
+        assert scope.active
+        assert scope.deadline.at == clock.now() + 2.5
+        assert scope.alias == "prod"
+    assert (scope.active, scope.deadline, scope.alias) == (False, None, "")
+
+
+def test_without_a_context_only_the_release_remains(engine, scope):
+    """In a test or a script there is no context: None is accepted."""
+    with invocation(engine):
+        assert scope.active
+        assert scope.deadline is None
+
+
+def test_an_inner_invocation_can_only_shorten_the_deadline(engine, scope, clock):
+    """Nesting keeps the earlier deadline and gives the outer one back."""
+    with invocation(engine, Context(5_000), clock=clock):
+        with invocation(engine, Context(9_000), clock=clock):
+            assert scope.deadline.at == clock.now() + 5
+        with invocation(engine, Context(1_000), clock=clock):
+            assert scope.deadline.at == clock.now() + 1
+        assert scope.active
+        assert scope.deadline.at == clock.now() + 5
+
+
+def test_an_error_inside_leaves_nothing_set(engine, scope):
+    """A handler that raises leaves the engine as it was."""
+    with pytest.raises(ZeroDivisionError), invocation(engine, Context()):
+        _ = 1 / 0
+    assert not scope.active
+
+
+@pytest.mark.parametrize("wrong", [{}, "context", 3])
+def test_a_wrong_context_is_named(engine, wrong):
+    """Swapped arguments are found at once."""
+    with pytest.raises(InvalidSettings, match="second argument"):
+        invocation(engine, wrong)
+
+
+def test_a_foreign_engine_is_refused_while_the_module_loads():
+    """An engine of SQLAlchemy's own has no policy to apply."""
+    with pytest.raises(InvalidSettings, match=r"lambdadb\.create_engine"):
+        handler(sqlalchemy.create_engine(URL))
+
+
+def test_an_unknown_answer_is_refused(engine):
+    """`on_resuming` is "raise" or "503"."""
+    with pytest.raises(InvalidSettings, match="504"):
+        handler(engine, on_resuming="504")
+
+
+def test_sync_and_async_cannot_be_mixed_up():
+    """An asynchronous engine needs `async with` and a coroutine function, and says so."""
+    engine = create_async_engine(URL)
+    with pytest.raises(InvalidSettings, match="async with"), invocation(engine):
+        pass
+    with pytest.raises(InvalidSettings, match="async def"):
+        handler(engine)(lambda event, context: None)
+
+
+HTTP_EVENTS = {
+    "rest": {
+        "httpMethod": "GET",
+        "headers": {},
+        "multiValueHeaders": {},
+        "requestContext": {"httpMethod": "GET"},
+    },
+    "http": {"version": "2.0", "headers": {}, "requestContext": {"http": {"method": "GET"}}},
+    "url": {"version": "2.0", "headers": {}, "requestContext": {"http": {"method": "GET"}}},
+    "alb": {"httpMethod": "GET", "headers": {}, "requestContext": {"elb": {"targetGroupArn": "arn"}}},
+}
+
+
+@pytest.mark.parametrize("kind", HTTP_EVENTS)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_http_clients_are_told_when_to_come_back(kind, asynchronous, engine):
+    """Over HTTP a database that is waking up is 503 with Retry-After, for every kind of gateway."""
+
+    async def coroutine(event, context):
+        resuming()
+
+    function = coroutine if asynchronous else resuming
+    answer = handler(engine, on_resuming="503")(function)(HTTP_EVENTS[kind], Context())
+    assert answer["statusCode"] == 503
+    assert answer["statusDescription"] == "503 Service Unavailable"
+    assert answer["headers"]["Retry-After"] == "14"
+    assert json.loads(answer["body"])["retryAfter"] == 14
+
+
+def test_a_load_balancer_with_multi_value_headers_is_answered_in_kind(engine):
+    """Such a load balancer ignores single-value headers in the answer."""
+    event = {"httpMethod": "GET", "multiValueHeaders": {}, "requestContext": {"elb": {}}}
+    answer = handler(engine, on_resuming="503")(resuming)(event, Context())
+    assert answer["multiValueHeaders"]["Retry-After"] == ["14"]
+    assert "headers" not in answer
+
+
+@pytest.mark.parametrize(
+    "event", [{"Records": []}, {}, None, [], {"requestContext": {"routeKey": "$connect"}}]
+)
+def test_other_events_reach_lambdas_own_retries(event, engine):
+    """A queue, a schedule or a socket has no use for a 503: the error is raised."""
+    with pytest.raises(DatabaseResuming):
+        handler(engine, on_resuming="503")(resuming)(event, Context())
+
+
+def test_raising_is_the_default(engine):
+    """Nobody gets a 503 without asking for it."""
+    with pytest.raises(DatabaseResuming):
+        handler(engine)(resuming)(HTTP_EVENTS["http"], Context())
+
+
+def test_a_coroutine_function_runs_on_one_loop_for_the_environment(engine):
+    """Lambda can call it, and connections bound to its loop survive to the next invocation."""
+
+    @handler(engine)
+    async def lambda_handler(event, context):
+        return asyncio.get_running_loop()
+
+    assert lambda_handler({}, Context()) is lambda_handler({}, Context())
+
+
+def test_a_coroutine_function_can_still_be_awaited(engine):
+    """In a test that has its own loop, the decorated function is awaited there."""
+
+    @handler(engine)
+    async def lambda_handler(event, context):
+        return event
+
+    async def main():
+        return await lambda_handler({"a": 1}, Context())
+
+    assert asyncio.run(main()) == {"a": 1}
+
+
+def test_the_function_keeps_its_name(engine):
+    """The decorated function still tells its name and documentation."""
+
+    @handler(engine)
+    def lambda_handler(event, context):
+        """Take an order."""
+
+    assert (lambda_handler.__name__, lambda_handler.__doc__) == ("lambda_handler", "Take an order.")
