@@ -85,7 +85,7 @@ def engine_keywords(
     """
     # Imported here: the driver is loaded by the engine that needs it, as SQLAlchemy does.
     from lambdadb.connect import Connector
-    from lambdadb.psycopg import Driver, hung_up
+    from lambdadb.psycopg import Driver, socket_state
 
     if clash := sorted(_DECIDED_BY_POLICY & keywords.keys()):
         raise InvalidSettings(
@@ -101,7 +101,7 @@ def engine_keywords(
     scope = Scope()
     connector = Connector(driver=driver, settings=settings, clock=clock, scope=scope)
     module = SimpleNamespace(**{**vars(driver.dbapi), "connect": connector.connect})
-    pool = {"policy": settings.policy, "scope": scope, "clock": clock, "hung_up": hung_up}
+    pool = {"policy": settings.policy, "scope": scope, "clock": clock, "socket_state": socket_state}
     return {**keywords, **pool, "poolclass": GuardedPool, "module": module}
 
 

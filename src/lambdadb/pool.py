@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
@@ -20,6 +20,9 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from lambdadb.deadline import Clock, Scope
 from lambdadb.errors import ConnectionInUse
 from lambdadb.policy import Policy
+
+if TYPE_CHECKING:
+    from lambdadb.psycopg import SocketState
 
 logger = logging.getLogger("lambdadb")
 
@@ -61,14 +64,14 @@ class GuardedPool(Pool):
         policy: Policy,
         scope: Scope,
         clock: Clock,
-        hung_up: Callable[[Any], bool],
+        socket_state: Callable[[Any], SocketState],
         **keywords: Any,
     ) -> None:
         super().__init__(creator, **keywords)
         self.policy = policy
         self.scope = scope
         self._clock = clock
-        self._hung_up = hung_up
+        self._socket_state = socket_state
         # Taking and giving back are single operations on a list, atomic in every Python: no lock is
         # held while connecting, which would block an event loop. None is a connection not yet open.
         self._free: list[ConnectionPoolEntry | None] = [None] * policy.connections
@@ -126,10 +129,11 @@ class GuardedPool(Pool):
             self._close_free()
 
     def _is_dead(self, entry: ConnectionPoolEntry) -> bool:
-        if self._hung_up(entry.driver_connection):
+        state = self._socket_state(entry.driver_connection)
+        if state == "closed":
             return True
-        used = self._used.get(entry)
-        if used is None or self._clock.idle_since(used) < self.policy.ping_after:
+        unused = self._clock.idle_since(self._used[entry])
+        if state == "quiet" and unused < self.policy.ping_after:
             return False
         dialect: Any = self._dialect
         try:
@@ -172,7 +176,7 @@ class GuardedPool(Pool):
             policy=self.policy,
             scope=self.scope,
             clock=self._clock,
-            hung_up=self._hung_up,
+            socket_state=self._socket_state,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,

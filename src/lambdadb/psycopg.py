@@ -9,7 +9,7 @@ import re
 import select
 import selectors
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import pq
@@ -158,32 +158,27 @@ class Driver:
         return self.dbapi.connect(async_creator_fn=adopted)
 
 
-_HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+# What an idle connection's socket tells without asking the server. quiet: alive, as far as this host
+# knows. readable: something came unasked, a notification or the server's last words; a ping settles it.
+# closed: the server, or something on the way, has ended the connection.
+SocketState = Literal["quiet", "readable", "closed"]
+
+# Linux alone tells a socket that the peer closed from one that has data; elsewhere both are readable.
+_CLOSING = getattr(select, "POLLRDHUP", 0)
+_CLOSED = _CLOSING | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
-def hung_up(connection: AnyConnection) -> bool:
+def socket_state(connection: AnyConnection) -> SocketState:
     """
-    Whether the server has ended an idle connection, found out without a round trip.
+    Whether an idle connection is still there, found out without a round trip.
 
-    Sees whatever reached this host: FIN, RST, and so every ordinary end of a session. It cannot see a
-    flow that was dropped in silence. **Costs:** none; below a microsecond on Linux.
+    Sees whatever reached this host: FIN and RST, and so every ordinary end of a session. It cannot see a
+    flow that was dropped in silence. **Costs:** no round trip; about a microsecond.
     """
-    pgconn = connection.pgconn
-    if pgconn.status != pq.ConnStatus.OK:
-        return True
-    if not hasattr(select, "POLLRDHUP"):
-        return _hung_up_by_reading(pgconn)
+    if connection.pgconn.status != pq.ConnStatus.OK:
+        return "closed"
     poll = select.poll()
-    poll.register(pgconn.socket, select.POLLRDHUP)
-    return any(event & _HANG_UP for _, event in poll.poll(0))
-
-
-def _hung_up_by_reading(pgconn: Any) -> bool:
-    """The same where poll() does not tell a half-closed socket: macOS and the BSDs."""
-    # Twice: the first call takes a queued FATAL message, the second sees the end behind it.
-    try:
-        pgconn.consume_input()
-        pgconn.consume_input()
-    except psycopg.OperationalError:
-        return True
-    return bool(pgconn.status != pq.ConnStatus.OK)
+    poll.register(connection.pgconn.socket, select.POLLIN | _CLOSING)
+    for _, event in poll.poll(0):
+        return "closed" if event & _CLOSED else "readable"
+    return "quiet"
