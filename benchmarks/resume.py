@@ -81,17 +81,21 @@ def connect_tenacity(url: str) -> int:
 def client(name: str, url: str) -> None:
     """One client in a process of its own, so that one that spins disturbs the others least."""
     os.nice(10)
-    attempts = {"lambdadb": connect_lambdadb, "fixed": connect_fixed, "tenacity": connect_tenacity}[name](url)
+    attempts = {"lambdadb": connect_lambdadb, "fixed": connect_fixed, "tenacity": connect_tenacity}[
+        name
+    ](url)
     print(json.dumps({"connected": time.monotonic(), "attempts": attempts}))
 
 
 def meet(cluster: Cluster, name: str) -> dict[str, object]:
-    """Let one client wake one cluster; the cluster is paused before."""
+    """Let one client wake one cluster; the cluster is paused before, and not again while it is met."""
+    cluster.auto_pause = 0.2
     end = time.monotonic() + PATIENCE
     while cluster.state is not State.PAUSED:
         if time.monotonic() > end:
             raise SystemExit(f"The {cluster.shape.value} cluster does not pause: {cluster.events[-3:]}")
         time.sleep(0.05)
+    cluster.auto_pause = 2 * PATIENCE
     url = cluster.url()
     if name != "lambdadb":
         url = url.replace("+psycopg", "")
@@ -112,7 +116,7 @@ def run(rounds: int, console: Console) -> list[dict[str, object]]:
     with ExitStack() as stack, Progress(console=console) as progress:
         clusters = []
         for shape in Shape:
-            cluster = Cluster(stack.enter_context(Postgres()), auto_pause=0.3, shape=shape, paused=True)
+            cluster = Cluster(stack.enter_context(Postgres()), auto_pause=0.2, shape=shape, paused=True)
             clusters.append(stack.enter_context(cluster))
         threads = stack.enter_context(ThreadPoolExecutor(len(clusters)))
         task = progress.add_task("resumes", total=rounds * len(CLIENTS) * len(clusters))

@@ -13,9 +13,10 @@ FLOORS = [
     {"deadline", "faults", "tag"},
     {"policy", "retry"},
     {"credentials", "tracing", "settings"},
+    {"bounds"},
     {"psycopg"},
     {"connect", "pool"},
-    {"invocation"},
+    {"invocation", "transaction"},
     {"engine"},
     {"aio"},
 ]

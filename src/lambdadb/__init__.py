@@ -16,20 +16,24 @@ def lambda_handler(event, context):
 
 from lambdadb.engine import create_engine
 from lambdadb.errors import (
+    CommitInDoubt,
     ConnectFailed,
     ConnectionInUse,
     DatabaseResuming,
     InvalidSettings,
     LambdaDBError,
     OutOfTime,
+    TransactionEnded,
 )
 from lambdadb.faults import Fault
 from lambdadb.invocation import handler, invocation
 from lambdadb.policy import PerEnvironment, PerInvocation
 from lambdadb.retry import ResumeRetry
 from lambdadb.tracing import Connect, Tracer
+from lambdadb.transaction import run_transaction, transactional
 
 __all__ = [
+    "CommitInDoubt",
     "Connect",
     "ConnectFailed",
     "ConnectionInUse",
@@ -42,7 +46,10 @@ __all__ = [
     "PerInvocation",
     "ResumeRetry",
     "Tracer",
+    "TransactionEnded",
     "create_engine",
     "handler",
     "invocation",
+    "run_transaction",
+    "transactional",
 ]

@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from selectors import EVENT_READ
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_async_engine
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 
+from lambdadb import transaction
 from lambdadb.deadline import Clock
-from lambdadb.engine import checked_url, engine_keywords
+from lambdadb.engine import checked_url, engine_keywords, listen
 from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import Session
+
     from lambdadb.credentials import Credentials
     from lambdadb.policy import Policy
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
+
+
+T = TypeVar("T")
 
 
 class LoopClock(Clock):
@@ -79,4 +87,47 @@ def create_async_engine(
     )
     url = checked_url(url)
     keywords = engine_keywords(url, settings, keywords, LoopClock(), asyncio=True)
-    return sqlalchemy_create_async_engine(url, **keywords)
+    engine = sqlalchemy_create_async_engine(url, **keywords)
+    listen(engine.sync_engine)
+    return engine
+
+
+async def run_transaction(
+    target: AsyncEngine | async_sessionmaker[AsyncSession],
+    work: Callable[[Any], Awaitable[T]],
+    *,
+    marker: tuple[ColumnElement[Any], object] | None = None,
+) -> T:
+    """
+    `lambdadb.run_transaction` for asynchronous code: `work` is a coroutine function.
+
+    It gets an `AsyncConnection`, or the `AsyncSession` of an `async_sessionmaker`. What it promises,
+    raises and costs is what `lambdadb.run_transaction` does: it is the same code.
+    """
+    if isinstance(target, AsyncEngine):
+        engine = target
+        return await greenlet_spawn(
+            transaction.run_transaction,
+            engine.sync_engine,
+            lambda connection: await_only(work(AsyncConnection(engine, connection))),
+            marker=marker,
+        )
+    sessions = _SyncSessions(target)
+    return await greenlet_spawn(
+        transaction.run_transaction,
+        sessions,
+        lambda _: await_only(work(sessions.current)),
+        marker=marker,
+    )
+
+
+class _SyncSessions:
+    """A `sessionmaker` in the eyes of `run_transaction`, that remembers the AsyncSession around each."""
+
+    def __init__(self, maker: async_sessionmaker[AsyncSession]) -> None:
+        self._maker = maker
+        self.kw = {"bind": getattr(maker.kw.get("bind"), "sync_engine", None)}
+
+    def __call__(self) -> Session:
+        self.current = self._maker()
+        return self.current.sync_session

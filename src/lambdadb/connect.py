@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from lambdadb.bounds import Bounds
 from lambdadb.deadline import Clock, Deadline, Scope
 from lambdadb.errors import ConnectFailed, DatabaseResuming, OutOfTime
 from lambdadb.faults import Fault
@@ -73,7 +74,8 @@ class Connector:
             logger.info("%s answered after %.1f s, %d attempts", target, seen.seconds, seen.attempts)
         if self.settings.tracer is not None:
             self.settings.tracer.connected(seen)
-        return self.driver.adopt(attempt, parameters)
+        bounds = Bounds(self.scope, self.clock, self.settings.retry.reserve)
+        return self.driver.adopt(attempt, parameters, bounds)
 
     def _out_of_time(self) -> OutOfTime:
         left = self.scope.deadline.remaining(self.clock) if self.scope.deadline else 0.0
@@ -104,7 +106,7 @@ class Race:
     Attempts to log in, two of them side by side at most; the first to succeed wins.
 
     The older one is kept as long as it is unanswered, since it may be held by a database that is
-    waking up. The younger one is renewed, since the older one may be lost.
+    waking up. The younger one is renewed while nothing is heard from it, since the older one may be lost.
     """
 
     def __init__(
@@ -157,18 +159,22 @@ class Race:
     def _attempt(self) -> Attempt:
         """Start one more attempt; return the winner, raise what ended an attempt, or its silence."""
         if self._winner is None:
-            if len(self._open) == 2:
+            if len(self._open) == 2 and not self._open[-1].heard:
                 self._open.pop().close()
-            self.attempts += 1
-            attempt = self._connector.driver.attempt(self._parameters)
-            self._open.append(attempt)
-            self._advance(attempt)
+            if len(self._open) < 2:
+                self._start()
             self._listen(self._connector.settings.retry.silence)
         if self._winner is None:
             silence = self._open[-1].silence()
             self.faults.append(silence.fault)
             raise silence
         return self._winner
+
+    def _start(self) -> None:
+        self.attempts += 1
+        attempt = self._connector.driver.attempt(self._parameters)
+        self._open.append(attempt)
+        self._advance(attempt)
 
     def _rest(self, seconds: float) -> None:
         """Pause, with an ear to the attempt that is still open."""

@@ -34,6 +34,10 @@ class Clock:
         """Now, on both clocks."""
         return time.monotonic(), time.time()
 
+    def sleep(self, seconds: float) -> None:
+        """Wait for nothing but time."""
+        self.wait({}, seconds)
+
     def wait(self, sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
         """
         Wait until one of `sockets` is ready, `seconds` at most; without sockets, sleep.

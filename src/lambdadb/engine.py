@@ -66,7 +66,9 @@ def create_engine(
         policy=policy, retry=retry, credentials=credentials, tracer=tracer, tag=tag
     )
     url = checked_url(url)
-    return sqlalchemy.create_engine(url, **engine_keywords(url, settings, keywords, Clock()))
+    engine = sqlalchemy.create_engine(url, **engine_keywords(url, settings, keywords, Clock()))
+    listen(engine)
+    return engine
 
 
 def engine_keywords(
@@ -101,8 +103,15 @@ def engine_keywords(
     scope = Scope()
     connector = Connector(driver=driver, settings=settings, clock=clock, scope=scope)
     module = SimpleNamespace(**{**vars(driver.dbapi), "connect": connector.connect})
-    pool = {"policy": settings.policy, "scope": scope, "clock": clock, "socket_state": socket_state}
+    pool = {"settings": settings, "scope": scope, "clock": clock, "socket_state": socket_state}
     return {**keywords, **pool, "poolclass": GuardedPool, "module": module}
+
+
+def listen(engine: Engine) -> None:
+    """What an engine, once made, has to be told of."""
+    from lambdadb.bounds import out_of_time
+
+    sqlalchemy.event.listen(engine, "handle_error", out_of_time, retval=True)
 
 
 def checked_url(url: str | URL) -> URL:

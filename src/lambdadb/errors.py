@@ -5,7 +5,9 @@ Every exception that lambdadb raises.
 LambdaDBError                     safe_to_repeat: True only when it is proven
 ├─ InvalidSettings                raised while building, never later
 ├─ ConnectionInUse                a checkout beyond the policy's connections; names the holder
-├─ OutOfTime                      the invocation's time ended before the work could begin
+├─ OutOfTime                      the invocation's time ended first
+├─ TransactionEnded               a unit of work broke its own transaction
+├─ CommitInDoubt                  COMMIT was sent; nobody can know what became of it
 └─ ConnectFailed                  gave up connecting; no SQL was sent
    └─ DatabaseResuming            still waking up: answer 503 with Retry-After
 ```
@@ -48,9 +50,44 @@ class ConnectionInUse(LambdaDBError):
 
 
 class OutOfTime(LambdaDBError):
-    """The invocation has no time left, less the reserve for its answer; nothing was sent."""
+    """
+    The invocation's time, less the reserve for its answer, was over: the running statement was
+    cancelled, or nothing was tried at all.
 
-    safe_to_repeat = True
+    Its transaction is rolled back, unless the statement was a COMMIT (then `safe_to_repeat` is False).
+    """
+
+    def __init__(self, message: str, *, safe_to_repeat: bool = False) -> None:
+        super().__init__(message)
+        self.safe_to_repeat = safe_to_repeat
+
+
+class TransactionEnded(LambdaDBError):
+    """
+    A unit of work returned from a transaction that had failed or that it had ended itself.
+
+    PostgreSQL answers the COMMIT of a failed transaction with a rollback and no error: without this
+    one, its rows would be lost in silence.
+    """
+
+
+class CommitInDoubt(LambdaDBError):
+    """
+    COMMIT was sent, its answer was lost, and what became of it cannot be found out.
+
+    Look for the row before you repeat the work, or use `run_transaction(..., marker=...)`, which does.
+    """
+
+    def __init__(self, xid: str, reason: str) -> None:
+        super().__init__(
+            f"It is not known whether transaction {xid} is committed: {reason}. Repeating the work may "
+            "do it twice. Look for its rows first, or give run_transaction a marker, which proves it."
+        )
+        self.xid = xid
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.xid, self.reason)
 
 
 class ConnectFailed(LambdaDBError, exc.OperationalError):

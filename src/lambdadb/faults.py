@@ -105,3 +105,13 @@ def fault_of(text: str) -> Fault:
         if pattern.search(text):
             return fault
     return Fault.MISCONFIGURED if "FATAL:" in text else Fault.UNREACHABLE
+
+
+READ_ONLY = "25006"
+"""SQLSTATE read_only_sql_transaction: among other things, the old writer after a failover."""
+
+REPEATABLE = frozenset({"40001", "40P01", READ_ONLY})
+"""
+SQLSTATEs after which the server has rolled a transaction back and a repetition may succeed:
+serialization_failure, deadlock_detected and read_only_sql_transaction.
+"""

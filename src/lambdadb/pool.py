@@ -19,7 +19,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 
 from lambdadb.deadline import Clock, Scope
 from lambdadb.errors import ConnectionInUse
-from lambdadb.policy import Policy
+from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
     from lambdadb.psycopg import SocketState
@@ -61,20 +61,21 @@ class GuardedPool(Pool):
     def __init__(
         self,
         creator: Callable[..., Any],
-        policy: Policy,
+        settings: Settings,
         scope: Scope,
         clock: Clock,
         socket_state: Callable[[Any], SocketState],
         **keywords: Any,
     ) -> None:
         super().__init__(creator, **keywords)
-        self.policy = policy
+        self.settings = settings
+        self.policy = settings.policy
         self.scope = scope
-        self._clock = clock
+        self.clock = clock
         self._socket_state = socket_state
         # Taking and giving back are single operations on a list, atomic in every Python: no lock is
         # held while connecting, which would block an event loop. None is a connection not yet open.
-        self._free: list[ConnectionPoolEntry | None] = [None] * policy.connections
+        self._free: list[ConnectionPoolEntry | None] = [None] * self.policy.connections
         self._holders: dict[ConnectionPoolEntry | None, Holder] = {}
         self._used: dict[ConnectionPoolEntry, tuple[float, float]] = {}
 
@@ -102,9 +103,9 @@ class GuardedPool(Pool):
         if self._holders.pop(record, None) is None:
             record.close()  # the engine was disposed of meanwhile
             return
-        if not (self.policy.keeps or self.scope.active):
+        if not (self.policy.keeps or self.scope.active) or self._is_spent(record):
             record.close()
-        self._used[record] = self._clock.moment()
+        self._used[record] = self.clock.moment()
         self._free.append(record)
 
     def release(self) -> None:
@@ -128,11 +129,15 @@ class GuardedPool(Pool):
         if not self.policy.keeps:
             self._close_free()
 
+    def _is_spent(self, entry: ConnectionPoolEntry) -> bool:
+        # A cancel that was sent may arrive late, and would then hit another statement.
+        return getattr(entry.driver_connection, "expired", False)
+
     def _is_dead(self, entry: ConnectionPoolEntry) -> bool:
         state = self._socket_state(entry.driver_connection)
         if state == "closed":
             return True
-        unused = self._clock.idle_since(self._used[entry])
+        unused = self.clock.idle_since(self._used[entry])
         if state == "quiet" and unused < self.policy.ping_after:
             return False
         dialect: Any = self._dialect
@@ -173,9 +178,9 @@ class GuardedPool(Pool):
         """A fresh pool with the same settings, for `Engine.dispose()`."""
         return type(self)(
             self._creator,
-            policy=self.policy,
+            settings=self.settings,
             scope=self.scope,
-            clock=self._clock,
+            clock=self.clock,
             socket_state=self._socket_state,
             recycle=self._recycle,
             echo=self.echo,

@@ -9,19 +9,21 @@ import re
 import select
 import selectors
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
-from psycopg import pq
+import sqlalchemy
+from psycopg import generators, pq
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import make_conninfo
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
+from lambdadb.bounds import AnyConnection, BoundedAsyncConnection, BoundedConnection, Bounds
 from lambdadb.faults import Fault, fault_of
 from lambdadb.policy import Policy
 from lambdadb.retry import AttemptFailed
-
-AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 # Keywords of psycopg.connect() that are not libpq's.
 _PSYCOPG_KEYWORDS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
@@ -46,6 +48,10 @@ class Attempt:
     psycopg.connect() takes whole seconds and at least two of them as its timeout, and gives no view
     of how far it came; Lambda's remaining time is finer than that.
 
+    Attributes:
+        event: What to wait for on the socket: `selectors.EVENT_READ` or `EVENT_WRITE`.
+        heard: Whether the server has said anything yet.
+
     Raises:
         AttemptFailed: From any method, when the server or the network said no.
     """
@@ -53,7 +59,7 @@ class Attempt:
     def __init__(self, conninfo: str) -> None:
         self.pgconn = pq.PGconn.connect_start(conninfo.encode())
         self.event = selectors.EVENT_WRITE
-        self.logged_in = False
+        self.heard = False
 
     @property
     def socket(self) -> int:
@@ -61,15 +67,15 @@ class Attempt:
         return self.pgconn.socket
 
     def advance(self) -> bool:
-        """Do what can be done now; True once logged in."""
+        """Do what can be done now that the socket is ready; True once logged in."""
+        self.heard = self.heard or self.event == selectors.EVENT_READ
         status = self.pgconn.connect_poll()
         if status == pq.PollingStatus.FAILED:
             text = self.pgconn.error_message.decode(errors="replace").strip()
             raise AttemptFailed(fault_of(text), text)
-        self.logged_in = status == pq.PollingStatus.OK
         reading = status == pq.PollingStatus.READING
         self.event = selectors.EVENT_READ if reading else selectors.EVENT_WRITE
-        return self.logged_in
+        return bool(status == pq.PollingStatus.OK)
 
     def silence(self) -> AttemptFailed:
         """What it means that no answer has come so far."""
@@ -132,11 +138,12 @@ class Driver:
         libpq = {k: v for k, v in parameters.items() if k not in _PSYCOPG_KEYWORDS}
         return Attempt(make_conninfo("", **libpq))
 
-    def adopt(self, attempt: Attempt, parameters: Mapping[str, Any]) -> Any:
+    def adopt(self, attempt: Attempt, parameters: Mapping[str, Any], bounds: Bounds) -> Any:
         """The DBAPI connection that the engine's dialect expects, made of a successful attempt."""
         attempt.pgconn.nonblocking = 1
-        kind = psycopg.AsyncConnection if self._asyncio else psycopg.Connection
+        kind = BoundedAsyncConnection if self._asyncio else BoundedConnection
         connection: AnyConnection = kind(attempt.pgconn)
+        connection.bounds = bounds
         for name in ("row_factory", "cursor_factory"):
             if parameters.get(name) is not None:
                 setattr(connection, name, parameters[name])
@@ -182,3 +189,61 @@ def socket_state(connection: AnyConnection) -> SocketState:
     for _, event in poll.poll(0):
         return "closed" if event & _CLOSED else "readable"
     return "quiet"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What identifies a transaction to the server, also after its connection is lost."""
+
+    xid: str
+    """Its `xid8`."""
+    backend: int
+    """The process id of its session."""
+    incarnation: str
+    """When the server, or its shared memory, last started: another one may reuse `xid`."""
+
+
+# pg_stat_bgwriter is reset by every crash recovery, also by one that the postmaster survived, whose
+# start time then stays the same (PostgreSQL, src/backend/utils/activity/pgstat.c).
+_WHO = (
+    "SELECT pg_current_xact_id()::text, pg_backend_pid()::text, pg_postmaster_start_time()::text"
+    " || ' ' || (SELECT stats_reset FROM pg_stat_bgwriter)::text"
+)
+
+
+def begin(connection: sqlalchemy.Connection) -> Begun | None:
+    """
+    Begin a transaction whose fate can be asked for later; None for one that is read-only.
+
+    psycopg, finding the transaction open, sends no BEGIN of its own.
+
+    **Costs:** one round trip, BEGIN's own.
+    """
+    driver: AnyConnection = connection.connection.driver_connection  # type: ignore[assignment]
+    if driver.read_only:
+        return None
+    begin = "BEGIN"
+    if driver.isolation_level is not None:
+        begin += f" ISOLATION LEVEL {driver.isolation_level.name.replace('_', ' ')}"
+    try:
+        driver.pgconn.send_query(f"{begin}; {_WHO}".encode())
+        results = driver.wait(generators.execute(driver.pgconn))
+        if isinstance(driver, psycopg.AsyncConnection):
+            results = await_only(results)
+        for result in results:
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result)
+    except psycopg.Error as error:
+        lost = driver.closed
+        connection.invalidate(error) if lost else connection.rollback()
+        raise DBAPIError.instance(
+            begin, None, error, psycopg.Error, connection_invalidated=lost
+        ) from error
+    xid, backend, incarnation = (results[-1].get_value(0, column).decode() for column in range(3))
+    return Begun(xid, int(backend), incarnation)
+
+
+def transaction_is_open(connection: sqlalchemy.Connection) -> bool:
+    """Whether the connection is in a transaction in which nothing has failed."""
+    driver: AnyConnection = connection.connection.driver_connection  # type: ignore[assignment]
+    return bool(driver.pgconn.transaction_status == pq.TransactionStatus.INTRANS)

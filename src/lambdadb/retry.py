@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lambdadb.deadline import Clock, Deadline
 from lambdadb.errors import InvalidSettings
@@ -55,8 +55,11 @@ class ResumeRetry:
     reserve: float = 1.0
     """Seconds of the invocation left to the handler, so that it can still answer."""
 
-    silence: float = 0.75
-    """Seconds without an answer before an attempt is doubled. Longer than any healthy login."""
+    silence: float = 0.6
+    """
+    Seconds without an answer before an attempt is doubled: longer than a healthy server takes for its
+    first byte. A fleet of thousands that waits for held connections may want it longer.
+    """
 
     pause: float = 0.5
     """Longest pause, in seconds, after a refusal; each is drawn from its upper half (jitter)."""
@@ -95,21 +98,46 @@ class ResumeRetry:
     def retrying(
         self, deadline: Deadline, clock: Clock, random: Random, sleep: Callable[[float], None]
     ) -> Retrying:
-        """A tenacity loop that ends before `deadline` and pauses with `sleep`."""
-        # Imported here because a connect to a database that is awake never needs it.
-        from tenacity import Retrying, retry_if_exception
-
-        def failure(state: RetryCallState) -> AttemptFailed:
-            error = state.outcome.exception() if state.outcome else None
-            assert isinstance(error, AttemptFailed)
-            return error
-
-        return Retrying(
-            retry=retry_if_exception(
-                lambda error: isinstance(error, AttemptFailed) and error.fault.can_pass
-            ),
-            wait=lambda state: self.pause_after(failure(state), state.attempt_number, random),
-            stop=lambda state: state.upcoming_sleep >= deadline.remaining(clock),
+        """A tenacity loop over attempts that ends before `deadline` and pauses with `sleep`."""
+        return retrying(
+            again=lambda error: isinstance(error, AttemptFailed) and error.fault.can_pass,
+            pause=lambda error, number: self.pause_after(error, number, random),
+            deadline=deadline,
+            clock=clock,
             sleep=sleep,
-            reraise=True,
         )
+
+
+def conflict_pause(number: int, random: Random) -> float:
+    """Seconds to pause before run `number` + 1 of a transaction: 10 ms doubled, up to 1 s, jittered."""
+    return min(0.01 * 2.0**number, 1.0) * random.uniform(0.5, 1.0)
+
+
+def retrying(
+    *,
+    again: Callable[[BaseException], bool],
+    pause: Callable[[Any, int], float],
+    deadline: Deadline,
+    clock: Clock,
+    sleep: Callable[[float], None],
+) -> Retrying:
+    """
+    A tenacity loop that never sleeps beyond `deadline`, and then raises the last error.
+
+    Args:
+        again: Whether to try again after this error.
+        pause: Seconds to pause after an error and the number, from 1, of the attempt.
+    """
+    # Imported here because a database that is awake never needs it.
+    from tenacity import Retrying, retry_if_exception
+
+    def wait(state: RetryCallState) -> float:
+        return pause(state.outcome.exception() if state.outcome else None, state.attempt_number)
+
+    return Retrying(
+        retry=retry_if_exception(again),
+        wait=wait,
+        stop=lambda state: state.upcoming_sleep >= deadline.remaining(clock),
+        sleep=sleep,
+        reraise=True,
+    )

@@ -209,3 +209,10 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(binaries, "PACKAGE", "no_such_package")
     with pytest.raises(LabError, match=r"pip install 'lambdadb\[lab\]'"):
         Postgres().start()
+
+
+def test_no_checkpoint_saves_a_sequence_before_a_crash(postgres: Postgres) -> None:
+    """However long the server runs, a crash loses the values that a sequence has reserved."""
+    with psycopg.connect(postgres.url().replace("+psycopg", "")) as connection:
+        shown = connection.execute("SHOW checkpoint_timeout").fetchone()
+    assert shown == ("1d",)

@@ -53,6 +53,7 @@ class ScriptedAttempt:
     """Stands for `lambdadb.psycopg.Attempt` where there is no server; same interface."""
 
     event = selectors.EVENT_READ
+    heard = False
 
     def __init__(self, socket: int, clock: VirtualClock, script: Script, silence: AttemptFailed) -> None:
         self.socket = socket
@@ -91,7 +92,7 @@ class ScriptedDriver(Driver):
         self.made.append(attempt)
         return attempt
 
-    def adopt(self, attempt: Any, parameters: Mapping[str, Any]) -> Any:
+    def adopt(self, attempt: Any, parameters: Mapping[str, Any], bounds: Any) -> Any:
         return attempt
 
 

@@ -1,0 +1,67 @@
+"""What the four handlers share: the row, the statement and the log line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lambdadb import Connect
+
+DIMENSIONS = 1536
+INSERT = (
+    f"INSERT INTO {os.environ['TABLE']} (content, embedding) "  # noqa: S608 the bench's own name
+    "VALUES ({content}, CAST({embedding} AS vector)) RETURNING id"
+)
+# The same statement in psycopg's and in SQLAlchemy's parameter style.
+INSERT_PSYCOPG = INSERT.format(content="%(content)s", embedding="%(embedding)s")
+INSERT_SQLALCHEMY = INSERT.format(content=":content", embedding=":embedding")
+
+
+@dataclass
+class Connects:
+    """What the connects of one invocation cost: a tracer for `lambdadb.create_engine`."""
+
+    connects: int = 0
+    retries: int = 0
+    resume_wait: float = 0.0
+
+    def begin(self) -> None:
+        """Forget the invocation before."""
+        self.connects, self.retries, self.resume_wait = 0, 0, 0.0
+
+    def connected(self, connect: Connect) -> None:
+        """Count a connect that succeeded."""
+        self.connects += 1
+        self.retries += connect.attempts - 1
+        self.resume_wait += connect.waited
+
+    def gave_up(self, connect: Connect, error: BaseException) -> None:  # noqa: ARG002 the hook's
+        """Count the attempts of a connect that failed for good."""
+        self.retries += connect.attempts - 1
+        self.resume_wait += connect.waited
+
+
+def random_row() -> dict[str, str]:
+    """One row's parameters: a text and a random vector, in pgvector's own text form."""
+    vector = ",".join(f"{random.random():.7f}" for _ in range(DIMENSIONS))
+    return {"content": "lambdadb bench", "embedding": f"[{vector}]"}
+
+
+def log(elapsed: float, new_id: int, policy: str, cost: Connects) -> dict[str, object]:
+    """Print the experiment's one JSON line, and return it."""
+    line: dict[str, object] = {
+        "elapsed": elapsed,
+        "aurora_type": os.environ["AURORA_TYPE"],
+        "new_id": new_id,
+        "experiment": os.environ["EXPERIMENT"],
+        "policy": policy,
+        "connects": cost.connects,
+        "retries": cost.retries,
+        "resume_wait": cost.resume_wait,
+    }
+    print(json.dumps(line))
+    return line

@@ -1,0 +1,292 @@
+"""
+A unit of work in a transaction, repeated until it is known to be committed exactly once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy.exc import DBAPIError
+
+from lambdadb.deadline import Deadline
+from lambdadb.errors import CommitInDoubt, InvalidSettings, LambdaDBError, OutOfTime, TransactionEnded
+from lambdadb.faults import READ_ONLY, REPEATABLE
+from lambdadb.pool import GuardedPool
+from lambdadb.retry import conflict_pause, retrying
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session, sessionmaker
+
+    from lambdadb.psycopg import Begun
+
+logger = logging.getLogger("lambdadb")
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Outcome = Literal["committed", "aborted", "unknown"]
+
+
+def run_transaction(
+    target: Engine | sessionmaker[Session],
+    work: Callable[[Any], T],
+    *,
+    marker: tuple[ColumnElement[Any], object] | None = None,
+) -> T:
+    """
+    Call `work` inside a transaction, commit it, and return what it returned.
+
+    `work` is called again, in a new transaction, after a serialization failure, a deadlock, a failover
+    to a node that is still read-only, and a connection that was lost before COMMIT. When the answer to
+    COMMIT is lost, the server is asked what became of the transaction: it is never guessed.
+
+    So `work` may run several times, and only its last run counts: it must do nothing outside of the
+    database that may not be repeated, must take its inputs from its arguments, and must neither commit
+    nor swallow a failed statement.
+
+    Args:
+        target: An engine of lambdadb (`work` gets a `Connection`) or a `sessionmaker` bound to one
+            (`work` gets a `Session`). Its isolation level is kept.
+        work: The unit of work.
+        marker: A unique column and the value to insert into it, in the same transaction: proof that
+            survives a crash of the server. A second unit with the same value raises SQLAlchemy's
+            `IntegrityError` and does nothing.
+
+    Raises:
+        CommitInDoubt: COMMIT was sent, and nobody can know what became of it: the server restarted
+            before it could be asked and there is no marker, or time was over.
+        TransactionEnded: `work` returned from a transaction that had failed or was ended.
+        OutOfTime: The invocation's time was over; nothing is committed.
+        DatabaseResuming, ConnectFailed: While connecting; nothing is committed.
+        Exception: Whatever `work` raises, after a rollback.
+
+    **Costs:** those of the same transaction without it: BEGIN, the statements, COMMIT; a marker one
+    more. After a failure: a connect, and one round trip for each question.
+    """
+    try:
+        result: T = _Unit(target, work, marker).run()
+        return result
+    except _Repeat as last:
+        raise last.error from last.error.__cause__
+
+
+def transactional(
+    target: Engine | sessionmaker[Session],
+    *,
+    marker: tuple[ColumnElement[Any], object] | None = None,
+) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[P, T]]:
+    """
+    `run_transaction` as a decorator: the function gets the connection as its first argument.
+
+    ```python
+    @lambdadb.transactional(engine)
+    def place(connection, order): ...
+
+
+    place(order)
+    ```
+    """
+
+    def decorate(function: Callable[Concatenate[Any, P], T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def call(*arguments: P.args, **keywords: P.kwargs) -> T:
+            return run_transaction(
+                target, lambda connection: function(connection, *arguments, **keywords), marker=marker
+            )
+
+        return call
+
+    return decorate
+
+
+class _Repeat(Exception):
+    """Nothing of this run is committed, and another may succeed."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+@dataclass
+class _CommitUnanswered(Exception):
+    """COMMIT was sent and its answer did not come."""
+
+    begun: Begun | None
+    result: Any
+    error: Exception
+
+
+class _LostAgain(Exception):
+    """The connection for questions was lost too."""
+
+
+class _Unit:
+    """One unit of work and what it needs to be run, asked about and run again."""
+
+    def __init__(self, target: Any, work: Callable[[Any], Any], marker: Any) -> None:
+        self._target = target
+        self._engine = _engine_of(target)
+        self._work = work
+        self._marker = marker
+        pool: Any = self._engine.pool
+        self._clock = pool.clock
+        self._random = Random()
+        self._deadline: Deadline = pool.settings.retry.deadline(pool.clock, pool.scope.deadline)
+
+    def run(self) -> Any:
+        """Run it until it is committed, fails for good, or time is over."""
+        loop = retrying(
+            again=lambda error: isinstance(error, _Repeat),
+            pause=lambda _, number: conflict_pause(number, self._random),
+            deadline=self._deadline,
+            clock=self._clock,
+            sleep=self._clock.sleep,
+        )
+        return loop(self._run_and_settle)
+
+    def _run_and_settle(self) -> Any:
+        try:
+            return self._run_once()
+        except _CommitUnanswered as lost:
+            logger.warning("The answer to COMMIT was lost (%s); asking the server", lost.error)
+            if self._settle_commit(lost) == "committed":
+                return lost.result
+            raise _Repeat(lost.error) from lost.error
+
+    def _run_once(self) -> Any:
+        from lambdadb.psycopg import begin, transaction_is_open
+
+        begun = None
+        try:
+            with self._opened() as (handle, connection, flush, commit):
+                begun = begin(connection)
+                if self._marker is not None:
+                    column, value = self._marker
+                    connection.execute(insert(column.table).values({column.name: value}))
+                result = self._work(handle)
+                flush()
+                if not transaction_is_open(connection):
+                    raise TransactionEnded(
+                        "The unit of work returned, but its transaction had failed or was ended by it: "
+                        "nothing of it was committed here. Let errors of statements pass, and leave "
+                        "commit and rollback to run_transaction."
+                    )
+                try:
+                    commit()
+                except OutOfTime as error:
+                    raise _CommitUnanswered(begun, result, error) from error
+                except DBAPIError as error:
+                    if error.connection_invalidated:
+                        raise _CommitUnanswered(begun, result, error) from error
+                    raise
+                return result
+        except DBAPIError as error:
+            if error.connection_invalidated and begun is not None:
+                # The server may not have noticed: its session would keep the locks of the next run.
+                self._settle(begun)
+            sqlstate = getattr(error.orig, "sqlstate", None)
+            if sqlstate == READ_ONLY:
+                self._engine.dispose()  # not the writer any more: the next connect may find it
+            if error.connection_invalidated or sqlstate in REPEATABLE:
+                raise _Repeat(error) from error
+            raise
+
+    def _settle_commit(self, lost: _CommitUnanswered) -> Outcome:
+        if lost.begun is None:  # read-only: nothing can be lost or doubled
+            return "committed"
+        try:
+            outcome = self._settle(lost.begun)
+        except LambdaDBError as error:
+            raise CommitInDoubt(lost.begun.xid, f"the server could not be asked: {error}") from error
+        if outcome == "unknown":
+            raise CommitInDoubt(
+                lost.begun.xid, "the server restarted, so that its answer cannot be trusted"
+            ) from lost.error
+        return outcome
+
+    def _settle(self, begun: Begun) -> Outcome:
+        """Ask what became of a transaction; a session that still has it open is ended."""
+        number = 0
+        while True:
+            with contextlib.suppress(_LostAgain), self._asking() as connection:
+                outcome = _outcome(connection, begun)
+                if outcome == "unknown" and self._marker is not None:
+                    column, value = self._marker
+                    found = connection.execute(select(column).where(column == value)).first()
+                    return "committed" if found is not None else "aborted"
+                if outcome is not None:
+                    return outcome
+            number += 1
+            pause = conflict_pause(number, self._random)
+            if pause >= self._deadline.remaining(self._clock):
+                raise OutOfTime("the time to ask what became of a transaction was over")
+            self._clock.sleep(pause)
+
+    @contextmanager
+    def _asking(self) -> Iterator[Connection]:
+        """A connection for questions, each of one round trip; raises `_LostAgain` with it."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        except LambdaDBError:
+            raise
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            raise _LostAgain from error
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Connection, Callable[[], object], Callable[[], object]]]:
+        """What `work` gets, its connection, and how to flush and to commit it."""
+        if isinstance(self._target, Engine):
+            with self._target.connect() as connection, connection.begin() as begun:
+                yield connection, connection, lambda: None, begun.commit
+            return
+        with self._target() as session:
+            yield session, session.connection(), session.flush, session.commit
+
+
+def _engine_of(target: Any) -> Engine:
+    engine = target if isinstance(target, Engine) else getattr(target, "kw", {}).get("bind")
+    if not isinstance(engine, Engine) or not isinstance(engine.pool, GuardedPool):
+        raise InvalidSettings(
+            f"run_transaction got {type(target).__name__}: pass an engine of lambdadb.create_engine, or "
+            "a sessionmaker bound to one."
+        )
+    return engine
+
+
+# A transaction id that was never flushed is given out again after a crash. So "committed" proves
+# something only in the same incarnation of the server; "aborted" proves it in any, because a
+# transaction whose commit survived can never be shown as aborted.
+_STATUS = text("""
+    SELECT pg_is_in_recovery() AS standby, same, status,
+           same AND status = 'in progress' AND EXISTS (
+               SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE pid = :backend AND backend_xid = CAST(:xid AS xid8)::xid) AS ended
+    FROM (SELECT :incarnation = pg_postmaster_start_time()::text || ' '
+                 || (SELECT stats_reset FROM pg_stat_bgwriter)::text AS same) AS server,
+         LATERAL (SELECT CASE WHEN same OR CAST(:xid AS xid8) < pg_snapshot_xmax(pg_current_snapshot())
+                         THEN pg_xact_status(CAST(:xid AS xid8)) ELSE 'aborted' END AS status) AS found
+""")
+
+
+def _outcome(connection: Connection, begun: Begun) -> Outcome | None:
+    """What became of a transaction; None if it is not decided yet, or not known to this node."""
+    parameters = {"xid": begun.xid, "backend": begun.backend, "incarnation": begun.incarnation}
+    answer = connection.execute(_STATUS, parameters).one()
+    if answer.standby:
+        connection.invalidate()  # not the writer, or not yet: the next connect may find it
+        return None
+    if answer.same and answer.status == "in progress":
+        return None
+    if answer.status in ("aborted", "in progress"):
+        return "aborted"
+    return "committed" if answer.same and answer.status == "committed" else "unknown"
