@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import pq
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
@@ -54,12 +55,21 @@ class _Bounded:
     expired = False
     """Whether a statement was ended for want of time; then the connection is not used again."""
 
-    def wait(self, generator: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
-        """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
+    def _bounded(self, generator: PQGen[Any]) -> PQGen[Any]:
         cancel_at = self.bounds.cancel_at()
-        if cancel_at is not None:
-            generator = self._until(cancel_at, generator)
-        return super().wait(generator, *arguments, **keywords)  # type: ignore[misc]
+        return generator if cancel_at is None else self._until(cancel_at, generator)
+
+    def _close_if_unanswered(self) -> None:
+        """
+        Close a connection whose statement was sent and not answered.
+
+        psycopg leaves some of them open ("connection socket closed"), and SQLAlchemy then takes the
+        error for the server's answer, although a COMMIT may have been done.
+        """
+        if self.pgconn.status == pq.ConnStatus.OK and (
+            self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE
+        ):
+            self.pgconn.finish()
 
     def _until(self, cancel_at: float, generator: PQGen[Any]) -> PQGen[Any]:
         ready: Any = None
@@ -88,12 +98,28 @@ class _Bounded:
             threading.Thread(target=_try_to_cancel, args=[cancel], daemon=True).start()
 
 
-class BoundedConnection(_Bounded, psycopg.Connection[Any]):  # type: ignore[misc]
+class BoundedConnection(_Bounded, psycopg.Connection[Any]):
     """psycopg's Connection, bounded."""
 
+    def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
+        """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
+        try:
+            return super().wait(self._bounded(gen), *arguments, **keywords)
+        except psycopg.OperationalError:
+            self._close_if_unanswered()
+            raise
 
-class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):  # type: ignore[misc]
+
+class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
     """psycopg's AsyncConnection, bounded."""
+
+    async def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
+        """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
+        try:
+            return await super().wait(self._bounded(gen), *arguments, **keywords)
+        except psycopg.OperationalError:
+            self._close_if_unanswered()
+            raise
 
 
 def _try_to_cancel(cancel: Callable[[], None]) -> None:

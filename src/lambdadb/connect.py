@@ -15,7 +15,7 @@ from typing import Any
 from lambdadb.bounds import Bounds
 from lambdadb.deadline import Clock, Deadline, Scope
 from lambdadb.errors import ConnectFailed, DatabaseResuming, OutOfTime
-from lambdadb.faults import Fault
+from lambdadb.faults import Fault, one_line
 from lambdadb.psycopg import Attempt, Driver
 from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
@@ -92,7 +92,7 @@ class Connector:
         kind = DatabaseResuming if resuming else ConnectFailed
         return kind(
             f"No connection to {seen.target} after {seen.seconds:.1f} s and {seen.attempts} attempt(s), "
-            f"{fault.value}: {_one_line(last.text)}. {fault.remedy}",
+            f"{fault.value}: {one_line(last.text)}. {fault.remedy}",
             fault=fault,
             waited=seen.seconds,
             attempts=seen.attempts,
@@ -106,7 +106,8 @@ class Race:
     Attempts to log in, two of them side by side at most; the first to succeed wins.
 
     The older one is kept as long as it is unanswered, since it may be held by a database that is
-    waking up. The younger one is renewed while nothing is heard from it, since the older one may be lost.
+    waking up. The younger one is renewed while nothing is heard from it, since the older one may be
+    lost.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Race:
                 "%s is not ready (%s: %s); waiting for it up to %.1f s",
                 self._target,
                 failure.fault.value,
-                _one_line(failure.text),
+                one_line(failure.text),
                 self._deadline.remaining(self._clock),
             )
             return self._again(failure)
@@ -208,7 +209,3 @@ class Race:
             attempt.close()
             if self._winner is None:
                 raise
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")

@@ -115,3 +115,8 @@ REPEATABLE = frozenset({"40001", "40P01", READ_ONLY})
 SQLSTATEs after which the server has rolled a transaction back and a repetition may succeed:
 serialization_failure, deadlock_detected and read_only_sql_transaction.
 """
+
+
+def one_line(text: str) -> str:
+    """A driver's text, which may have several lines, as part of a sentence."""
+    return " ".join(text.split()).rstrip(".")

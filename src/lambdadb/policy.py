@@ -26,6 +26,12 @@ class Policy:
     None sends nothing. Never sent to an RDS Proxy, which refuses it.
     """
 
+    idle_in_transaction_session_timeout: float | None = 60.0
+    """
+    Seconds without a statement inside a transaction after which the server rolls it back and ends the
+    session: what a killed environment leaves behind holds its locks no longer. None sends nothing.
+    """
+
     ping_after: float = 300.0
     """
     Seconds unused after which a checkout asks the server, once, if it is still there. Below the
@@ -35,10 +41,10 @@ class Policy:
     def __post_init__(self) -> None:
         if not isinstance(self.connections, int) or self.connections < 1:
             raise InvalidSettings(f"connections={self.connections!r}: use 1, or 2 where two are needed.")
-        if self.idle_session_timeout is not None and self.idle_session_timeout < 0.001:
-            raise InvalidSettings(
-                f"idle_session_timeout={self.idle_session_timeout!r}: use seconds above 0, or None."
-            )
+        for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
+            seconds = getattr(self, name)
+            if seconds is not None and seconds < 0.001:
+                raise InvalidSettings(f"{name}={seconds!r}: use seconds above 0, or None.")
         if self.ping_after < 0:
             raise InvalidSettings(f"ping_after={self.ping_after!r}: use 0 or more seconds.")
 

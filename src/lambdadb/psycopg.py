@@ -112,9 +112,13 @@ class Driver:
         parameters = {**_LIVENESS, **parameters}
         if tag:
             parameters.setdefault("application_name", tag)
-        if policy.idle_session_timeout is not None and not self.behind_proxy(parameters):
-            option = f"-c idle_session_timeout={round(policy.idle_session_timeout * 1000)}"
-            parameters["options"] = f"{option} {parameters.get('options', '')}".rstrip()
+        timeouts = {
+            "idle_session_timeout": policy.idle_session_timeout,
+            "idle_in_transaction_session_timeout": policy.idle_in_transaction_session_timeout,
+        }
+        options = [f"-c {name}={round(s * 1000)}" for name, s in timeouts.items() if s is not None]
+        if options and not self.behind_proxy(parameters):
+            parameters["options"] = " ".join([*options, parameters.get("options", "")]).rstrip()
         return parameters
 
     @staticmethod
@@ -227,7 +231,7 @@ def begin(connection: sqlalchemy.Connection) -> Begun | None:
         begin += f" ISOLATION LEVEL {driver.isolation_level.name.replace('_', ' ')}"
     try:
         driver.pgconn.send_query(f"{begin}; {_WHO}".encode())
-        results = driver.wait(generators.execute(driver.pgconn))
+        results: Any = driver.wait(generators.execute(driver.pgconn))
         if isinstance(driver, psycopg.AsyncConnection):
             results = await_only(results)
         for result in results:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lambdadb.deadline import Deadline
 from lambdadb.errors import CommitInDoubt, InvalidSettings, LambdaDBError, OutOfTime, TransactionEnded
-from lambdadb.faults import READ_ONLY, REPEATABLE
+from lambdadb.faults import READ_ONLY, REPEATABLE, one_line
 from lambdadb.pool import GuardedPool
 from lambdadb.retry import conflict_pause, retrying
 
@@ -155,7 +155,10 @@ class _Unit:
         try:
             return self._run_once()
         except _CommitUnanswered as lost:
-            logger.warning("The answer to COMMIT was lost (%s); asking the server", lost.error)
+            reason = getattr(lost.error, "orig", lost.error)
+            logger.warning(
+                "The answer to COMMIT was lost (%s): asking the server", one_line(str(reason))
+            )
             if self._settle_commit(lost) == "committed":
                 return lost.result
             raise _Repeat(lost.error) from lost.error

@@ -56,14 +56,15 @@ def test_the_callers_template_is_used(in_lambda, road, database, sessions):
     road.run(steps)
 
 
-@pytest.mark.parametrize(("policy", "shown"), [(PerEnvironment(), "1min"), (PerInvocation(), "1min")])
-def test_idle_sessions_end_by_default(policy, shown, road, database):
-    """The server knows from the startup packet when to end an idle session."""
+@pytest.mark.parametrize("policy", [PerEnvironment(), PerInvocation()])
+def test_idle_sessions_end_by_default(policy, road, database):
+    """The server knows from the startup packet when to end an idle session, in a transaction or not."""
 
     def steps():
         engine = road.create_engine(database, policy=policy)
         with engine.connect() as connection:
-            assert connection.scalar(text("SHOW idle_session_timeout")) == shown
+            assert connection.scalar(text("SHOW idle_session_timeout")) == "1min"
+            assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
         engine.dispose()
 
     road.run(steps)
@@ -73,9 +74,11 @@ def test_the_idle_timeout_can_be_left_to_the_server(road, database):
     """None sends nothing."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(idle_session_timeout=None))
+        policy = PerEnvironment(idle_session_timeout=None, idle_in_transaction_session_timeout=None)
+        engine = road.create_engine(database, policy=policy)
         with engine.connect() as connection:
             assert connection.scalar(text("SHOW idle_session_timeout")) == "0"
+            assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
         engine.dispose()
 
     road.run(steps)

@@ -224,7 +224,9 @@ def test_the_session_says_who_it_is_and_when_to_end(connector_to):
     connector.connect(host="h", options="-c search_path=sales")
     (sent,) = connector.driver.parameters
     assert sent["application_name"] == "orders"
-    assert sent["options"] == "-c idle_session_timeout=90500 -c search_path=sales"
+    assert sent["options"] == (
+        "-c idle_session_timeout=90500 -c idle_in_transaction_session_timeout=60000 -c search_path=sales"
+    )
     assert sent["tcp_user_timeout"] == 5000
 
 

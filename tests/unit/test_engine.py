@@ -82,7 +82,13 @@ def test_a_timeout_in_the_url_is_refused():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"connections": 0}, {"connections": 1.5}, {"idle_session_timeout": 0}, {"ping_after": -1}],
+    [
+        {"connections": 0},
+        {"connections": 1.5},
+        {"idle_session_timeout": 0},
+        {"idle_in_transaction_session_timeout": 0},
+        {"ping_after": -1},
+    ],
 )
 @pytest.mark.parametrize("policy", [PerEnvironment, PerInvocation])
 def test_policies_refuse_numbers_that_cannot_work(policy, wrong):
