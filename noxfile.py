@@ -1,7 +1,7 @@
 """
-Every check of the project. `nox -l` lists them, `nox -s tests` is the one to run before a commit.
+Every check of the project. `nox` runs what a change must pass; `nox -l` lists the rest.
 
-Offline, or to use what is installed already: `nox --no-venv -s tests`.
+Into an environment of its own each, or with `nox --no-venv` into what is installed already.
 """
 
 from __future__ import annotations
@@ -10,62 +10,80 @@ import sys
 
 import nox
 
+nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-
-PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def install(session: nox.Session, *packages: str) -> None:
-    """Install into the session's environment; nothing to do where it has none of its own."""
-    if session.virtualenv.venv_backend != "none":
-        session.install(*packages)
-
-
-def groups(*names: str) -> list[str]:
-    """Development tools by the names of pyproject.toml's dependency groups."""
-    return [package for name in names for package in nox.project.dependency_groups(PROJECT, name)]
-
+nox.options.sessions = ["lint", "types", "unit", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+# The lowest versions that pyproject.toml admits, where that differs from the newest.
+LOWEST = [
+    requirement.replace(">=", "==")
+    for requirement in PROJECT["project"]["dependencies"]
+    if requirement.startswith(("sqlalchemy", "psycopg", "tenacity"))
+]
+
+
+def install(session: nox.Session, package: str, *groups: str) -> None:
+    """The package and development tools by the names of pyproject.toml's dependency groups."""
+    if session.virtualenv.venv_backend != "none":
+        session.install(package, *nox.project.dependency_groups(PROJECT, *groups))
 
 
 @nox.session(python=HERE)
 def lint(session: nox.Session) -> None:
     """Style and obvious mistakes."""
-    install(session, *groups("lint"))
+    if session.virtualenv.venv_backend != "none":
+        session.install(*nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
 
 @nox.session(python=HERE)
 def types(session: nox.Session) -> None:
-    """mypy --strict on the package, the examples and the tests' typing cases."""
-    install(session, ".[lab]", *groups("types", "test"))
+    """mypy --strict."""
+    install(session, ".[lab]", "test", "types")
     session.run("mypy")
-
-
-@nox.session(python=HERE)
-def tests(session: nox.Session) -> None:
-    """Everything that needs neither Docker nor network, on the installed package."""
-    install(session, ".[lab]", *groups("test"))
-    session.run("pytest", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 @nox.parametrize("versions", ["newest", "lowest"])
 def unit(session: nox.Session, versions: str) -> None:
-    """The unit tests, on every Python found, with the newest and the lowest SQLAlchemy and psycopg."""
-    install(session, ".[asyncio,binary]", *groups("test"))
-    if versions == "lowest":
-        install(session, *LOWEST)
-    session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
+    """Unit tests on every Python found, with the newest and the lowest SQLAlchemy and psycopg."""
+    install(session, ".[asyncio,binary]", "test")
+    if versions == "lowest" and session.virtualenv.venv_backend != "none":
+        if session.python == "3.14":
+            session.skip("the lowest psycopg has no wheel for it")
+        session.install(*[r.replace("psycopg", "psycopg[binary]") for r in LOWEST])
+    session.run("pytest", "tests/unit", "tests/test_layers.py", "tests/test_cold_start.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def tests(session: nox.Session) -> None:
+    """Everything that needs neither Docker nor network."""
+    install(session, ".[lab]", "test")
+    session.run("pytest", *session.posargs)
 
 
 @nox.session(python=HERE)
 def containers(session: nox.Session) -> None:
-    """The database tests against a PostgreSQL container (LAMBDADB_POSTGRES_IMAGE), with Docker."""
-    install(session, ".[lab]", *groups("test", "containers"))
+    """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
+    install(session, ".[lab]", "test", "containers")
     session.run("pytest", "tests/database", "--postgres", "container", *session.posargs)
+
+
+@nox.session(python=HERE)
+def bench(session: nox.Session) -> None:
+    """The hot/cold experiment: `lambdadb bench`; arguments after -- are its own."""
+    install(session, ".[lab]")
+    session.run("lambdadb", "bench", *session.posargs)
+
+
+@nox.session(python=HERE)
+def resume(session: nox.Session) -> None:
+    """Seconds lost after a resume, in each shape of failure, beside two common retry loops."""
+    install(session, ".[lab]")
+    session.run("python", "benchmarks/resume.py", *session.posargs)

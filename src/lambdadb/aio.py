@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from selectors import EVENT_READ
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -23,7 +24,6 @@ from lambdadb.engine import checked_url, engine_keywords, listen
 from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session
 
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from lambdadb.policy import Policy
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
+    from lambdadb.transaction import Marker
+
+    S = TypeVar("S", bound=AsyncSession)
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -53,10 +57,10 @@ async def _ready(sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
         ready.add(descriptor)
         first.set()
 
-    for descriptor, event in sockets.items():
-        add = loop.add_reader if event == EVENT_READ else loop.add_writer
-        add(descriptor, mark, descriptor)
     try:
+        for descriptor, event in sockets.items():
+            add = loop.add_reader if event == EVENT_READ else loop.add_writer
+            add(descriptor, mark, descriptor)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(first.wait(), max(seconds, 0.0))
     finally:
@@ -92,11 +96,22 @@ def create_async_engine(
     return engine
 
 
+@overload
 async def run_transaction(
-    target: AsyncEngine | async_sessionmaker[AsyncSession],
+    target: AsyncEngine,
+    work: Callable[[AsyncConnection], Awaitable[T]],
+    *,
+    marker: Marker | None = None,
+) -> T: ...
+@overload
+async def run_transaction(
+    target: async_sessionmaker[S], work: Callable[[S], Awaitable[T]], *, marker: Marker | None = None
+) -> T: ...
+async def run_transaction(
+    target: AsyncEngine | async_sessionmaker[Any],
     work: Callable[[Any], Awaitable[T]],
     *,
-    marker: tuple[ColumnElement[Any], object] | None = None,
+    marker: Marker | None = None,
 ) -> T:
     """
     `lambdadb.run_transaction` for asynchronous code: `work` is a coroutine function.
@@ -119,6 +134,24 @@ async def run_transaction(
         lambda _: await_only(work(sessions.current)),
         marker=marker,
     )
+
+
+def transactional(
+    target: AsyncEngine | async_sessionmaker[Any], *, marker: Marker | None = None
+) -> Callable[[Callable[Concatenate[Any, P], Awaitable[T]]], Callable[P, Awaitable[T]]]:
+    """`run_transaction` as a decorator of a coroutine function, as `lambdadb.transactional`."""
+
+    def decorate(function: Callable[Concatenate[Any, P], Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        @functools.wraps(function)
+        async def call(*arguments: P.args, **keywords: P.kwargs) -> T:
+            def work(connection: Any) -> Awaitable[T]:
+                return function(connection, *arguments, **keywords)
+
+            return await run_transaction(target, work, marker=marker)
+
+        return call
+
+    return decorate
 
 
 class _SyncSessions:

@@ -1,14 +1,18 @@
 """
-The deadline inside statements: psycopg's connections, whose waiting ends with the invocation's time.
+psycopg's connections with an end: the invocation's deadline inside statements, and what is known of a
+connection when it is over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import pq
@@ -17,7 +21,10 @@ from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
 
 from lambdadb.deadline import Clock, Scope
-from lambdadb.errors import OutOfTime
+from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime
+
+IDLE, ACTIVE = pq.TransactionStatus.IDLE, pq.TransactionStatus.ACTIVE
+PIPELINE_OFF = pq.PipelineStatus.OFF
 
 
 @dataclass(frozen=True)
@@ -29,17 +36,28 @@ class Bounds:
     reserve: float
     """Seconds before the invocation's end at which the running statement is cancelled."""
 
-    def cancel_at(self) -> float | None:
-        """When the running statement is cancelled; None outside an invocation with a deadline."""
-        return None if self.scope.deadline is None else self.scope.deadline.at - self.reserve
-
-    def close_at(self, cancelled: float) -> float:
-        """When a connection that does not answer the cancel is closed: half of the reserve later."""
-        return cancelled + self.reserve / 2
+    def times(self, limit: float | None) -> tuple[float, float] | None:
+        """
+        When a statement is cancelled, and when its connection is closed if it does not answer: half
+        of the reserve later, or at once for a `limit` of its own. None: never.
+        """
+        deadline = self.scope.deadline
+        cancel_at = None if deadline is None else deadline.at - self.reserve
+        if limit is not None and (cancel_at is None or limit < cancel_at):
+            return limit, limit
+        return None if cancel_at is None else (cancel_at, cancel_at + self.reserve / 2)
 
 
 class Expired(psycopg.OperationalError):
-    """A statement was ended because the invocation's time is over."""
+    """A statement was ended, or not sent, because its time was over."""
+
+    def __init__(self, text: str, *, sent: bool) -> None:
+        super().__init__(text)
+        self.sent = sent
+
+
+class Ended(psycopg.OperationalError):
+    """The invocation that opened the connection is over."""
 
 
 class _Bounded:
@@ -52,50 +70,78 @@ class _Bounded:
 
     bounds: Bounds
     pgconn: PGconn
+    limit: float | None = None
+    """A moment at which a wait is given up all the same: while connecting, and in pings."""
     expired = False
-    """Whether a statement was ended for want of time; then the connection is not used again."""
+    """Whether a statement was ended for want of time: a late cancel may still hit the next one."""
+    ended = False
+    """Whether the invocation that held it is over."""
+    commit_state: Literal["none", "sent", "done"] = "none"
+    """How far the COMMIT of the present transaction came."""
+    hang_up: select.poll
+    """Polls its socket for what comes unasked."""
+    _rolling_back = False
+
+    def end(self) -> None:
+        """
+        End the session without touching what its holder, maybe another thread, is waiting on.
+
+        A statement that runs is cancelled. The holder finds the connection closed.
+        """
+        self.ended = True
+        if self.pgconn.status != pq.ConnStatus.OK:
+            return
+        if self.pgconn.transaction_status == ACTIVE:
+            _in_thread(self.pgconn.get_cancel().cancel)
+        with (
+            contextlib.suppress(OSError, psycopg.OperationalError),  # its holder has just closed it
+            socket.socket(fileno=os.dup(self.pgconn.socket)) as copy,
+        ):
+            copy.shutdown(socket.SHUT_RDWR)
 
     def _bounded(self, generator: PQGen[Any]) -> PQGen[Any]:
-        cancel_at = self.bounds.cancel_at()
-        return generator if cancel_at is None else self._until(cancel_at, generator)
-
-    def _close_if_unanswered(self) -> None:
-        """
-        Close a connection whose statement was sent and not answered.
-
-        psycopg leaves some of them open ("connection socket closed"), and SQLAlchemy then takes the
-        error for the server's answer, although a COMMIT may have been done.
-        """
-        if self.pgconn.status == pq.ConnStatus.OK and (
-            self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE
-        ):
+        if self.ended:
             self.pgconn.finish()
+            raise Ended("the invocation that opened this connection has ended")
+        times = self.bounds.times(self.limit)
+        return generator if times is None else self._until(*times, generator)
 
-    def _until(self, cancel_at: float, generator: PQGen[Any]) -> PQGen[Any]:
+    def _until(self, cancel_at: float, close_at: float, generator: PQGen[Any]) -> PQGen[Any]:
+        clock = self.bounds.clock
+        if clock.now() >= cancel_at and not self._rolling_back:
+            raise Expired("the statement was not sent", sent=False)
         ready: Any = None
         try:
             while True:
                 wish = generator.send(ready)
-                if self.bounds.clock.now() >= cancel_at:
-                    self._expire(cancel_at)
+                now = clock.now()
+                if now >= close_at:
+                    self.expired = True
+                    self.pgconn.finish()
+                    raise Expired("no answer came, and the connection was closed", sent=True)
+                if now >= cancel_at and not self.expired:
+                    self.expired = True
+                    _in_thread(self.pgconn.get_cancel().cancel)
                 ready = yield wish
         except StopIteration as end:
             return end.value
         except psycopg.errors.QueryCanceled as error:
             if not self.expired:
                 raise  # the server's statement_timeout, or somebody else's cancel
-            raise Expired("the statement was cancelled") from error
+            raise Expired("the statement was cancelled", sent=True) from error
 
-    def _expire(self, cancel_at: float) -> None:
-        if self.bounds.clock.now() >= self.bounds.close_at(cancel_at):
-            self.expired = True
+    def _close_unanswered(self) -> None:
+        # psycopg leaves some connections open whose statement was sent and not answered ("connection
+        # socket closed"). SQLAlchemy would take such an error for the server's answer, although a
+        # COMMIT may have been done.
+        if self.pgconn.status == pq.ConnStatus.OK and self.pgconn.transaction_status == ACTIVE:
             self.pgconn.finish()
-            raise Expired("connection closed, as the server did not answer the cancel")
-        if not self.expired:
-            self.expired = True
-            # Cancelling opens a connection of its own and blocks: in a thread, which is rare.
-            cancel = self.pgconn.get_cancel().cancel
-            threading.Thread(target=_try_to_cancel, args=[cancel], daemon=True).start()
+
+    def _nothing_to_roll_back(self) -> bool:
+        if self.ended:
+            self.pgconn.finish()
+            return True
+        return self.pgconn.transaction_status == IDLE and self.pgconn.pipeline_status == PIPELINE_OFF
 
 
 class BoundedConnection(_Bounded, psycopg.Connection[Any]):
@@ -106,8 +152,28 @@ class BoundedConnection(_Bounded, psycopg.Connection[Any]):
         try:
             return super().wait(self._bounded(gen), *arguments, **keywords)
         except psycopg.OperationalError:
-            self._close_if_unanswered()
+            self._close_unanswered()
             raise
+
+    def commit(self) -> None:
+        """Commit, and remember how far it came."""
+        self.commit_state = "sent"
+        try:
+            super().commit()
+        except Expired as error:
+            self.commit_state = "sent" if error.sent else "none"
+            raise
+        self.commit_state = "done"
+
+    def rollback(self) -> None:
+        """Roll back, within the reserve if need be; nothing to do where the session is over."""
+        if self._nothing_to_roll_back():
+            return
+        self._rolling_back = True
+        try:
+            super().rollback()
+        finally:
+            self._rolling_back = False
 
 
 class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
@@ -118,25 +184,65 @@ class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
         try:
             return await super().wait(self._bounded(gen), *arguments, **keywords)
         except psycopg.OperationalError:
-            self._close_if_unanswered()
+            self._close_unanswered()
             raise
 
+    async def commit(self) -> None:
+        """Commit, and remember how far it came."""
+        self.commit_state = "sent"
+        try:
+            await super().commit()
+        except Expired as error:
+            self.commit_state = "sent" if error.sent else "none"
+            raise
+        self.commit_state = "done"
 
-def _try_to_cancel(cancel: Callable[[], None]) -> None:
-    # Whether or not it arrives, what follows is the same: the connection is closed soon after.
-    with contextlib.suppress(psycopg.OperationalError):
-        cancel()
-
-
-def out_of_time(context: ExceptionContext) -> OutOfTime | None:
-    """SQLAlchemy's `handle_error` listener (`retval=True`) that gives an expired statement its name."""
-    if not isinstance(context.original_exception, Expired):
-        return None
-    return OutOfTime(
-        "The invocation's time, less the reserve for its answer, was over while a statement ran: "
-        f"{context.original_exception}. Its transaction is rolled back, unless it was a COMMIT. "
-        "Raise the function's timeout, or do less in one invocation."
-    )
+    async def rollback(self) -> None:
+        """Roll back, within the reserve if need be; nothing to do where the session is over."""
+        if self._nothing_to_roll_back():
+            return
+        self._rolling_back = True
+        try:
+            await super().rollback()
+        finally:
+            self._rolling_back = False
 
 
 AnyConnection = BoundedConnection | BoundedAsyncConnection
+
+
+def named(context: ExceptionContext) -> LambdaDBError | None:
+    """SQLAlchemy's `handle_error` listener (`retval=True`) that names the end of a statement."""
+    error = context.original_exception
+    return out_of_time(error) if isinstance(error, Expired) else invocation_ended(error)
+
+
+def out_of_time(error: Expired) -> OutOfTime:
+    """The error for a statement that outlived the invocation's time."""
+    return OutOfTime(
+        f"Time was over, the invocation's less the reserve for its answer, or a connect's: {error}. "
+        "Unless it was a COMMIT, or in autocommit, nothing of it remains. Raise the function's timeout, "
+        "or do less in one invocation.",
+        sent=error.sent,
+    )
+
+
+def invocation_ended(error: BaseException | None) -> InvocationEnded | None:
+    """The error for a session that outlived its invocation."""
+    if not isinstance(error, Ended):
+        return None
+    return InvocationEnded(
+        "The invocation in which this session began has ended: its transaction was rolled back and its "
+        "connection closed. Open sessions inside the handler, in a `with` block; roll this one back, or "
+        "close it, before it is used again."
+    )
+
+
+def _in_thread(cancel: Callable[[], None]) -> None:
+    # Cancelling opens a connection of its own and blocks. Whether or not it arrives, what follows is the
+    # same: the connection is not used again.
+    def run() -> None:
+        with contextlib.suppress(psycopg.OperationalError):
+            cancel()
+
+    threading.Thread(target=run, daemon=True).start()

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from lambdadb.bounds import Bounds
 from lambdadb.deadline import Clock, Deadline, Scope
@@ -25,7 +25,7 @@ from lambdadb.tracing import Connect
 logger = logging.getLogger("lambdadb")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Connector:
     """Opens the connections of one engine."""
 
@@ -36,11 +36,11 @@ class Connector:
     random: Random = field(default_factory=Random)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
-    def connect(self, **parameters: Any) -> Any:
+    def connect(self, conninfo: str = "", **parameters: Any) -> Any:
         """
         Open a session, waiting for a database that is waking up.
 
-        Takes the place of the driver's `connect()`; `parameters` are the driver's.
+        Takes the place of the driver's `connect()`, whose arguments it takes.
 
         Raises:
             ConnectFailed: It cannot be opened; `DatabaseResuming` if it may be a little later.
@@ -53,6 +53,7 @@ class Connector:
         deadline = self.settings.retry.deadline(self.clock, self.scope.deadline)
         if not deadline.remaining(self.clock):
             raise self._out_of_time()
+        parameters = self.driver.parameters(conninfo, parameters)
         if self.settings.credentials is not None:
             parameters = {**parameters, **self.settings.credentials.login(parameters)}
         tag = session_tag(self.settings.tag, self.environment, self.scope.alias)
@@ -64,25 +65,31 @@ class Connector:
         except AttemptFailed as last:
             seen = Connect(target, self.clock.now() - started, race.attempts, tuple(race.faults))
             error = self._gave_up(seen, last)
-            if self.settings.tracer is not None:
-                self.settings.tracer.gave_up(seen, error)
+            self._tell("gave_up", seen, error)
             raise error from error.orig
         finally:
             race.close()
         seen = Connect(target, self.clock.now() - started, race.attempts, tuple(race.faults))
         if seen.faults:
             logger.info("%s answered after %.1f s, %d attempts", target, seen.seconds, seen.attempts)
-        if self.settings.tracer is not None:
-            self.settings.tracer.connected(seen)
+        self._tell("connected", seen)
         bounds = Bounds(self.scope, self.clock, self.settings.retry.reserve)
-        return self.driver.adopt(attempt, parameters, bounds)
+        return self.driver.adopt(attempt, parameters, bounds, deadline.at)
+
+    def _tell(self, event: Literal["connected", "gave_up"], *what: Any) -> None:
+        try:
+            if self.settings.tracer is not None:
+                getattr(self.settings.tracer, event)(*what)
+        except Exception:
+            logger.exception("The tracer %r failed; the connect goes on", self.settings.tracer)
 
     def _out_of_time(self) -> OutOfTime:
         left = self.scope.deadline.remaining(self.clock) if self.scope.deadline else 0.0
         return OutOfTime(
             f"{left:.1f} s of the invocation are left, {self.settings.retry.reserve:.1f} s of them "
             "reserved for the handler's answer: no connection was tried. Raise the function's timeout, "
-            "connect earlier in the handler, or lower ResumeRetry(reserve=...)."
+            "connect earlier in the handler, or lower ResumeRetry(reserve=...).",
+            sent=False,
         )
 
     def _gave_up(self, seen: Connect, last: AttemptFailed) -> ConnectFailed:
@@ -172,8 +179,8 @@ class Race:
         return self._winner
 
     def _start(self) -> None:
+        attempt = self._connector.driver.attempt(self._parameters, self.attempts)
         self.attempts += 1
-        attempt = self._connector.driver.attempt(self._parameters)
         self._open.append(attempt)
         self._advance(attempt)
 

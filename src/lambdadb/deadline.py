@@ -81,25 +81,52 @@ def lambda_deadline(context: object, clock: Clock) -> Deadline | None:
     """
     if context is None:
         return None
-    try:
-        milliseconds = context.get_remaining_time_in_millis()  # type: ignore[attr-defined]
-    except AttributeError:
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    milliseconds = remaining() if callable(remaining) else None
+    if not isinstance(milliseconds, (int, float)):
         raise InvalidSettings(
-            f"context is {type(context).__name__}, which has no get_remaining_time_in_millis(). "
+            f"context is {type(context).__name__}, without get_remaining_time_in_millis(). "
             "Pass the second argument of the Lambda handler, or None outside Lambda."
-        ) from None
+        )
     return Deadline(clock.now() + milliseconds / 1000.0)
 
 
-@dataclass
-class Scope:
-    """
-    What an engine knows of the invocation now running; shared by its pool and its connects.
+@dataclass(frozen=True, eq=False)
+class Running:
+    """One invocation that has begun and not ended."""
 
-    It belongs to the engine and not to a context variable, because threads that a handler starts
-    must see it too. An execution environment runs one invocation at a time.
-    """
-
-    active: bool = False
     deadline: Deadline | None = None
     alias: str = ""
+
+
+class Scope:
+    """
+    The invocations of an engine that are running; shared by its pool and its connects.
+
+    It belongs to the engine and not to a context variable, because threads that a handler starts must
+    see it too. An execution environment runs one invocation at a time; nested ones, and those of a
+    test or of a development server, may overlap.
+    """
+
+    def __init__(self) -> None:
+        self._running: list[Running] = []
+        self._update()
+
+    def enter(self, one: Running) -> None:
+        """An invocation begins."""
+        self._running.append(one)
+        self._update()
+
+    def leave(self, one: Running) -> None:
+        """An invocation ends, in whatever order."""
+        self._running.remove(one)
+        self._update()
+
+    def _update(self) -> None:
+        known = [one.deadline for one in self._running if one.deadline is not None]
+        self.active = bool(self._running)
+        """Whether any is running."""
+        self.deadline = min(known, key=lambda deadline: deadline.at, default=None)
+        """The earliest of their deadlines."""
+        self.alias = next((one.alias for one in reversed(self._running) if one.alias), "")
+        """The alias that the last of them was invoked by."""

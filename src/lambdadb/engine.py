@@ -109,9 +109,12 @@ def engine_keywords(
 
 def listen(engine: Engine) -> None:
     """What an engine, once made, has to be told of."""
-    from lambdadb.bounds import out_of_time
+    from lambdadb.bounds import named
+    from lambdadb.psycopg import unlimited
 
-    sqlalchemy.event.listen(engine, "handle_error", out_of_time, retval=True)
+    sqlalchemy.event.listen(engine, "handle_error", named, retval=True)
+    # After the dialect's own listener, which asks the engine's first questions.
+    sqlalchemy.event.listen(engine, "connect", unlimited)
 
 
 def checked_url(url: str | URL) -> URL:

@@ -6,6 +6,7 @@ LambdaDBError                     safe_to_repeat: True only when it is proven
 ├─ InvalidSettings                raised while building, never later
 ├─ ConnectionInUse                a checkout beyond the policy's connections; names the holder
 ├─ OutOfTime                      the invocation's time ended first
+├─ InvocationEnded                a session was used after the invocation that opened it
 ├─ TransactionEnded               a unit of work broke its own transaction
 ├─ CommitInDoubt                  COMMIT was sent; nobody can know what became of it
 └─ ConnectFailed                  gave up connecting; no SQL was sent
@@ -52,14 +53,29 @@ class ConnectionInUse(LambdaDBError):
 class OutOfTime(LambdaDBError):
     """
     The invocation's time, less the reserve for its answer, was over: the running statement was
-    cancelled, or nothing was tried at all.
+    cancelled, or nothing was sent at all.
 
-    Its transaction is rolled back, unless the statement was a COMMIT (then `safe_to_repeat` is False).
+    Its transaction is rolled back, unless the statement was a COMMIT.
     """
 
-    def __init__(self, message: str, *, safe_to_repeat: bool = False) -> None:
+    sent: bool
+    """Whether the statement had been sent: if not, it was certainly not done."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
-        self.safe_to_repeat = safe_to_repeat
+        self.sent = sent
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args[0], {"sent": self.sent})
+
+
+class InvocationEnded(LambdaDBError):
+    """
+    A session was used after the end of the invocation in which it began.
+
+    An open session would be frozen with the environment, in its transaction. So what is still open
+    when an invocation ends is rolled back and closed.
+    """
 
 
 class TransactionEnded(LambdaDBError):
@@ -150,5 +166,6 @@ class DatabaseResuming(ConnectFailed):
     retry_after: int
 
 
-def _rebuild(kind: type[ConnectFailed], message: str, keywords: dict[str, Any]) -> ConnectFailed:
-    return kind(message, **keywords)
+def _rebuild(kind: Any, message: str, keywords: dict[str, Any]) -> LambdaDBError:
+    error: LambdaDBError = kind(message, **keywords)
+    return error

@@ -38,8 +38,9 @@ class Fault(str, Enum):
 
 _REMEDIES = {
     Fault.RESUMING: (
-        "The database is waking up from its auto-pause, or restarting. Try again shortly; give the "
-        "function a timeout of at least 30 s, or answer 503 with on_resuming='503'."
+        "The database is waking up from its auto-pause, or restarting, or nothing listens on this port. "
+        "Try again shortly; give the function a timeout of at least 30 s, or answer 503 with "
+        "on_resuming='503'."
     ),
     Fault.EXHAUSTED: (
         "All connections of the server are taken. See who holds them in pg_stat_activity; lower the "
@@ -85,6 +86,10 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
     # glibc, musl and macOS resolvers: a try-again answer against a name that does not exist
     (Fault.UNREACHABLE, r"Temporary failure in name resolution|Try again"),
     (Fault.MISCONFIGURED, r"could not translate host name|could not parse network address"),
+    (Fault.MISCONFIGURED, r"invalid .*value|invalid port number|definition of service|missing \"=\""),
+    (Fault.MISCONFIGURED, r"channel binding required|authentication method requirement"),
+    # libpq, target_session_attrs: the server is not, or not yet, of the wanted kind
+    (Fault.RESUMING, r"session is (not )?read-only|server is (not )?in hot standby mode"),
     (Fault.MISCONFIGURED, r"certificate verify failed|root certificate file|does not support SSL"),
     # github.com/terraform-aws-modules/terraform-aws-rds-aurora issue 476: an immediate EOF on wake-up
     (Fault.RESUMING, r"server closed the connection unexpectedly|unexpected eof|EOF detected"),

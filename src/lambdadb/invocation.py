@@ -10,10 +10,11 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
-from lambdadb.deadline import Clock, lambda_deadline
+from lambdadb.deadline import Clock, Running, lambda_deadline
 from lambdadb.errors import DatabaseResuming, InvalidSettings
 from lambdadb.pool import GuardedPool
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     AnyEngine = Engine | AsyncEngine
-    Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class invocation:
@@ -34,9 +37,9 @@ class invocation:
         ...
     ```
 
-    With an asynchronous engine: `async with`. Inside another invocation of the same engine it only
-    brings its own deadline, if that is earlier. Everything works without it too, with the limits of
-    `ResumeRetry` instead of Lambda's.
+    With an asynchronous engine: `async with`. While several run on one engine, nested or beside each
+    other, the earliest deadline counts and the last to end releases. Everything works without it
+    too, with the limits of `ResumeRetry` instead of Lambda's.
 
     Args:
         engine: Made by `lambdadb.create_engine` or `lambdadb.aio.create_async_engine`.
@@ -52,8 +55,7 @@ class invocation:
         self._engine = engine
         self._scope = self._pool().scope
         self.asynchronous = hasattr(engine, "sync_engine")
-        self._context = context
-        self._deadline = lambda_deadline(context, clock or Clock())
+        self._running = Running(lambda_deadline(context, clock or Clock()), _alias(context))
 
     def _pool(self) -> GuardedPool:
         pool = getattr(self._engine, "pool", None)
@@ -70,12 +72,7 @@ class invocation:
         return self._enter()
 
     def _enter(self) -> invocation:
-        scope = self._scope
-        self._outer = (scope.active, scope.deadline, scope.alias)
-        scope.active = True
-        if self._deadline is not None:
-            scope.deadline = self._deadline.earlier(scope.deadline)
-        scope.alias = _alias(self._context) or scope.alias
+        self._scope.enter(self._running)
         return self
 
     def __exit__(
@@ -106,84 +103,111 @@ class invocation:
         await greenlet_spawn(self._pool().release)
 
     def _leave(self) -> bool:
-        """Restore what was known outside; whether this was the outermost invocation."""
-        scope = self._scope
-        scope.active, scope.deadline, scope.alias = self._outer
-        return not scope.active
+        """Whether this was the last one running."""
+        self._scope.leave(self._running)
+        return not self._scope.active
 
 
-def handler(
-    engine: AnyEngine, *, on_resuming: Literal["raise", "503"] = "raise"
-) -> Callable[[Handler], Handler]:
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Any]: ...
+    @overload
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T | dict[str, Any]]: ...
+
+
+def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise") -> _Decorator:
     """
-    Run a Lambda handler inside an `invocation` of `engine`.
+    Run a Lambda handler inside an `invocation` of each engine.
 
     A coroutine function becomes a handler that Lambda can call: it runs on one event loop, kept for
-    the life of the environment, so that connections survive from one invocation to the next.
+    the life of the environment, so that connections survive from one invocation to the next. Called
+    where a loop is running already, as in a test, it returns a coroutine to await.
 
     Args:
-        engine: Made by lambdadb.
+        engines: Made by lambdadb.
         on_resuming: `"503"` answers events of API Gateway, Application Load Balancers and function
             URLs with status 503 and `Retry-After` when the database is still waking up. All other
             events, and `"raise"`, let `DatabaseResuming` reach Lambda, which retries them by its rules.
 
     Raises:
-        InvalidSettings: `engine` was not made by lambdadb, or `on_resuming` is something else.
+        InvalidSettings: An engine was not made by lambdadb, or `on_resuming` is something else.
     """
     if on_resuming not in ("raise", "503"):
         raise InvalidSettings(f"on_resuming={on_resuming!r}: use 'raise' or '503'.")
-    asynchronous = invocation(engine).asynchronous  # refuses a foreign engine while the module loads
+    # Refuses a foreign engine while the module loads, not at the first event.
+    asynchronous = [invocation(engine).asynchronous for engine in engines]
+    if not engines:
+        raise InvalidSettings("handler() needs the engines that the function uses: @handler(engine).")
 
-    def decorate(function: Handler) -> Handler:
+    def answer_to(event: object, error: DatabaseResuming) -> dict[str, Any] | None:
+        return _unavailable(event, error) if on_resuming == "503" else None
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(function):
-            return _on_one_loop(function, engine, on_resuming)  # type: ignore[return-value]
-        if asynchronous:
+            return _on_one_loop(function, engines, answer_to)
+        if any(asynchronous):
+            name = getattr(function, "__name__", repr(function))
             raise InvalidSettings(
-                f"{function.__name__} is not a coroutine function, but its engine is asynchronous. "
-                "Make it `async def`: lambdadb runs it on one event loop for the environment."
+                f"{name} is not a coroutine function, but its engine is asynchronous. Make it `async "
+                "def`: lambdadb runs it on one event loop. In an ASGI application, put `async with "
+                "lambdadb.invocation(engine, context)` around the requests instead."
             )
 
         @functools.wraps(function)
-        def call(event: Any, context: Any = None) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            event, context = _event_and_context(arguments, keywords)
             try:
-                with invocation(engine, context):
-                    return function(event, context)
+                with ExitStack() as stack:
+                    for engine in engines:
+                        stack.enter_context(invocation(engine, context))
+                    return function(*arguments, **keywords)
             except DatabaseResuming as error:
-                if on_resuming == "503" and (answer := _unavailable(event, error)):
+                if (answer := answer_to(event, error)) is not None:
                     return answer
                 raise
 
-        return call  # type: ignore[return-value]
+        return call
 
-    return decorate
+    return cast("_Decorator", decorate)
 
 
 def _on_one_loop(
-    function: Callable[..., Coroutine[Any, Any, Any]], engine: AnyEngine, on_resuming: str
+    function: Callable[..., Coroutine[Any, Any, Any]],
+    engines: tuple[AnyEngine, ...],
+    answer_to: Callable[[object, DatabaseResuming], dict[str, Any] | None],
 ) -> Callable[..., Any]:
     loops: list[asyncio.AbstractEventLoop] = []
 
-    async def run(event: Any, context: Any) -> Any:
+    async def run(*arguments: Any, **keywords: Any) -> Any:
+        event, context = _event_and_context(arguments, keywords)
         try:
-            async with invocation(engine, context):
-                return await function(event, context)
+            async with AsyncExitStack() as stack:
+                for engine in engines:
+                    await stack.enter_async_context(invocation(engine, context))
+                return await function(*arguments, **keywords)
         except DatabaseResuming as error:
-            if on_resuming == "503" and (answer := _unavailable(event, error)):
+            if (answer := answer_to(event, error)) is not None:
                 return answer
             raise
 
     @functools.wraps(function)
-    def call(event: Any, context: Any = None) -> Any:
+    def call(*arguments: Any, **keywords: Any) -> Any:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             if not loops:
                 loops.append(asyncio.new_event_loop())
                 atexit.register(loops[0].close)
-            return loops[0].run_until_complete(run(event, context))
-        return run(event, context)  # a test, or another coroutine, awaits it on its own loop
+            return loops[0].run_until_complete(run(*arguments, **keywords))
+        return run(*arguments, **keywords)
 
     return call
+
+
+def _event_and_context(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, Any]:
+    """The last two of what a handler, which may be a method, was called with."""
+    given = [None, *arguments, *keywords.values()]
+    return (given[-1], None) if len(given) == 2 else (given[-2], given[-1])
 
 
 def _alias(context: object) -> str:

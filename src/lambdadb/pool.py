@@ -8,17 +8,17 @@ import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from lambdadb.deadline import Clock, Scope
-from lambdadb.errors import ConnectionInUse
+from lambdadb.errors import ConnectionInUse, InvocationEnded
 from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,24 +26,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("lambdadb")
 
-# Frames below these folders are not the user's: SQLAlchemy's and ours.
-_PLUMBING = (os.path.dirname(sqlalchemy.__file__), os.path.dirname(__file__))  # noqa: PTH120
+PING = 2.0  # seconds after which a ping is given up: a new connect takes milliseconds
+_USED = "lambdadb.used"  # in a connection's `info`: when it was last used
 
+# Modules whose frames are not the user's, by the first part of their names.
+_PLUMBING = {"sqlalchemy", "contextlib"}
+_OURS = "lambdadb"
 
-@dataclass(frozen=True)
-class Holder:
-    """Who checked a connection out: a place in the code and a thread."""
+Holder = tuple[CodeType | None, int, int]
+"""Who checked a connection out: a place in the code, its line and a thread. Made for each checkout."""
 
-    code: CodeType | None
-    line: int
-    thread: int
-
-    def __str__(self) -> str:
-        where = "unknown place"
-        if self.code is not None:
-            where = f"{self.code.co_name} ({os.path.basename(self.code.co_filename)}:{self.line})"  # noqa: PTH119
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        return f"{where} in thread {names.get(self.thread, self.thread)}"
+# Pools of this process: a forked child must not use, nor end, the sessions of its parent.
+_pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
 
 class GuardedPool(Pool):
@@ -73,40 +67,77 @@ class GuardedPool(Pool):
         self.scope = scope
         self.clock = clock
         self._socket_state = socket_state
-        # Taking and giving back are single operations on a list, atomic in every Python: no lock is
-        # held while connecting, which would block an event loop. None is a connection not yet open.
+        self._disposed = False
+        self._elders: list[GuardedPool] = []
+        self._forget()
+        _pools.add(self)
+
+    def _forget(self) -> None:
+        # Taking and giving back are single operations on a list or a dict, atomic in every Python: no
+        # lock is held while connecting, which would block an event loop. None is a connection that is
+        # not open yet. An entry that was taken from its holder is never used again, so that a late
+        # return finds no place.
         self._free: list[ConnectionPoolEntry | None] = [None] * self.policy.connections
-        self._holders: dict[ConnectionPoolEntry | None, Holder] = {}
-        self._used: dict[ConnectionPoolEntry, tuple[float, float]] = {}
+        self._holders: dict[object, Holder] = {}
 
     def _do_get(self) -> ConnectionPoolEntry:
+        free, holders = self._free, self._holders
         try:
-            entry = self._free.pop()
+            entry = free.pop()
         except IndexError:
             raise self._in_use() from None
         holder = _holder()
-        if entry is None:
-            self._holders[None] = holder  # so that it can be named while it connects
-            try:
-                entry = self._create_connection()
-            except BaseException:
-                self._free.append(None)
-                raise
-            finally:
-                self._holders.pop(None, None)
-        elif entry.dbapi_connection is not None and self._is_dead(entry):
-            entry.invalidate()  # SQLAlchemy opens another one in its place
-        self._holders[entry] = holder
+        try:
+            if entry is None or entry.dbapi_connection is None or self._is_dead(entry):
+                if entry is not None:
+                    entry.close()
+                entry = self._connect(holders, holder)
+            holders[entry] = holder
+        except InvocationEnded:
+            raise  # release() has given its place back
+        except BaseException:
+            free.append(None)
+            if entry is not None:
+                entry.close()
+            raise
         return entry
 
+    def _connect(self, holders: dict[object, Holder], holder: Holder) -> ConnectionPoolEntry:
+        connecting = object()
+        holders[connecting] = holder  # so that it can be named meanwhile, and given up
+        entry, failure = None, None
+        try:
+            entry = self._create_connection()
+        except BaseException as error:
+            failure = error
+        if holders.pop(connecting, None) is not None:
+            if failure is not None:
+                raise failure
+            assert entry is not None
+            return entry
+        if entry is not None:
+            entry.close()
+        raise InvocationEnded("The invocation ended while it was connecting.") from failure
+
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        if self._holders.pop(record, None) is None:
-            record.close()  # the engine was disposed of meanwhile
-            return
-        if not (self.policy.keeps or self.scope.active) or self._is_spent(record):
-            record.close()
-        self._used[record] = self.clock.moment()
-        self._free.append(record)
+        holder = self._holders.pop(record, None)
+        try:
+            if holder is None or not self._may_stay(record):
+                record.close()
+        finally:
+            if holder is not None:
+                record.info[_USED] = self.clock.moment()
+                self._free.append(record)
+
+    def _may_stay(self, entry: ConnectionPoolEntry) -> bool:
+        """Whether a connection that comes back can serve the next checkout."""
+        driver: Any = entry.driver_connection
+        if driver is None or self._disposed or not (self.policy.keeps or self.scope.active):
+            return False
+        # A cancel that was sent may arrive late, and would then hit another statement. A transaction
+        # that is still open was meant to be rolled back, whoever was to do it.
+        expired = getattr(driver, "expired", False)  # a listener may have made it, and not ours
+        return not expired and driver.pgconn.transaction_status == 0  # IDLE
 
     def release(self) -> None:
         """
@@ -114,52 +145,60 @@ class GuardedPool(Pool):
 
         A session still open would stay open, in its transaction, while the environment is frozen.
         """
+        for pool in (self, *self._elders):
+            pool._end_held()
+        self._elders.clear()
+        if not self.policy.keeps:
+            for entry in list(self._free):
+                if entry is not None:
+                    entry.close()
+
+    def _end_held(self) -> None:
         for entry, holder in list(self._holders.items()):
-            fairy = (
-                entry.fairy_ref() if isinstance(entry, _ConnectionRecord) and entry.fairy_ref else None
-            )
-            if fairy is None:
-                continue  # it is just connecting, in a thread that the invocation left behind
+            if self._holders.pop(entry, None) is None:
+                continue  # returned this moment
+            self._free.append(None)
             logger.warning(
                 "The invocation ended with a connection still checked out by %s: rolled back and "
                 "closed. Close the session there, or use it in a `with` block.",
-                holder,
+                _named(holder),
             )
-            fairy.invalidate()
-        if not self.policy.keeps:
-            self._close_free()
+            if isinstance(entry, _ConnectionRecord) and entry.dbapi_connection is not None:
+                self._end(entry)
 
-    def _is_spent(self, entry: ConnectionPoolEntry) -> bool:
-        # A cancel that was sent may arrive late, and would then hit another statement.
-        return getattr(entry.driver_connection, "expired", False)
+    @staticmethod
+    def _end(entry: _ConnectionRecord) -> None:
+        if entry.fairy_ref is None:
+            entry.close()  # nobody has it: a listener failed while it was given back
+            return
+        driver: Any = entry.driver_connection
+        getattr(driver, "end", driver.pgconn.finish)()
 
     def _is_dead(self, entry: ConnectionPoolEntry) -> bool:
-        state = self._socket_state(entry.driver_connection)
+        driver: Any = entry.driver_connection
+        state = self._socket_state(driver)
         if state == "closed":
             return True
-        unused = self.clock.idle_since(self._used[entry])
-        if state == "quiet" and unused < self.policy.ping_after:
+        if state == "quiet" and self.clock.idle_since(entry.info[_USED]) < self.policy.ping_after:
             return False
         dialect: Any = self._dialect
+        driver.limit = self.clock.now() + PING
         try:
             return not dialect.do_ping(entry.dbapi_connection)
         except dialect.loaded_dbapi.Error:
             return True
+        finally:
+            driver.limit = None
 
     def _in_use(self) -> ConnectionInUse:
         allowed = self.policy.connections
-        holders = ", ".join(str(holder) for holder in list(self._holders.values()))
+        holders = ", ".join(_named(holder) for holder in list(self._holders.values()))
         return ConnectionInUse(
             f"All {allowed} connection(s) of this engine are in use, held by: {holders or 'a connect'}. "
             "Two sessions on one connection would share a transaction. Close the first one before, pass "
             f"it on instead of opening another, or allow it with {type(self.policy).__name__}"
             f"(connections={allowed + 1})."
         )
-
-    def _close_free(self) -> None:
-        for entry in self._free:
-            if entry is not None:
-                entry.close()
 
     def status(self) -> str:
         """Text for people: how many connections are free and held."""
@@ -168,15 +207,14 @@ class GuardedPool(Pool):
 
     def dispose(self) -> None:
         """Close the connections that nobody holds; those held are closed as they come back."""
-        free = [entry for entry in self._free if entry is not None]
-        self._free[:] = [None] * self.policy.connections
-        self._holders.clear()
-        for entry in free:
-            entry.close()
+        self._disposed = True
+        for entry in list(self._free):
+            if entry is not None:
+                entry.close()
 
     def recreate(self) -> GuardedPool:
         """A fresh pool with the same settings, for `Engine.dispose()`."""
-        return type(self)(
+        fresh = type(self)(
             self._creator,
             settings=self.settings,
             scope=self.scope,
@@ -190,16 +228,47 @@ class GuardedPool(Pool):
             dialect=self._dialect,
             _dispatch=self.dispatch,
         )
+        fresh._elders = [pool for pool in (self, *self._elders) if pool._holders]
+        return fresh
+
+
+def _forget_in_child() -> None:
+    # Forgotten, not closed: psycopg closes a connection only in the process that opened it.
+    for pool in list(_pools):
+        pool._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _holder() -> Holder:
-    """The first frame outside of the plumbing: two attribute reads a frame, and no stack trace."""
+    """The first frame outside of the plumbing: a few attribute reads a frame, and no stack trace."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(_PLUMBING):
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        plumbing = _is_plumbing.get(name)
+        if not (_learn(name) if plumbing is None else plumbing):
+            return frame.f_code, frame.f_lineno, threading.get_ident()
         frame = frame.f_back or _awaiting_frame()
-    if frame is None:
-        return Holder(None, 0, threading.get_ident())
-    return Holder(frame.f_code, frame.f_lineno, threading.get_ident())
+    return None, 0, threading.get_ident()
+
+
+_is_plumbing: dict[str, bool] = {}
+
+
+def _learn(name: str) -> bool:
+    root, _, rest = name.partition(".")
+    plumbing = root in _PLUMBING or (root == _OURS and not rest.startswith("lab"))
+    _is_plumbing[name] = plumbing
+    return plumbing
+
+
+def _named(holder: Holder) -> str:
+    code, line, ident = holder
+    where = f"{code.co_name} ({Path(code.co_filename).name}:{line})" if code else "unknown place"
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return f"{where} in thread {names.get(ident, ident)}"
 
 
 def _awaiting_frame() -> FrameType | None:

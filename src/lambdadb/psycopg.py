@@ -5,9 +5,13 @@ the check for a dead socket. What differs between drivers is here and nowhere el
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 import select
 import selectors
+import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,11 +20,19 @@ import psycopg
 import sqlalchemy
 from psycopg import generators, pq
 from psycopg.adapt import AdaptersMap
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
-from lambdadb.bounds import AnyConnection, BoundedAsyncConnection, BoundedConnection, Bounds
+from lambdadb.bounds import (
+    AnyConnection,
+    BoundedAsyncConnection,
+    BoundedConnection,
+    Bounds,
+    Expired,
+    out_of_time,
+)
 from lambdadb.faults import Fault, fault_of
 from lambdadb.policy import Policy
 from lambdadb.retry import AttemptFailed
@@ -28,6 +40,7 @@ from lambdadb.retry import AttemptFailed
 # Keywords of psycopg.connect() that are not libpq's.
 _PSYCOPG_KEYWORDS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
 
+_HOSTS = ("host", "hostaddr", "port")
 _PROXY_HOST = re.compile(r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com(\.cn)?$")
 
 # A peer that vanished without a word (failover, a dropped flow) is noticed after these: unacknowledged
@@ -49,6 +62,7 @@ class Attempt:
     of how far it came; Lambda's remaining time is finer than that.
 
     Attributes:
+        socket: The descriptor to wait on.
         event: What to wait for on the socket: `selectors.EVENT_READ` or `EVENT_WRITE`.
         heard: Whether the server has said anything yet.
 
@@ -56,29 +70,46 @@ class Attempt:
         AttemptFailed: From any method, when the server or the network said no.
     """
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self._parameters = {k: v for k, v in parameters.items() if k not in _PSYCOPG_KEYWORDS}
+        self.heard = False
+        self._names: Names | None = None
+        if names_a_host(parameters):
+            self._names = Names(str(parameters["host"]))
+            self.socket, self.event = self._names.socket, selectors.EVENT_READ
+        else:
+            self._start()
+
+    def _start(self, **addresses: str) -> None:
+        conninfo = make_conninfo("", **{**self._parameters, **addresses})
         self.pgconn = pq.PGconn.connect_start(conninfo.encode())
         self.event = selectors.EVENT_WRITE
-        self.heard = False
-
-    @property
-    def socket(self) -> int:
-        """The descriptor to wait on; libpq may change it from one address to the next."""
-        return self.pgconn.socket
 
     def advance(self) -> bool:
         """Do what can be done now that the socket is ready; True once logged in."""
-        self.heard = self.heard or self.event == selectors.EVENT_READ
+        if self._names is not None:
+            if not self._names.known():
+                return False
+            addresses = self._names.addresses(self._parameters)
+            self._names = None
+            self._start(**addresses)
+        else:
+            self.heard = self.heard or self.event == selectors.EVENT_READ
         status = self.pgconn.connect_poll()
         if status == pq.PollingStatus.FAILED:
             text = self.pgconn.error_message.decode(errors="replace").strip()
             raise AttemptFailed(fault_of(text), text)
+        self.socket = self.pgconn.socket  # libpq may change it from one address to the next
         reading = status == pq.PollingStatus.READING
         self.event = selectors.EVENT_READ if reading else selectors.EVENT_WRITE
         return bool(status == pq.PollingStatus.OK)
 
     def silence(self) -> AttemptFailed:
         """What it means that no answer has come so far."""
+        if self._names is not None:
+            return AttemptFailed(
+                Fault.UNREACHABLE, "resolving the host name: no answer so far", silent=True
+            )
         if self.pgconn.status == pq.ConnStatus.STARTED:
             return AttemptFailed(Fault.UNREACHABLE, "connecting: no answer so far", silent=True)
         text = "the connection was accepted, but the login was not answered so far"
@@ -86,7 +117,69 @@ class Attempt:
 
     def close(self) -> None:
         """End it and, if it has one, its session."""
-        self.pgconn.finish()
+        if self._names is not None:
+            self._names.close()
+        else:
+            self.pgconn.finish()
+
+
+def names_a_host(parameters: Mapping[str, Any]) -> bool:
+    """Whether there is one host name to resolve; libpq itself resolves the names of several hosts."""
+    host = str(parameters.get("host") or "")
+    if not host or parameters.get("hostaddr") or host.startswith(("/", "@")) or "," in host:
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
+
+
+class Names:
+    """
+    A host name being resolved in a thread, so that a slow name server cannot outlast the deadline.
+
+    libpq would resolve it by itself, but blocking, with the resolver's own timeout (glibc: 5 s, twice).
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._answer: list[str] | OSError | None = None
+        self._reader, self._writer = socket.socketpair()
+        self.socket = self._reader.fileno()
+        threading.Thread(target=self._resolve, daemon=True).start()
+
+    def _resolve(self) -> None:
+        try:
+            found = socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
+            self._answer = list(dict.fromkeys(str(address[4][0]) for address in found))
+        except OSError as error:
+            self._answer = error
+        with self._writer, contextlib.suppress(OSError):  # nobody waits any more
+            self._writer.send(b"!")
+
+    def known(self) -> bool:
+        """Whether the answer has come."""
+        return self._answer is not None
+
+    def addresses(self, parameters: Mapping[str, Any]) -> dict[str, str]:
+        """libpq's parameters that lead to each address in turn; raises `AttemptFailed` without any."""
+        self.close()
+        if isinstance(self._answer, OSError):
+            text = f'could not translate host name "{self._host}" to address: {self._answer.strerror}'
+            raise AttemptFailed(fault_of(text), text)
+        assert self._answer is not None
+        count = len(self._answer)
+        port = str(parameters.get("port") or "")
+        return {
+            "hostaddr": ",".join(self._answer),
+            "host": ",".join([self._host] * count),
+            **({"port": ",".join([port] * count)} if port else {}),
+        }
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._reader.close()
 
 
 class Driver:
@@ -137,17 +230,38 @@ class Driver:
         return f"{host}:{parameters.get('port') or 5432}"
 
     @staticmethod
-    def attempt(parameters: Mapping[str, Any]) -> Attempt:
-        """Start an attempt to log in. Resolving the host name may block."""
-        libpq = {k: v for k, v in parameters.items() if k not in _PSYCOPG_KEYWORDS}
-        return Attempt(make_conninfo("", **libpq))
+    def parameters(conninfo: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """What `psycopg.connect(conninfo, **parameters)` would connect with."""
+        return {**(conninfo_to_dict(conninfo) if conninfo else {}), **parameters}
 
-    def adopt(self, attempt: Attempt, parameters: Mapping[str, Any], bounds: Bounds) -> Any:
-        """The DBAPI connection that the engine's dialect expects, made of a successful attempt."""
+    @staticmethod
+    def attempt(parameters: Mapping[str, Any], number: int) -> Attempt:
+        """
+        Start attempt `number` (from 0) to log in.
+
+        With several hosts, each attempt begins at the next one: a silent first host hides no other.
+        """
+        lists = {name: str(parameters[name]).split(",") for name in _HOSTS if parameters.get(name)}
+        hosts = max((len(values) for values in lists.values()), default=1)
+        turn = number % hosts
+        turned = {n: ",".join([*v[turn:], *v[:turn]]) for n, v in lists.items() if len(v) == hosts}
+        return Attempt({**parameters, **turned})
+
+    def adopt(
+        self, attempt: Attempt, parameters: Mapping[str, Any], bounds: Bounds, limit: float
+    ) -> Any:
+        """
+        The DBAPI connection that the engine's dialect expects, made of a successful attempt.
+
+        Until the engine has asked its first questions, statements end at `limit`.
+        """
         attempt.pgconn.nonblocking = 1
         kind = BoundedAsyncConnection if self._asyncio else BoundedConnection
         connection: AnyConnection = kind(attempt.pgconn)
         connection.bounds = bounds
+        connection.limit = limit
+        connection.hang_up = select.poll()
+        connection.hang_up.register(attempt.pgconn.socket, select.POLLIN | _CLOSING)
         for name in ("row_factory", "cursor_factory"):
             if parameters.get(name) is not None:
                 setattr(connection, name, parameters[name])
@@ -169,6 +283,12 @@ class Driver:
         return self.dbapi.connect(async_creator_fn=adopted)
 
 
+def unlimited(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:  # noqa: ARG001 SQLAlchemy's
+    """SQLAlchemy's `connect` listener that ends the time limit of a connect."""
+    driver: AnyConnection = record.driver_connection  # type: ignore[assignment]
+    driver.limit = None
+
+
 # What an idle connection's socket tells without asking the server. quiet: alive, as far as this host
 # knows. readable: something came unasked, a notification or the server's last words; a ping settles it.
 # closed: the server, or something on the way, has ended the connection.
@@ -176,6 +296,7 @@ SocketState = Literal["quiet", "readable", "closed"]
 
 # Linux alone tells a socket that the peer closed from one that has data; elsewhere both are readable.
 _CLOSING = getattr(select, "POLLRDHUP", 0)
+_OK = pq.ConnStatus.OK
 _CLOSED = _CLOSING | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -186,25 +307,29 @@ def socket_state(connection: AnyConnection) -> SocketState:
     Sees whatever reached this host: FIN and RST, and so every ordinary end of a session. It cannot see a
     flow that was dropped in silence. **Costs:** no round trip; about a microsecond.
     """
-    if connection.pgconn.status != pq.ConnStatus.OK:
+    if connection.pgconn.status != _OK:
         return "closed"
-    poll = select.poll()
-    poll.register(connection.pgconn.socket, select.POLLIN | _CLOSING)
-    for _, event in poll.poll(0):
+    for _, event in connection.hang_up.poll(0):
         return "closed" if event & _CLOSED else "readable"
     return "quiet"
 
 
 @dataclass(frozen=True)
 class Begun:
-    """What identifies a transaction to the server, also after its connection is lost."""
+    """A transaction, and what identifies it to the server when its connection is lost."""
 
+    driver: AnyConnection
     xid: str
-    """Its `xid8`."""
+    """Its `xid8`; empty if it is read-only."""
     backend: int
     """The process id of its session."""
     incarnation: str
     """When the server, or its shared memory, last started: another one may reuse `xid`."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still the connection's, and nothing in it has failed."""
+        return bool(self.driver.pgconn.transaction_status == pq.TransactionStatus.INTRANS)
 
 
 # pg_stat_bgwriter is reset by every crash recovery, also by one that the postmaster survived, whose
@@ -215,39 +340,37 @@ _WHO = (
 )
 
 
-def begin(connection: sqlalchemy.Connection) -> Begun | None:
+def begin(connection: sqlalchemy.Connection) -> Begun:
     """
-    Begin a transaction whose fate can be asked for later; None for one that is read-only.
+    Begin a transaction whose fate can be asked for later.
 
     psycopg, finding the transaction open, sends no BEGIN of its own.
 
     **Costs:** one round trip, BEGIN's own.
     """
     driver: AnyConnection = connection.connection.driver_connection  # type: ignore[assignment]
-    if driver.read_only:
-        return None
+    driver.commit_state = "none"
     begin = "BEGIN"
     if driver.isolation_level is not None:
         begin += f" ISOLATION LEVEL {driver.isolation_level.name.replace('_', ' ')}"
+    begin += " READ ONLY" if driver.read_only else f"; {_WHO}"
     try:
-        driver.pgconn.send_query(f"{begin}; {_WHO}".encode())
+        driver.pgconn.send_query(begin.encode())
         results: Any = driver.wait(generators.execute(driver.pgconn))
         if isinstance(driver, psycopg.AsyncConnection):
             results = await_only(results)
         for result in results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise psycopg.errors.error_from_result(result)
+    except Expired as error:
+        raise out_of_time(error) from error
     except psycopg.Error as error:
-        lost = driver.closed
-        connection.invalidate(error) if lost else connection.rollback()
+        if driver.closed:
+            connection.invalidate(error)
         raise DBAPIError.instance(
-            begin, None, error, psycopg.Error, connection_invalidated=lost
+            begin, None, error, psycopg.Error, connection_invalidated=driver.closed
         ) from error
+    if driver.read_only:
+        return Begun(driver, "", 0, "")
     xid, backend, incarnation = (results[-1].get_value(0, column).decode() for column in range(3))
-    return Begun(xid, int(backend), incarnation)
-
-
-def transaction_is_open(connection: sqlalchemy.Connection) -> bool:
-    """Whether the connection is in a transaction in which nothing has failed."""
-    driver: AnyConnection = connection.connection.driver_connection  # type: ignore[assignment]
-    return bool(driver.pgconn.transaction_status == pq.TransactionStatus.INTRANS)
+    return Begun(driver, xid, int(backend), incarnation)

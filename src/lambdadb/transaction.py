@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import DBAPIError
@@ -23,8 +24,11 @@ from lambdadb.pool import GuardedPool
 from lambdadb.retry import conflict_pause, retrying
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session, sessionmaker
+    from sqlalchemy.sql.elements import SQLCoreOperations
+
+    Marker = tuple[SQLCoreOperations[Any], object]
+    S = TypeVar("S", bound=Session)
 
     from lambdadb.psycopg import Begun
 
@@ -35,11 +39,16 @@ P = ParamSpec("P")
 Outcome = Literal["committed", "aborted", "unknown"]
 
 
+@overload
 def run_transaction(
-    target: Engine | sessionmaker[Session],
-    work: Callable[[Any], T],
-    *,
-    marker: tuple[ColumnElement[Any], object] | None = None,
+    target: Engine, work: Callable[[Connection], T], *, marker: Marker | None = None
+) -> T: ...
+@overload
+def run_transaction(
+    target: sessionmaker[S], work: Callable[[S], T], *, marker: Marker | None = None
+) -> T: ...
+def run_transaction(
+    target: Engine | sessionmaker[Any], work: Callable[[Any], T], *, marker: Marker | None = None
 ) -> T:
     """
     Call `work` inside a transaction, commit it, and return what it returned.
@@ -79,9 +88,7 @@ def run_transaction(
 
 
 def transactional(
-    target: Engine | sessionmaker[Session],
-    *,
-    marker: tuple[ColumnElement[Any], object] | None = None,
+    target: Engine | sessionmaker[Any], *, marker: Marker | None = None
 ) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[P, T]]:
     """
     `run_transaction` as a decorator: the function gets the connection as its first argument.
@@ -98,9 +105,10 @@ def transactional(
     def decorate(function: Callable[Concatenate[Any, P], T]) -> Callable[P, T]:
         @functools.wraps(function)
         def call(*arguments: P.args, **keywords: P.kwargs) -> T:
-            return run_transaction(
-                target, lambda connection: function(connection, *arguments, **keywords), marker=marker
-            )
+            def work(connection: Any) -> T:
+                return function(connection, *arguments, **keywords)
+
+            return run_transaction(target, work, marker=marker)
 
         return call
 
@@ -118,7 +126,7 @@ class _Repeat(Exception):
 class _CommitUnanswered(Exception):
     """COMMIT was sent and its answer did not come."""
 
-    begun: Begun | None
+    begun: Begun
     result: Any
     error: Exception
 
@@ -133,6 +141,8 @@ class _Unit:
     def __init__(self, target: Any, work: Callable[[Any], Any], marker: Any) -> None:
         self._target = target
         self._engine = _engine_of(target)
+        if inspect.iscoroutinefunction(work):
+            raise InvalidSettings("The work is a coroutine function: use lambdadb.aio.run_transaction.")
         self._work = work
         self._marker = marker
         pool: Any = self._engine.pool
@@ -164,45 +174,59 @@ class _Unit:
             raise _Repeat(lost.error) from lost.error
 
     def _run_once(self) -> Any:
-        from lambdadb.psycopg import begin, transaction_is_open
+        from lambdadb.psycopg import begin
 
-        begun = None
+        begun, result = None, None
         try:
             with self._opened() as (handle, connection, flush, commit):
                 begun = begin(connection)
-                if self._marker is not None:
-                    column, value = self._marker
-                    connection.execute(insert(column.table).values({column.name: value}))
-                result = self._work(handle)
-                flush()
-                if not transaction_is_open(connection):
-                    raise TransactionEnded(
-                        "The unit of work returned, but its transaction had failed or was ended by it: "
-                        "nothing of it was committed here. Let errors of statements pass, and leave "
-                        "commit and rollback to run_transaction."
-                    )
                 try:
+                    result = self._do(handle, connection, flush, begun)
                     commit()
-                except OutOfTime as error:
-                    raise _CommitUnanswered(begun, result, error) from error
                 except DBAPIError as error:
-                    if error.connection_invalidated:
-                        raise _CommitUnanswered(begun, result, error) from error
+                    if _sqlstate(error) == READ_ONLY:
+                        connection.invalidate()  # not the writer any more: the next connect may find it
                     raise
-                return result
-        except DBAPIError as error:
-            if error.connection_invalidated and begun is not None:
-                # The server may not have noticed: its session would keep the locks of the next run.
-                self._settle(begun)
-            sqlstate = getattr(error.orig, "sqlstate", None)
-            if sqlstate == READ_ONLY:
-                self._engine.dispose()  # not the writer any more: the next connect may find it
-            if error.connection_invalidated or sqlstate in REPEATABLE:
-                raise _Repeat(error) from error
+        except (DBAPIError, OutOfTime) as error:
+            self._judge(error, begun, result)
             raise
+        return result
+
+    def _do(self, handle: Any, connection: Connection, flush: Callable[[], object], begun: Begun) -> Any:
+        """Everything before COMMIT."""
+        if self._marker is not None:
+            column, value = self._marker
+            connection.execute(insert(column.table).values({column.name: value}))
+        result = self._work(handle)
+        flush()
+        if not begun.is_open:
+            raise TransactionEnded(
+                "The unit of work returned, but its transaction had failed or was ended by it: nothing "
+                "of it was committed here. Let errors of statements pass, and leave commit and rollback "
+                "to run_transaction."
+            )
+        return result
+
+    def _judge(self, error: DBAPIError | OutOfTime, begun: Begun | None, result: Any) -> None:
+        """Raise `_Repeat` or `_CommitUnanswered` where an error means that; else it means itself."""
+        if begun is None or begun.driver.commit_state == "done":
+            # Not begun: a connect has done its own waiting. Committed: what failed came after it.
+            if not isinstance(error, LambdaDBError) and begun is None and error.connection_invalidated:
+                raise _Repeat(error) from error
+            return
+        lost = error.sent if isinstance(error, OutOfTime) else error.connection_invalidated
+        if lost and begun.driver.commit_state == "sent":
+            raise _CommitUnanswered(begun, result, error) from error
+        if isinstance(error, OutOfTime):
+            return
+        if lost and begun.xid and self._settle(begun) == "committed":
+            # Asked in any case: its session may be alive, and hold locks that the next run needs.
+            raise TransactionEnded("The unit of work committed its transaction itself.") from error
+        if lost or _sqlstate(error) in REPEATABLE:
+            raise _Repeat(error) from error
 
     def _settle_commit(self, lost: _CommitUnanswered) -> Outcome:
-        if lost.begun is None:  # read-only: nothing can be lost or doubled
+        if not lost.begun.xid:  # read-only: nothing can be lost or doubled
             return "committed"
         try:
             outcome = self._settle(lost.begun)
@@ -229,7 +253,7 @@ class _Unit:
             number += 1
             pause = conflict_pause(number, self._random)
             if pause >= self._deadline.remaining(self._clock):
-                raise OutOfTime("the time to ask what became of a transaction was over")
+                raise OutOfTime("the time to ask what became of a transaction was over", sent=False)
             self._clock.sleep(pause)
 
     @contextmanager
@@ -256,12 +280,18 @@ class _Unit:
             yield session, session.connection(), session.flush, session.commit
 
 
+def _sqlstate(error: Exception) -> str | None:
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
+
+
 def _engine_of(target: Any) -> Engine:
+    if getattr(target, "kw", {}).get("twophase"):
+        raise InvalidSettings("A two-phase session cannot be repeated: what it prepared would stay.")
     engine = target if isinstance(target, Engine) else getattr(target, "kw", {}).get("bind")
     if not isinstance(engine, Engine) or not isinstance(engine.pool, GuardedPool):
         raise InvalidSettings(
             f"run_transaction got {type(target).__name__}: pass an engine of lambdadb.create_engine, or "
-            "a sessionmaker bound to one."
+            "a sessionmaker bound to one. For an AsyncEngine use lambdadb.aio.run_transaction."
         )
     return engine
 

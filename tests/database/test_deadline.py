@@ -31,10 +31,14 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, road, databa
     def steps():
         engine = road.create_engine(database, policy=policy, retry=RETRY)
         context = Context(2.0)
-        with pytest.raises(OutOfTime, match="cancelled") as caught, road.invocation(engine, context):
-            with engine.begin() as connection:
+
+        def work():
+            with road.invocation(engine, context), engine.begin() as connection:
                 connection.execute(text("INSERT INTO item (name) VALUES ('undone')"))
                 connection.execute(text("SELECT pg_sleep(30)"))
+
+        with pytest.raises(OutOfTime, match="cancelled") as caught:
+            work()
         assert 100 < context.get_remaining_time_in_millis() <= 1000, "too late, or before its time"
         assert isinstance(caught.value.__cause__, psycopg.Error)
         assert not caught.value.safe_to_repeat
@@ -49,14 +53,18 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, road, databa
 def test_a_server_that_hears_no_cancel_is_left(road, database, sessions, admin, monkeypatch):
     """Half of the reserve after the cancel the connection is closed: the handler never hangs."""
     # As behind RDS Proxy, which ignores cancel requests.
-    monkeypatch.setattr("lambdadb.bounds._try_to_cancel", lambda cancel: None)
+    monkeypatch.setattr("lambdadb.bounds._in_thread", lambda cancel: None)
 
     def steps():
         engine = road.create_engine(database, retry=RETRY)
         context = Context(2.0)
-        with pytest.raises(OutOfTime, match="closed"), road.invocation(engine, context):
-            with engine.begin() as connection:
+
+        def work():
+            with road.invocation(engine, context), engine.begin() as connection:
                 connection.execute(text("SELECT pg_sleep(30)"))
+
+        with pytest.raises(OutOfTime, match="closed"):
+            work()
         assert context.get_remaining_time_in_millis() > 100
         for pid, *_ in sessions():
             admin.execute("SELECT pg_terminate_backend(%s)", [pid])

@@ -44,7 +44,7 @@ def test_every_byte(number):
 
 @CLIENTS
 def test_a_crash_of_the_server_at_every_place(number):
-    """With a crash in that moment, doubt is left only where the row is there, and no marker proves it."""
+    """With a crash in that moment, doubt is left only where the row is there and no marker proves it."""
     with bed() as ground:
         trials = check(sweep(ground, ours()[number], Action.CLOSE, crash=True), least=45)
     for trial in trials:

@@ -254,6 +254,7 @@ def test_close_is_an_end_even_where_more_was_said(wire: Wire) -> None:
     wire.proxy.on_cut = lambda: wire.client.sendall(HELLO)
     wire.proxy.arm(Cut(UP, Action.CLOSE, message=0))
     wire.client.sendall(HELLO)
+    wait_until(lambda: wire.proxy.cut_done)
     for end in (wire.client, wire.server):
         assert end.recv(1) == b""
         poll = select.poll()

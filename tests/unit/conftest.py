@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lambdadb.connect import Connector
-from lambdadb.deadline import Clock, Scope
+from lambdadb.deadline import Clock, Deadline, Running, Scope
 from lambdadb.psycopg import Driver
 from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
@@ -84,15 +84,15 @@ class ScriptedDriver(Driver):
     script: Script
     silence: AttemptFailed
     made: list[ScriptedAttempt] = field(default_factory=list)
-    parameters: list[Mapping[str, Any]] = field(default_factory=list)
+    sent: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def attempt(self, parameters: Mapping[str, Any]) -> Any:
-        self.parameters.append(parameters)
+    def attempt(self, parameters: Mapping[str, Any], number: int) -> Any:
+        self.sent.append(parameters)
         attempt = ScriptedAttempt(len(self.made) + 3, self.clock, self.script, self.silence)
         self.made.append(attempt)
         return attempt
 
-    def adopt(self, attempt: Any, parameters: Mapping[str, Any], bounds: Any) -> Any:
+    def adopt(self, attempt: Any, parameters: Mapping[str, Any], bounds: Any, limit: float) -> Any:
         return attempt
 
 
@@ -109,6 +109,13 @@ class Recorder:
     def gave_up(self, connect: Connect, error: Exception) -> None:
         self.connects.append(connect)
         self.errors.append(error)
+
+
+def scope_until(moment: float) -> Scope:
+    """The scope of an engine while an invocation runs that ends at `moment`."""
+    scope = Scope()
+    scope.enter(Running(Deadline(moment)))
+    return scope
 
 
 @pytest.fixture

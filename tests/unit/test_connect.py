@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from lambdadb import ConnectFailed, DatabaseResuming, Fault, OutOfTime, PerEnvironment, ResumeRetry
-from lambdadb.deadline import Deadline, Scope
 from lambdadb.faults import fault_of
 from lambdadb.retry import AttemptFailed
+from lambdadb.settings import Settings
+
+from .conftest import scope_until
 
 HELD = AttemptFailed(Fault.RESUMING, "accepted, not answered", silent=True)
 DROPPED = AttemptFailed(Fault.UNREACHABLE, "no answer so far", silent=True)
@@ -100,8 +102,8 @@ def test_a_slow_login_wins_although_the_first_attempt_was_lost(connector_to, clo
     connector = connector_to(lambda now: next(answers, (now + 5.0, None)), HELD)
     start = connector.driver.attempt
 
-    def attempt(parameters):
-        made = start(parameters)
+    def attempt(parameters, number):
+        made = start(parameters, number)
         made.heard = len(connector.driver.made) > 1
         return made
 
@@ -130,7 +132,7 @@ def test_every_attempt_but_the_winner_is_closed(connector_to, clock):
 def test_nothing_happens_after_the_deadline(shape, resume, left, reserve, seed, connector_to, clock):
     """A connect ends before the invocation's time less the reserve, with a session or an error."""
     ends = clock.now() + left
-    scope = Scope(active=True, deadline=Deadline(ends))
+    scope = scope_until(ends)
     script, silence = SHAPES[shape](clock.now() + resume)
     connector = connector_to(script, silence, scope=scope, seed=seed, retry=ResumeRetry(reserve=reserve))
     try:
@@ -177,7 +179,7 @@ def test_a_refused_login_ends_the_wait_of_a_held_attempt(connector_to, clock):
 def test_a_resume_longer_than_the_budget_is_a_typed_error_in_time(shape, connector_to, clock):
     """When the time is over first: `DatabaseResuming`, with the reserve still left to answer."""
     ends = clock.now() + 10.0
-    scope = Scope(active=True, deadline=Deadline(ends))
+    scope = scope_until(ends)
     connector = connector_to(
         *SHAPES[shape](clock.now() + 60), scope=scope, retry=ResumeRetry(reserve=1.5)
     )
@@ -211,7 +213,7 @@ def test_taken_connections_are_waited_for_with_growing_pauses(connector_to, cloc
 
 def test_without_time_nothing_is_tried(connector_to, clock):
     """An invocation with less than the reserve left raises `OutOfTime` before any attempt."""
-    scope = Scope(active=True, deadline=Deadline(clock.now() + 0.4))
+    scope = scope_until(clock.now() + 0.4)
     connector = connector_to(holding(0.0), HELD, scope=scope)
     with pytest.raises(OutOfTime, match=r"0\.4 s of the invocation"):
         connector.connect(host="h")
@@ -222,7 +224,7 @@ def test_the_session_says_who_it_is_and_when_to_end(connector_to):
     """Tag and idle timeout travel in the startup packet; nothing is set by a statement."""
     connector = connector_to(holding(0.0), HELD, policy=PerEnvironment(idle_session_timeout=90.5))
     connector.connect(host="h", options="-c search_path=sales")
-    (sent,) = connector.driver.parameters
+    (sent,) = connector.driver.sent
     assert sent["application_name"] == "orders"
     assert sent["options"] == (
         "-c idle_session_timeout=90500 -c idle_in_transaction_session_timeout=60000 -c search_path=sales"
@@ -234,7 +236,7 @@ def test_the_callers_own_parameters_win(connector_to):
     """An application_name or a keepalive of the URL is kept."""
     connector = connector_to(holding(0.0), HELD)
     connector.connect(host="h", application_name="mine", keepalives_idle=7)
-    (sent,) = connector.driver.parameters
+    (sent,) = connector.driver.sent
     assert (sent["application_name"], sent["keepalives_idle"]) == ("mine", 7)
 
 
@@ -250,7 +252,7 @@ def test_an_rds_proxy_gets_no_startup_options(host, proxy, connector_to):
     """RDS Proxy refuses `options`, so none are sent there."""
     connector = connector_to(holding(0.0), HELD)
     connector.connect(host=host)
-    assert ("options" not in connector.driver.parameters[0]) is proxy
+    assert ("options" not in connector.driver.sent[0]) is proxy
 
 
 class Vault:
@@ -268,7 +270,7 @@ def test_credentials_are_asked_at_each_connect(connector_to):
     connector = connector_to(holding(0.0), HELD, credentials=Vault())
     connector.connect(host="h", password="old")
     connector.connect(host="h", password="old")
-    assert [sent["password"] for sent in connector.driver.parameters] == ["first", "second"]
+    assert [sent["password"] for sent in connector.driver.sent] == ["first", "second"]
 
 
 def test_the_operator_reads_of_a_wait_once(connector_to, clock, caplog):
@@ -283,3 +285,23 @@ def test_the_operator_reads_of_a_wait_once(connector_to, clock, caplog):
     caplog.clear()
     connector.connect(host="h")
     assert not caplog.records
+
+
+def test_a_tracer_that_fails_does_not_fail_the_connect(connector_to, caplog):
+    """Observability is not worth a handler: the failure is logged with its traceback."""
+
+    class Broken:
+        def connected(self, connect):
+            raise ZeroDivisionError
+
+        gave_up = connected
+
+    connector = connector_to(holding(0.0), HELD)
+    object.__setattr__(connector, "settings", Settings(tracer=Broken()))
+    assert connector.connect(host="h") is connector.driver.made[0]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_nothing_of_a_connector_is_shown(connector_to):
+    """It knows the whole environment, and so may a password: its repr does not."""
+    assert "orders" not in repr(connector_to(holding(0.0), HELD))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from unittest.mock import MagicMock
 
 import psycopg
 import pytest
@@ -64,7 +65,7 @@ def test_without_a_context_only_the_release_remains(engine, scope):
 
 
 def test_an_inner_invocation_can_only_shorten_the_deadline(engine, scope, clock):
-    """Nesting keeps the earlier deadline and gives the outer one back."""
+    """Of those that run, the earliest deadline counts; the outer one comes back."""
     with invocation(engine, Context(5_000), clock=clock):
         with invocation(engine, Context(9_000), clock=clock):
             assert scope.deadline.at == clock.now() + 5
@@ -74,6 +75,17 @@ def test_an_inner_invocation_can_only_shorten_the_deadline(engine, scope, clock)
         assert scope.deadline.at == clock.now() + 5
 
 
+def test_overlapping_invocations_leave_nothing_behind(engine, scope):
+    """In a test or a development server they may end in any order."""
+    first, second = invocation(engine, Context(400)), invocation(engine, Context(9_000))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert scope.active
+    second.__exit__(None, None, None)
+    assert (scope.active, scope.deadline) == (False, None)
+
+
 def test_an_error_inside_leaves_nothing_set(engine, scope):
     """A handler that raises leaves the engine as it was."""
     with pytest.raises(ZeroDivisionError), invocation(engine, Context()):
@@ -81,7 +93,7 @@ def test_an_error_inside_leaves_nothing_set(engine, scope):
     assert not scope.active
 
 
-@pytest.mark.parametrize("wrong", [{}, "context", 3])
+@pytest.mark.parametrize("wrong", [{}, "context", 3, MagicMock()])
 def test_a_wrong_context_is_named(engine, wrong):
     """Swapped arguments are found at once."""
     with pytest.raises(InvalidSettings, match="second argument"):

@@ -47,7 +47,7 @@ class Proxy:
         self.on_cut = on_cut
         self.trial = Trial(None)
         self._conversations: dict[Conversation, asyncio.Task[None]] = {}
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -58,7 +58,11 @@ class Proxy:
         name = f"proxy:{self.port}"
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
-        self._settled(lambda: self._listener.set_mode(Port.ANSWER))
+        try:
+            self._settled(lambda: self._listener.set_mode(Port.ANSWER))
+        except BaseException:
+            self.close()
+            raise
 
     def arm(self, cut: Cut | None) -> None:
         """
@@ -131,15 +135,21 @@ class Proxy:
 
     # From here on everything runs in the proxy's own thread.
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Keep an error that no client is to blame for, for `close()` to raise."""
         self._failure = self._failure or error
 
     def _welcome(self, client: socket.socket) -> None:
         talk = Conversation(self, client)
-        task = self._loop.create_task(talk.hold())
-        self._conversations[talk] = task
-        task.add_done_callback(lambda _: self._conversations.pop(talk))
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._conversations[talk]
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self.fail(error)
+
+        self._conversations[talk] = task = self._loop.create_task(talk.hold())
+        task.add_done_callback(ended)
 
     def _release(self) -> None:
         for talk, task in self._conversations.items():
@@ -180,10 +190,6 @@ class Conversation:
         self._proxy = proxy
         self._tasks: list[asyncio.Task[None]] = []
         self._sockets = (client, server)
-        self.ways = (
-            Way(Direction.CLIENT_TO_SERVER, client, server),
-            Way(Direction.SERVER_TO_CLIENT, server, client),
-        )
         self._opening = True  # the client's packets have no type yet
         self._asked = False  # the server owes an answer about encryption
         self._flowing = asyncio.Event()
@@ -198,7 +204,9 @@ class Conversation:
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             target = (LOOPBACK, self._proxy.target_port)
             await asyncio.get_running_loop().sock_connect(server, target)
-            tasks += [asyncio.create_task(self._carry(way)) for way in self.ways]
+            up = Way(Direction.CLIENT_TO_SERVER, client, server)
+            down = Way(Direction.SERVER_TO_CLIENT, server, client)
+            tasks += [asyncio.create_task(self._carry(way)) for way in (up, down)]
             await asyncio.wait(tasks)
         except ConnectionError:
             reset(client)
@@ -277,7 +285,7 @@ class Conversation:
     def _next_message(self, way: Way) -> tuple[str, bytes] | None:
         """Take the next whole message from what was read: its type, and all of it."""
         from_client = way.direction is Direction.CLIENT_TO_SERVER
-        # Whoever asks for encryption is answered by one byte, or by an error as in PostgreSQL 7.
+        # Whoever asks for encryption is answered by one byte, or else by an error message.
         untyped = self._opening if from_client else self._asked and way.buffer[:1] != b"E"
         start = 0 if untyped else 1
         header = bytes(way.buffer[start : start + 4])

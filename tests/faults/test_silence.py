@@ -1,0 +1,51 @@
+"""A network that has fallen silent: every wait of the connection layer has an end of its own."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+import lambdadb
+from lambdadb import PerEnvironment, ResumeRetry
+from lambdadb.lab.cut import Action, Cut, Direction
+from lambdadb.lab.sweep import bed
+
+FROM_SERVER = Direction.SERVER_TO_CLIENT
+
+
+@pytest.fixture(scope="module")
+def ground():
+    with bed() as ground:
+        yield ground
+
+
+def test_a_ping_into_silence_is_given_up_and_replaced(ground):
+    """A flow dropped without a word costs 2 s, also outside of an invocation; then a connect."""
+    engine = lambdadb.create_engine(ground.url, policy=PerEnvironment(ping_after=0.0))
+    with engine.connect() as connection:
+        before = connection.scalar(text("SELECT pg_backend_pid()"))
+    ground.proxy.arm(Cut(FROM_SERVER, Action.STALL, message=0))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) != before
+    assert ground.proxy.cut_done
+    engine.dispose()
+
+
+def test_the_first_questions_end_with_the_connect(ground):
+    """A server that logs in and then falls silent is an error within the connect's limit."""
+    engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(limit=1.5))
+    ground.proxy.arm(None)
+    with engine.connect():
+        pass
+    login = [
+        message.kind for message in ground.proxy.messages if message.direction is FROM_SERVER
+    ].index("Z")
+    engine.dispose()
+    engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(limit=1.5))
+    ground.proxy.arm(Cut(FROM_SERVER, Action.STALL, message=login + 1))
+    with pytest.raises(lambdadb.OutOfTime):
+        engine.connect()
+    ground.proxy.arm(None)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
