@@ -58,21 +58,21 @@ def unit(session: nox.Session, versions: str) -> None:
         if session.python == "3.14":
             session.skip("the lowest psycopg has no wheel for it")
         session.install(*[r.replace("psycopg", "psycopg[binary]") for r in LOWEST])
-    session.run("pytest", "tests/unit", "tests/test_layers.py", "tests/test_cold_start.py", *session.posargs)
+    session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
 
 
 @nox.session(python=HERE)
 def tests(session: nox.Session) -> None:
-    """Everything that needs neither Docker nor network."""
+    """Everything that needs neither Docker nor network; most of it waits, so four at a time."""
     install(session, ".[lab]", "test")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-n", "4", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python=HERE)
 def containers(session: nox.Session) -> None:
     """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
     install(session, ".[lab]", "test", "containers")
-    session.run("pytest", "tests/database", "--postgres", "container", *session.posargs)
+    session.run("pytest", "-n", "2", "tests/database", "--postgres", "container", *session.posargs)
 
 
 @nox.session(python=HERE)
@@ -87,3 +87,10 @@ def resume(session: nox.Session) -> None:
     """Seconds lost after a resume, in each shape of failure, beside two common retry loops."""
     install(session, ".[lab]")
     session.run("python", "benchmarks/resume.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def faults(session: nox.Session) -> None:
+    """Rows lost, doubled, denied and in doubt when a connection is cut at every place, beside peers."""
+    install(session, ".[lab]")
+    session.run("python", "benchmarks/faults.py", *session.posargs)

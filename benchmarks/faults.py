@@ -1,0 +1,94 @@
+"""
+What becomes of a row when the connection is cut at every place of the transaction that inserts it.
+
+Each client inserts one row per trial through a proxy that cuts the conversation: at every message
+boundary, at every byte of COMMIT and of its answer, in both directions; with a FIN, with a RST, and with
+a crash of the server in the same moment. Then the server is asked how often the row is there.
+
+  lost     the client was told that the row is committed, and it is not there
+  doubled  the row is there more than once
+  denied   the client was told that it failed, and it is there: whoever tries again doubles it
+  hung     no answer within the invocation's time
+  doubt    the client was told that it cannot be known
+
+The peers are plain SQLAlchemy in the forms that are common on Lambda, with the whole transaction once
+more after an OperationalError, three times. All do the same work; a trial is never repeated.
+
+    nox -s faults                     # some minutes
+    nox -s faults -- --json faults.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from lambdadb.lab.cut import Action
+from lambdadb.lab.sweep import Client, Trial, bed, ours, peers, sweep
+
+MODES = [(Action.CLOSE, False), (Action.RESET, False), (Action.CLOSE, True)]
+
+
+def run(console: Console) -> list[Trial]:
+    """Every client in every mode, interleaved mode by mode on one server."""
+    clients: list[Client] = [*peers(), *ours(), *ours(marked=True)]
+    trials = []
+    with bed() as ground, Progress(console=console) as progress:
+        task = progress.add_task("sweeps", total=len(MODES) * len(clients))
+        for action, crash in MODES:
+            for client in clients:
+                progress.update(task, description=f"{client.name}, {mode(action, crash)}")
+                trials += list(sweep(ground, client, action, crash=crash))
+                progress.advance(task)
+    return trials
+
+
+def mode(action: Action, crash: bool) -> str:
+    """In one word."""
+    return "crash" if crash else action.value
+
+
+def table(trials: list[Trial]) -> Table:
+    """Counts for each client."""
+    shown = Table(title=f"{len(trials)} cuts")
+    shown.add_column("client")
+    for title in ("trials", "lost", "doubled", "denied", "hung", "doubt", "of these after a crash"):
+        shown.add_column(title, justify="right")
+    by_client = defaultdict(list)
+    for trial in trials:
+        by_client[trial.client].append(trial)
+    for client, mine in by_client.items():
+        doubt = [trial for trial in mine if trial.claim == "in doubt"]
+        counts = [
+            len(mine),
+            sum(trial.lost for trial in mine),
+            sum(trial.doubled for trial in mine),
+            sum(trial.denied for trial in mine),
+            sum(trial.claim == "hung" for trial in mine),
+            len(doubt),
+            sum(trial.crashed for trial in doubt),
+        ]
+        shown.add_row(client, *map(str, counts))
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write every trial to this file")
+    chosen = parser.parse_args()
+    trials = run(Console(stderr=True))
+    if chosen.json:
+        rows = [{**dataclasses.asdict(trial), "cut": str(trial.cut)} for trial in trials]
+        chosen.json.write_text(json.dumps(rows, indent=1))
+    Console().print(table(trials))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""The pages and the examples: what they show is run, and what they point at exists."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from lambdadb import Fault, PerEnvironment, ResumeRetry, errors
+from lambdadb.lab import commands
+from lambdadb.lab.aurora import Cluster
+from lambdadb.lab.environment import Environment, FunctionError
+from lambdadb.lab.postgres import Postgres
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+LANGUAGES = {"python", "sh", "sql", "text"}
+FENCE = re.compile(r"^(?P<lead>.*)\n\s*(```+|~~~+)(?P<language>.*)\n(?P<text>[\s\S]*?)^\s*\2[ ]*$", re.M)
+SOURCE = re.compile(r"<!-- examples/(?P<file>\w+\.\w+)(?:: (?P<names>[\w, ]+))? -->")
+NAMED = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@dataclasses.dataclass
+class Block:
+    """A fenced block: its language, its text, and the line before it."""
+
+    lead: str
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    return [
+        Block(found["lead"], found["language"].strip(), found["text"])
+        for found in FENCE.finditer(page.read_text())
+    ]
+
+
+def region(file: Path, names: list[str]) -> str:
+    """The file, or from the first to the last of the statements at its top level that define names."""
+    text = file.read_text()
+    if not names:
+        return text
+    spans = {}
+    for node in ast.parse(text).body:
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+        for target in getattr(node, "targets", [node]):
+            spans[getattr(target, "name", getattr(target, "id", ""))] = (first, node.end_lineno or 0)
+    begin, end = min(spans[name][0] for name in names), max(spans[name][1] for name in names)
+    return "\n".join(text.splitlines()[begin - 1 : end]) + "\n"
+
+
+@NAMED
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """Code cannot hide from these tests in a block of another kind, or in an indented one."""
+    assert {block.language for block in blocks(page)} <= LANGUAGES
+    outside = FENCE.sub("", page.read_text())
+    assert "```" not in outside
+    assert "~~~" not in outside
+    assert "<pre" not in outside
+    assert not re.search(r"^\n(    |\t)(?!\s*([-*]|\d+\.) )", outside, re.M)
+
+
+@NAMED
+def test_every_python_block_is_an_example(page: Path) -> None:
+    """A Python block is the file, or the statements of it, that the comment before it names."""
+    for block in blocks(page):
+        if block.language != "python":
+            continue
+        source = SOURCE.fullmatch(block.lead.strip())
+        assert source, f"No <!-- examples/file.py --> before:\n{block.text}"
+        names = [name.strip() for name in (source["names"] or "").split(",") if name]
+        assert block.text == region(EXAMPLES / source["file"], names)
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_is_shown_and_run(example: Path) -> None:
+    """No example is kept that no page shows or that no test here runs."""
+    assert any(f"examples/{example.name}" in page.read_text() for page in PAGES)
+    assert re.search(rf'"{example.stem}\.', Path(__file__).read_text())
+
+
+@NAMED
+def test_every_link_resolves(page: Path) -> None:
+    """Links between pages, to their headings, to files and to pictures."""
+    outside = FENCE.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", outside):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a heading gets where these pages are read."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@NAMED
+def test_every_command_is_known(page: Path) -> None:
+    """What the pages tell to type: options of `lambdadb` with their values, sessions of nox."""
+    sessions = re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_text(), re.M)
+    for block in blocks(page):
+        if block.language != "sh":
+            continue
+        for line in re.split(r"\n|&&", block.text.replace("\\\n", " ")):
+            words = [Path(word).name for word in shlex.split(line, comments=True)]
+            words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
+            if words[:1] == ["lambdadb"] and not words[1].startswith("-"):
+                commands.lambdadb.commands[words[1]].make_context(words[1], words[2:])
+            if words[:2] == ["nox", "-s"]:
+                assert words[2] in sessions
+
+
+def test_every_error_and_fault_is_explained() -> None:
+    """docs/errors.md has a heading for each exception, and each fault with its own words."""
+    text = (ROOT / "docs" / "errors.md").read_text()
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    for kind in [kind for kind in kinds if issubclass(kind, errors.LambdaDBError)]:
+        assert f"## {kind.__name__}\n" in text
+    for fault in Fault:
+        assert f"| `{fault.name}` | {fault.remedy} |" in text
+
+
+@pytest.mark.parametrize("settings", [PerEnvironment(), ResumeRetry()])
+def test_every_setting_is_documented_with_its_default(settings: object) -> None:
+    """docs/settings.md has a row for each knob."""
+    text = (ROOT / "docs" / "settings.md").read_text()
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        assert re.search(rf"^\| `{field.name}` \| {getattr(settings, field.name):g}\b", text, re.M)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """A PostgreSQL with the examples' tables in the database `shop`."""
+    with Postgres() as server:
+        with psycopg.connect(dsn(server, "postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE shop")
+        with psycopg.connect(dsn(server, "shop")) as connection:
+            connection.execute((EXAMPLES / "schema.sql").read_bytes())
+            connection.execute("INSERT INTO account VALUES ('ann', 100), ('bob', 0)")
+        yield server
+
+
+def dsn(server: Postgres, database: str) -> str:
+    return server.url(database).replace("+psycopg", "")
+
+
+class Shop:
+    """A database of its own for a test, and functions that use it."""
+
+    def __init__(self, server: Postgres, database: str) -> None:
+        self.url = server.url(database)
+        self.connection = psycopg.connect(dsn(server, database), autocommit=True)
+
+    def invoke(self, handler: str, *events: object) -> object:
+        """The answer to the last event, of a function that got all of them."""
+        with environment(handler, self.url) as function:
+            return [function.invoke(event) for event in events][-1]
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        return self.connection.execute(query.encode()).fetchall()
+
+
+def environment(handler: str, url: str, timeout: float = 30.0) -> Environment:
+    return Environment(
+        handler,
+        function_name="example",
+        timeout=timeout,
+        environment={"DATABASE_URL": url, "PYTHONWARNINGS": "error"},
+        path=[EXAMPLES],
+    )
+
+
+@pytest.fixture
+def shop(server: Postgres) -> Iterator[Shop]:
+    with psycopg.connect(dsn(server, "postgres"), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE own TEMPLATE shop")
+        shop = Shop(server, "own")
+        with shop.connection:
+            yield shop
+        admin.execute("DROP DATABASE own WITH (FORCE)")
+
+
+@NAMED
+def test_every_query_runs(page: Path, shop: Shop) -> None:
+    """SQL on the pages is what PostgreSQL understands."""
+    for block in blocks(page):
+        if block.language == "sql":
+            shop.rows(block.text)
+
+
+@pytest.mark.parametrize("handler", ["orders.lambda_handler", "orders_async.lambda_handler"])
+def test_orders(handler: str, shop: Shop) -> None:
+    """Each order is stored, and its id returned."""
+    assert shop.invoke(handler, {"item": "tea"}, {"item": "milk"}) == {"id": 2}
+    assert shop.rows("SELECT item FROM orders ORDER BY id") == [("tea",), ("milk",)]
+
+
+def test_orders_behind_an_api(shop: Shop) -> None:
+    """An order that is there, and one that is not."""
+    shop.connection.execute("INSERT INTO orders (item) VALUES ('tea')")
+    answer = shop.invoke("orders_api.lambda_handler", {"pathParameters": {"id": "1"}})
+    assert answer == {"statusCode": 200, "body": '{"item": "tea"}'}
+    missing = shop.invoke("orders_api.lambda_handler", {"pathParameters": {"id": "2"}})
+    assert missing == {"statusCode": 404}
+
+
+@pytest.mark.parametrize("handler", ["orders_api.lambda_handler", "function.lambda_handler"])
+def test_an_api_whose_database_sleeps(handler: str) -> None:
+    """503 with Retry-After, before the function's time is over."""
+    event = {"requestContext": {"http": {"method": "GET"}}, "pathParameters": {"id": "1"}}
+    with (
+        Postgres() as server,
+        Cluster(server, auto_pause=60.0, resume=60.0, paused=True) as cluster,
+        environment(handler, cluster.url(), timeout=3.0) as function,
+    ):
+        answer = function.invoke(event)
+    assert isinstance(answer, dict)
+    assert answer["statusCode"] == 503
+    assert 0 < int(answer["headers"]["Retry-After"]) <= 15
+
+
+def test_notes_survive_the_rollback(shop: Shop) -> None:
+    """The second session's notes stay, the refused order does not."""
+    with pytest.raises(FunctionError, match="quantity must be 1 or more"):
+        shop.invoke(
+            "audit.lambda_handler", {"item": "tea", "quantity": 2}, {"item": "milk", "quantity": 0}
+        )
+    assert shop.rows("SELECT item FROM orders") == [("tea",)]
+    notes = shop.rows("SELECT note FROM audit ORDER BY id")
+    assert notes == [("order of tea",), ("order of milk",), ("refused",)]
+
+
+@pytest.mark.parametrize(
+    ("handler", "event"),
+    [
+        ("transfer.lambda_handler", {"source": "ann", "target": "bob", "amount": 30}),
+        ("transfer.pay_in_handler", {"name": "bob", "amount": 30}),
+        ("transfer_orm.lambda_handler", {"name": "bob", "amount": 30}),
+        ("transfer_async.lambda_handler", {"name": "bob", "amount": 30}),
+    ],
+)
+def test_transfers(handler: str, event: object, shop: Shop) -> None:
+    """Each is done once, whatever way it is written."""
+    assert shop.invoke(handler, event, event) == 60
+    assert shop.rows("SELECT balance FROM account WHERE name = 'bob'") == [(60,)]
+
+
+def test_payments_are_booked_once(shop: Shop) -> None:
+    """A message that is delivered again changes nothing; a payment that cannot be booked is an error."""
+    event = {"Records": [{"messageId": "m-1", "body": json.dumps({"name": "bob", "amount": 30})}]}
+    shop.invoke("payments.lambda_handler", event, event)
+    assert shop.rows("SELECT balance FROM account WHERE name = 'bob'") == [(30,)]
+    event["Records"] = [{"messageId": "m-2", "body": json.dumps({"name": "ann", "amount": -101})}]
+    with pytest.raises(FunctionError, match="balance_check"):
+        shop.invoke("payments.lambda_handler", event)
+    assert shop.rows("SELECT message FROM handled") == [("m-1",)]
+
+
+def test_documents(shop: Shop) -> None:
+    """The nearest document comes first, by L2 distance."""
+    documents = [
+        {"content": content, "embedding": [value] * 1536}
+        for content, value in (("far", 1.0), ("near", 0.0), ("nearest", 0.5))
+    ]
+    answer = shop.invoke("documents.lambda_handler", *documents, {"embedding": [0.4] * 1536})
+    assert answer == ["nearest", "near", "far"]
+
+
+def test_the_tutorial(tmp_path: Path) -> None:
+    """Its two files, as the reader runs them: a visit per Enter, with the function's name."""
+    for name in ("function.py", "invoke.py"):
+        (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
+    with Postgres() as server, Cluster(server, auto_pause=60.0, resume=1.0, paused=True) as cluster:
+        done = subprocess.run(
+            [sys.executable, "invoke.py", cluster.url()],
+            cwd=tmp_path,
+            input="\n\n",
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=True,
+        )
+    assert "Enter invokes" in done.stdout
+    assert re.findall(r'"visit": \d+, "sessions": \[[^]]*\]', done.stdout) == [
+        '"visit": 1, "sessions": ["tutorial"]',
+        '"visit": 2, "sessions": ["tutorial"]',
+    ]
+
+
+def test_a_region_is_the_statements_named(tmp_path: Path) -> None:
+    """From the first to the last of them, decorators included."""
+    file: Callable[[str], Path] = tmp_path.joinpath
+    file("a.py").write_text("import os\n\na = 1\nb = [\n    2,\n]\n\n\n@c\ndef d(): ...\n\n\ne = 3\n")
+    assert region(file("a.py"), ["a", "b"]) == "a = 1\nb = [\n    2,\n]\n"
+    assert region(file("a.py"), ["d"]) == "@c\ndef d(): ...\n"
