@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import selectors
 import socket
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,11 @@ from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime
 
 IDLE, ACTIVE = pq.TransactionStatus.IDLE, pq.TransactionStatus.ACTIVE
 PIPELINE_OFF = pq.PipelineStatus.OFF
+WAITING: dict[int, int] = {
+    pq.PollingStatus.READING: selectors.EVENT_READ,
+    pq.PollingStatus.WRITING: selectors.EVENT_WRITE,
+}
+CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class _Bounded:
         if self.pgconn.status != pq.ConnStatus.OK:
             return
         if self.pgconn.transaction_status == ACTIVE:
-            _in_thread(self.pgconn.get_cancel().cancel)
+            _cancel(self.pgconn, self.bounds.clock)
         with (
             contextlib.suppress(OSError, psycopg.OperationalError),  # its holder has just closed it
             socket.socket(fileno=os.dup(self.pgconn.socket)) as copy,
@@ -121,7 +126,7 @@ class _Bounded:
                     raise Expired("no answer came, and the connection was closed", sent=True)
                 if now >= cancel_at and not self.expired:
                     self.expired = True
-                    _in_thread(self.pgconn.get_cancel().cancel)
+                    _cancel(self.pgconn, self.bounds.clock)
                 ready = yield wish
         except StopIteration as end:
             return end.value
@@ -238,11 +243,25 @@ def invocation_ended(error: BaseException | None) -> InvocationEnded | None:
     )
 
 
-def _in_thread(cancel: Callable[[], None]) -> None:
-    # Cancelling opens a connection of its own and blocks. Whether or not it arrives, what follows is the
-    # same: the connection is not used again.
+def _cancel(pgconn: PGconn, clock: Clock) -> None:
+    """
+    Ask the server to end the running statement, in a thread and on a connection of its own.
+
+    Not by libpq's older PQcancel, which psycopg calls without letting other threads run. Whether or
+    not it arrives, what follows is the same: the connection is not used again.
+    """
+    try:
+        cancel = pgconn.cancel_conn()  # needs libpq 17
+    except psycopg.NotSupportedError:
+        return
+
     def run() -> None:
+        end = clock.now() + CANCEL
         with contextlib.suppress(psycopg.OperationalError):
-            cancel()
+            cancel.start()
+            while event := WAITING.get(cancel.poll()):
+                if not Clock().wait({cancel.socket: event}, end - clock.now()):
+                    break
+        cancel.finish()
 
     threading.Thread(target=run, daemon=True).start()

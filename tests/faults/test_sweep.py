@@ -46,7 +46,7 @@ def test_every_byte(number):
 def test_a_crash_of_the_server_at_every_place(number):
     """With a crash in that moment, doubt is left only where the row is there and no marker proves it."""
     with bed() as ground:
-        trials = check(sweep(ground, ours()[number], Action.CLOSE, crash=True), least=45)
+        trials = check(sweep(ground, ours(time=10.0)[number], Action.CLOSE, crash=True), least=45)
     for trial in trials:
         assert trial.claim == "committed" or (trial.claim == "in doubt" and trial.rows == 1), trial
 
@@ -55,7 +55,9 @@ def test_a_crash_of_the_server_at_every_place(number):
 def test_a_crash_with_a_marker_leaves_no_doubt(number):
     """A marker row survives a crash together with its transaction: exactly once, and known."""
     with bed() as ground:
-        trials = check(sweep(ground, ours(marked=True)[number], Action.CLOSE, crash=True), least=45)
+        trials = check(
+            sweep(ground, ours(marked=True, time=10.0)[number], Action.CLOSE, crash=True), least=45
+        )
     assert {trial.claim for trial in trials} == {"committed"}
 
 

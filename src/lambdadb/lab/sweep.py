@@ -28,6 +28,8 @@ from lambdadb.policy import Policy
 
 # Seconds that one trial's invocation has; a third of them is kept for its answer.
 TIME = 3.0
+# Seconds between connects after a refusal: short, as a sweep waits for thousands of them.
+PAUSE = 0.02
 # Seconds after the invocation's end at which a client that still waits is called hung.
 GRACE = 1.0
 END_OTHERS = (
@@ -139,7 +141,7 @@ class Ours:
         self.name = f"lambdadb {type(policy).__name__}" + (" marker" if marked else "")
         self.time = time
         self._marked = marked
-        self._keywords = {"policy": policy, "retry": lambdadb.ResumeRetry(reserve=time / 3)}
+        self._keywords = {"policy": policy, "retry": lambdadb.ResumeRetry(reserve=time / 3, pause=PAUSE)}
 
     def open(self, url: str) -> None:
         """Make the engine."""
@@ -171,7 +173,7 @@ class OursAsync:
         self.name = f"lambdadb {type(policy).__name__} async" + (" marker" if marked else "")
         self.time = time
         self._marked = marked
-        self._keywords = {"policy": policy, "retry": lambdadb.ResumeRetry(reserve=time / 3)}
+        self._keywords = {"policy": policy, "retry": lambdadb.ResumeRetry(reserve=time / 3, pause=PAUSE)}
 
     def _run(self, work: Callable[[], Awaitable[object]]) -> None:
         self._loop.run_until_complete(work())
