@@ -13,7 +13,7 @@ FLOORS = [
     {"deadline", "faults", "tag"},
     {"policy", "retry"},
     {"credentials", "tracing", "settings"},
-    {"bounds"},
+    {"bounds", "names"},
     {"psycopg"},
     {"connect", "pool"},
     {"invocation", "transaction"},

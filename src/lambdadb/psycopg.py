@@ -5,13 +5,9 @@ the check for a dead socket. What differs between drivers is here and nowhere el
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import re
 import select
 import selectors
-import socket
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +30,7 @@ from lambdadb.bounds import (
     out_of_time,
 )
 from lambdadb.faults import Fault, fault_of
+from lambdadb.names import Names, names_a_host
 from lambdadb.policy import Policy
 from lambdadb.retry import AttemptFailed
 
@@ -121,65 +118,6 @@ class Attempt:
             self._names.close()
         else:
             self.pgconn.finish()
-
-
-def names_a_host(parameters: Mapping[str, Any]) -> bool:
-    """Whether there is one host name to resolve; libpq itself resolves the names of several hosts."""
-    host = str(parameters.get("host") or "")
-    if not host or parameters.get("hostaddr") or host.startswith(("/", "@")) or "," in host:
-        return False
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return True
-    return False
-
-
-class Names:
-    """
-    A host name being resolved in a thread, so that a slow name server cannot outlast the deadline.
-
-    libpq would resolve it by itself, but blocking, with the resolver's own timeout (glibc: 5 s, twice).
-    """
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-        self._answer: list[str] | OSError | None = None
-        self._reader, self._writer = socket.socketpair()
-        self.socket = self._reader.fileno()
-        threading.Thread(target=self._resolve, daemon=True).start()
-
-    def _resolve(self) -> None:
-        try:
-            found = socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
-            self._answer = list(dict.fromkeys(str(address[4][0]) for address in found))
-        except OSError as error:
-            self._answer = error
-        with self._writer, contextlib.suppress(OSError):  # nobody waits any more
-            self._writer.send(b"!")
-
-    def known(self) -> bool:
-        """Whether the answer has come."""
-        return self._answer is not None
-
-    def addresses(self, parameters: Mapping[str, Any]) -> dict[str, str]:
-        """libpq's parameters that lead to each address in turn; raises `AttemptFailed` without any."""
-        self.close()
-        if isinstance(self._answer, OSError):
-            text = f'could not translate host name "{self._host}" to address: {self._answer.strerror}'
-            raise AttemptFailed(fault_of(text), text)
-        assert self._answer is not None
-        count = len(self._answer)
-        port = str(parameters.get("port") or "")
-        return {
-            "hostaddr": ",".join(self._answer),
-            "host": ",".join([self._host] * count),
-            **({"port": ",".join([port] * count)} if port else {}),
-        }
-
-    def close(self) -> None:
-        """Listen no longer."""
-        self._reader.close()
 
 
 class Driver:

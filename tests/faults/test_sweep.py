@@ -126,3 +126,13 @@ def test_the_sweep_sees_what_a_naive_client_does():
     with bed() as ground:
         trials = list(sweep(ground, peers()[0], Action.CLOSE, commit_cuts))
     assert any(trial.doubled for trial in trials)
+
+
+def test_a_byte_of_the_recording_is_the_same_byte_in_a_trial():
+    """Units are of one length on the wire, so that the sweep reaches every byte of COMMIT."""
+    with bed() as ground:
+        client = ours()[0]
+        client.open(ground.url)
+        shapes = {tuple((m.kind, m.length) for m in ground.recording(client)[6:]) for _ in range(3)}
+        client.close()
+    assert len(shapes) == 1

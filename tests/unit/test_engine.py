@@ -9,7 +9,15 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from lambdadb import InvalidSettings, PerEnvironment, PerInvocation, ResumeRetry, create_engine
+from lambdadb import (
+    ConnectFailed,
+    Fault,
+    InvalidSettings,
+    PerEnvironment,
+    PerInvocation,
+    ResumeRetry,
+    create_engine,
+)
 from lambdadb.aio import create_async_engine
 
 URL = "postgresql+psycopg://app:canary-secret@db.example:5432/orders"
@@ -130,3 +138,12 @@ def test_dispose_keeps_the_policy():
     assert engine.pool is not before
     assert engine.pool.policy is before.policy
     assert engine.pool.scope is before.scope
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example", "no-such-host.invalid"])
+def test_a_name_that_nobody_can_resolve_is_refused_at_once(host):
+    """A name that is no name, or not known, is an error of the settings and not waited for."""
+    engine = create_engine(f"postgresql+psycopg://u@{host}/d", retry=ResumeRetry(limit=30))
+    with pytest.raises(ConnectFailed) as caught:
+        engine.connect()
+    assert caught.value.fault is Fault.MISCONFIGURED

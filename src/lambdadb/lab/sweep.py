@@ -254,19 +254,23 @@ class Bed:
         """Through the proxy."""
         return f"{self.server.url(port=self.proxy.port)}?sslmode=disable"
 
+    def _new_name(self) -> str:
+        # All of one length, so that a byte counted in the recording is the same byte in a trial.
+        self._number += 1
+        return f"{self._number:08d}"
+
     def recording(self, client: Client) -> list[Message]:
         """What passes while a warm client does one unit and nothing is cut."""
         client.warm()
         self.proxy.arm(None)
-        client.unit("recorded")
+        client.unit(self._new_name())
         messages = self.proxy.messages
         # The first connection only: a unit that reconnects has two.
         return [message for message in messages if message.connection == 0]
 
     def trial(self, client: Client, cut: Cut, *, crash: bool = False) -> Trial:
         """Cut one unit of a warm client, and see."""
-        self._number += 1
-        name = f"{client.name} {self._number}"
+        name = self._new_name()
         client.warm()
         self.proxy.on_cut = self._crash if crash else None
         self.proxy.arm(cut)
