@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 from collections import defaultdict
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path, help="write every trial to this file")
     chosen = parser.parse_args()
+    logging.getLogger("lambdadb").setLevel(logging.ERROR)  # it warns of each lost answer
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     trials = run(Console(stderr=True))
     if chosen.json:
         rows = [{**dataclasses.asdict(trial), "cut": str(trial.cut)} for trial in trials]

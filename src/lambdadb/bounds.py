@@ -11,6 +11,7 @@ import select
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +24,7 @@ from sqlalchemy.engine import ExceptionContext
 from lambdadb.deadline import Clock, Scope
 from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime
 
-IDLE, ACTIVE = pq.TransactionStatus.IDLE, pq.TransactionStatus.ACTIVE
-PIPELINE_OFF = pq.PipelineStatus.OFF
+ACTIVE = pq.TransactionStatus.ACTIVE
 WAITING: dict[int, int] = {
     pq.PollingStatus.READING: selectors.EVENT_READ,
     pq.PollingStatus.WRITING: selectors.EVENT_WRITE,
@@ -135,18 +135,22 @@ class _Bounded:
                 raise  # the server's statement_timeout, or somebody else's cancel
             raise Expired("the statement was cancelled", sent=True) from error
 
-    def _close_unanswered(self) -> None:
+    def _failed(self, error: psycopg.OperationalError) -> psycopg.OperationalError:
+        """What a failed wait means."""
         # psycopg leaves some connections open whose statement was sent and not answered ("connection
         # socket closed"). SQLAlchemy would take such an error for the server's answer, although a
         # COMMIT may have been done.
         if self.pgconn.status == pq.ConnStatus.OK and self.pgconn.transaction_status == ACTIVE:
             self.pgconn.finish()
+        # end() broke it, whatever it looks like; but what became of a COMMIT has still to be asked.
+        if self.ended and self.commit_state != "sent":
+            return Ended("the invocation that opened this connection has ended")
+        return error
 
     def _nothing_to_roll_back(self) -> bool:
         if self.ended:
             self.pgconn.finish()
-            return True
-        return self.pgconn.transaction_status == IDLE and self.pgconn.pipeline_status == PIPELINE_OFF
+        return self.pgconn.status != pq.ConnStatus.OK
 
 
 class BoundedConnection(_Bounded, psycopg.Connection[Any]):
@@ -156,9 +160,8 @@ class BoundedConnection(_Bounded, psycopg.Connection[Any]):
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
         try:
             return super().wait(self._bounded(gen), *arguments, **keywords)
-        except psycopg.OperationalError:
-            self._close_unanswered()
-            raise
+        except psycopg.OperationalError as error:
+            raise self._failed(error) from error.__cause__
 
     def commit(self) -> None:
         """Commit, and remember how far it came."""
@@ -188,9 +191,8 @@ class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
         try:
             return await super().wait(self._bounded(gen), *arguments, **keywords)
-        except psycopg.OperationalError:
-            self._close_unanswered()
-            raise
+        except psycopg.OperationalError as error:
+            raise self._failed(error) from error.__cause__
 
     async def commit(self) -> None:
         """Commit, and remember how far it came."""
@@ -247,21 +249,31 @@ def _cancel(pgconn: PGconn, clock: Clock) -> None:
     """
     Ask the server to end the running statement, in a thread and on a connection of its own.
 
-    Not by libpq's older PQcancel, which psycopg calls without letting other threads run. Whether or
-    not it arrives, what follows is the same: the connection is not used again.
+    Where it can be, not by libpq's older PQcancel, which psycopg calls without letting other threads
+    run. Whether or not it arrives, what follows is the same: the connection is not used again.
     """
     try:
-        cancel = pgconn.cancel_conn()  # needs libpq 17
-    except psycopg.NotSupportedError:
+        cancel = pgconn.cancel_conn()
+    except psycopg.NotSupportedError:  # libpq before 17 has nothing else
+        threading.Thread(target=_suppressed(pgconn.get_cancel().cancel), daemon=True).start()
         return
 
     def run() -> None:
         end = clock.now() + CANCEL
-        with contextlib.suppress(psycopg.OperationalError):
+        try:
             cancel.start()
             while event := WAITING.get(cancel.poll()):
                 if not Clock().wait({cancel.socket: event}, end - clock.now()):
                     break
-        cancel.finish()
+        finally:
+            cancel.finish()
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=_suppressed(run), daemon=True).start()
+
+
+def _suppressed(cancel: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        with contextlib.suppress(psycopg.OperationalError):
+            cancel()
+
+    return run

@@ -59,7 +59,10 @@ class OutOfTime(LambdaDBError):
     """
 
     sent: bool
-    """Whether the statement had been sent: if not, it was certainly not done."""
+    """
+    Whether the last statement had been sent: if not, that one was certainly not done. In autocommit
+    those before it were, also those of one `execute()` that SQLAlchemy sends in several batches.
+    """
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)

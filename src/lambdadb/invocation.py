@@ -205,9 +205,12 @@ def _on_one_loop(
 
 
 def _event_and_context(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, Any]:
-    """The last two of what a handler, which may be a method, was called with."""
-    given = [None, *arguments, *keywords.values()]
-    return (given[-1], None) if len(given) == 2 else (given[-2], given[-1])
+    """The last two of what a handler, which may be a method, was called with, or those so named."""
+    given = [*arguments, keywords["event"]] if "event" in keywords else list(arguments)
+    given = [*given, keywords["context"]] if "context" in keywords else given
+    if len(given) < 2:
+        return (given[0] if given else None), None
+    return given[-2], given[-1]
 
 
 def _alias(context: object) -> str:

@@ -34,8 +34,9 @@ class Names:
     libpq would resolve it by itself, but blocking, with the resolver's own timeout (glibc: 5 s, twice).
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, turn: int) -> None:
         self._host = host
+        self._turn = turn
         self._answer: list[str] | str | None = None  # addresses, or why there are none
         self._reader, self._writer = socket.socketpair()
         self.socket = self._reader.fileno()
@@ -45,7 +46,7 @@ class Names:
         try:
             found = socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
             self._answer = list(dict.fromkeys(str(address[4][0]) for address in found))
-        except (OSError, UnicodeError) as error:
+        except Exception as error:
             self._answer = getattr(error, "strerror", None) or str(error)
         with self._writer, contextlib.suppress(OSError):  # nobody waits any more
             self._writer.send(b"!")
@@ -55,15 +56,21 @@ class Names:
         return self._answer is not None
 
     def addresses(self, parameters: Mapping[str, Any]) -> dict[str, str]:
-        """libpq's parameters that lead to each address in turn; raises `AttemptFailed` without any."""
+        """
+        libpq's parameters that lead to each address, beginning at another one in each `turn`.
+
+        Raises:
+            AttemptFailed: There is none.
+        """
         self.close()
         if not isinstance(self._answer, list):
             text = f'could not translate host name "{self._host}" to address: {self._answer}'
             raise AttemptFailed(fault_of(text), text)
         count = len(self._answer)
+        turn = self._turn % max(count, 1)
         port = str(parameters.get("port") or "")
         return {
-            "hostaddr": ",".join(self._answer),
+            "hostaddr": ",".join([*self._answer[turn:], *self._answer[:turn]]),
             "host": ",".join([self._host] * count),
             **({"port": ",".join([port] * count)} if port else {}),
         }

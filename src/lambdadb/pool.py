@@ -30,7 +30,7 @@ PING = 2.0  # seconds after which a ping is given up: a new connect takes millis
 _USED = "lambdadb.used"  # in a connection's `info`: when it was last used
 
 # Modules whose frames are not the user's, by the first part of their names.
-_PLUMBING = {"sqlalchemy", "contextlib"}
+_PLUMBING = {"sqlalchemy", "contextlib", "tenacity"}
 _OURS = "lambdadb"
 
 Holder = tuple[CodeType | None, int, int]
@@ -38,6 +38,10 @@ Holder = tuple[CodeType | None, int, int]
 
 # Pools of this process: a forked child must not use, nor end, the sessions of its parent.
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
+
+
+class _PlaceTaken(InvocationEnded):
+    """`release()` has taken the place of a connection that was being opened."""
 
 
 class GuardedPool(Pool):
@@ -93,8 +97,8 @@ class GuardedPool(Pool):
                     entry.close()
                 entry = self._connect(holders, holder)
             holders[entry] = holder
-        except InvocationEnded:
-            raise  # release() has given its place back
+        except _PlaceTaken:
+            raise  # and given back already
         except BaseException:
             free.append(None)
             if entry is not None:
@@ -117,7 +121,7 @@ class GuardedPool(Pool):
             return entry
         if entry is not None:
             entry.close()
-        raise InvocationEnded("The invocation ended while it was connecting.") from failure
+        raise _PlaceTaken("The invocation ended while it was connecting.") from failure
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         holder = self._holders.pop(record, None)
@@ -137,7 +141,7 @@ class GuardedPool(Pool):
         # A cancel that was sent may arrive late, and would then hit another statement. A transaction
         # that is still open was meant to be rolled back, whoever was to do it.
         expired = getattr(driver, "expired", False)  # a listener may have made it, and not ours
-        return not expired and driver.pgconn.transaction_status == 0  # IDLE
+        return not expired and driver.pgconn.transaction_status == driver.pgconn.pipeline_status == 0
 
     def release(self) -> None:
         """
@@ -149,9 +153,19 @@ class GuardedPool(Pool):
             pool._end_held()
         self._elders.clear()
         if not self.policy.keeps:
-            for entry in list(self._free):
-                if entry is not None:
-                    entry.close()
+            self._close_free()
+
+    def _close_free(self) -> None:
+        # Each is taken before it is closed: another thread may take it at this moment.
+        free = self._free
+        for _ in range(len(free)):
+            try:
+                entry = free.pop(0)
+            except IndexError:
+                return
+            free.append(None)
+            if entry is not None:
+                entry.close()
 
     def _end_held(self) -> None:
         for entry, holder in list(self._holders.items()):
@@ -208,9 +222,7 @@ class GuardedPool(Pool):
     def dispose(self) -> None:
         """Close the connections that nobody holds; those held are closed as they come back."""
         self._disposed = True
-        for entry in list(self._free):
-            if entry is not None:
-                entry.close()
+        self._close_free()
 
     def recreate(self) -> GuardedPool:
         """A fresh pool with the same settings, for `Engine.dispose()`."""

@@ -15,8 +15,10 @@ from typing import Any, Literal
 import psycopg
 import sqlalchemy
 from psycopg import generators, pq
+from psycopg.abc import PQGen
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq.abc import PGresult
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
@@ -67,12 +69,12 @@ class Attempt:
         AttemptFailed: From any method, when the server or the network said no.
     """
 
-    def __init__(self, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, parameters: Mapping[str, Any], number: int) -> None:
         self._parameters = {k: v for k, v in parameters.items() if k not in _PSYCOPG_KEYWORDS}
         self.heard = False
         self._names: Names | None = None
         if names_a_host(parameters):
-            self._names = Names(str(parameters["host"]))
+            self._names = Names(str(parameters["host"]), number)
             self.socket, self.event = self._names.socket, selectors.EVENT_READ
         else:
             self._start()
@@ -177,13 +179,14 @@ class Driver:
         """
         Start attempt `number` (from 0) to log in.
 
-        With several hosts, each attempt begins at the next one: a silent first host hides no other.
+        With several hosts or addresses, each attempt begins at the next one: a silent first one hides
+        no other.
         """
         lists = {name: str(parameters[name]).split(",") for name in _HOSTS if parameters.get(name)}
         hosts = max((len(values) for values in lists.values()), default=1)
         turn = number % hosts
         turned = {n: ",".join([*v[turn:], *v[:turn]]) for n, v in lists.items() if len(v) == hosts}
-        return Attempt({**parameters, **turned})
+        return Attempt({**parameters, **turned}, number)
 
     def adopt(
         self, attempt: Attempt, parameters: Mapping[str, Any], bounds: Bounds, limit: float
@@ -247,6 +250,8 @@ def socket_state(connection: AnyConnection) -> SocketState:
     """
     if connection.pgconn.status != _OK:
         return "closed"
+    if not isinstance(connection, (BoundedConnection, BoundedAsyncConnection)):
+        return "readable"  # a do_connect listener made it
     for _, event in connection.hang_up.poll(0):
         return "closed" if event & _CLOSED else "readable"
     return "quiet"
@@ -265,6 +270,12 @@ class Begun:
     """When the server, or its shared memory, last started: another one may reuse `xid`."""
 
     @property
+    def is_begun(self) -> bool:
+        """Whether it has not been ended, well or not."""
+        ended = (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
+        return self.driver.pgconn.transaction_status not in ended
+
+    @property
     def is_open(self) -> bool:
         """Whether it is still the connection's, and nothing in it has failed."""
         return bool(self.driver.pgconn.transaction_status == pq.TransactionStatus.INTRANS)
@@ -276,6 +287,12 @@ _WHO = (
     "SELECT pg_current_xact_id()::text, pg_backend_pid()::text, pg_postmaster_start_time()::text"
     " || ' ' || (SELECT stats_reset FROM pg_stat_bgwriter)::text"
 )
+
+
+def _asked(driver: AnyConnection, query: str) -> PQGen[list[PGresult]]:
+    driver.pgconn.send_query(query.encode())
+    results: list[PGresult] = yield from generators.execute(driver.pgconn)
+    return results
 
 
 def begin(connection: sqlalchemy.Connection) -> Begun:
@@ -293,14 +310,15 @@ def begin(connection: sqlalchemy.Connection) -> Begun:
         begin += f" ISOLATION LEVEL {driver.isolation_level.name.replace('_', ' ')}"
     begin += " READ ONLY" if driver.read_only else f"; {_WHO}"
     try:
-        driver.pgconn.send_query(begin.encode())
-        results: Any = driver.wait(generators.execute(driver.pgconn))
+        results: Any = driver.wait(_asked(driver, begin))
         if isinstance(driver, psycopg.AsyncConnection):
             results = await_only(results)
         for result in results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise psycopg.errors.error_from_result(result)
     except Expired as error:
+        if driver.closed:
+            connection.invalidate(error)
         raise out_of_time(error) from error
     except psycopg.Error as error:
         if driver.closed:

@@ -187,6 +187,10 @@ class _Unit:
                     if _sqlstate(error) == READ_ONLY:
                         connection.invalidate()  # not the writer any more: the next connect may find it
                     raise
+                finally:
+                    # SQLAlchemy does not roll back where it believes to be in autocommit.
+                    if begun.driver.autocommit and begun.is_begun:
+                        connection.connection.rollback()
         except (DBAPIError, OutOfTime) as error:
             self._judge(error, begun, result)
             raise

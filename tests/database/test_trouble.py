@@ -434,3 +434,116 @@ def test_a_silent_first_host_hides_no_other(road, database):
             engine.dispose()
 
         road.run(steps)
+
+
+def test_a_unit_left_in_a_thread_is_not_repeated_after_its_invocation(engine, sessions):
+    """What the end of an invocation broke does not begin anew outside of it."""
+    runs, errors, started = [], [], threading.Event()
+
+    def work(connection):
+        runs.append(1)
+        started.set()
+        connection.execute(text("INSERT INTO item (name) SELECT 'late' FROM pg_sleep(30)"))
+
+    def left():
+        try:
+            run_transaction(engine, work)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=left)
+    with lambdadb.invocation(engine):
+        thread.start()
+        started.wait(10)
+        while "active" not in [state for *_, state in sessions()]:
+            pass
+    thread.join(10)
+    assert [type(error) for error in errors] == [InvocationEnded]
+    assert runs == [1]
+    sessions.become(0)
+
+
+class Left:
+    """A Lambda context with so many milliseconds left."""
+
+    def __init__(self, milliseconds):
+        self._milliseconds = milliseconds
+
+    def get_remaining_time_in_millis(self):
+        return self._milliseconds
+
+
+def test_a_unit_without_time_is_not_sent_and_costs_no_connection(database, sessions):
+    """`OutOfTime` before BEGIN: nothing was sent, and the warm session is still there."""
+    engine = lambdadb.create_engine(database)
+    with engine.connect() as connection:
+        connection.execute(ONE)
+    (before,) = sessions.become(1)
+    with lambdadb.invocation(engine, Left(500)), pytest.raises(lambdadb.OutOfTime) as caught:
+        run_transaction(engine, lambda connection: connection.execute(ADD, {"name": "no"}))
+    assert not caught.value.sent
+    assert [pid for pid, *_ in sessions()] == [before[0]]
+    assert names(engine) == []
+    engine.dispose()
+
+
+def test_a_listener_may_bring_its_own_connection(database):
+    """`do_connect` may return a connection of psycopg's own: it is pinged instead of polled."""
+    import psycopg
+
+    engine = lambdadb.create_engine(database)
+
+    @event.listens_for(engine, "do_connect")
+    def own(dialect, record, arguments, parameters):
+        return psycopg.connect(**{k: v for k, v in parameters.items() if k != "context"})
+
+    for _ in range(3):
+        with engine.connect() as connection:
+            connection.execute(ONE)
+    engine.dispose()
+
+
+def test_a_failed_unit_in_autocommit_leaves_no_transaction(database, sessions):
+    """Where SQLAlchemy does not roll back, because it believes to be in autocommit."""
+    engine = lambdadb.create_engine(database, isolation_level="AUTOCOMMIT")
+
+    def work(connection):
+        connection.execute(ADD, {"name": "undone"})
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        run_transaction(engine, work)
+    assert {state for *_, state in sessions()} == {"idle"}
+    assert names(engine) == []
+    engine.dispose()
+
+
+def test_what_psycopg_refuses_to_roll_back_is_not_handed_on(database):
+    """A connection that was left in the middle of psycopg's own transaction block is replaced."""
+    engine = lambdadb.create_engine(database)
+    connection = engine.raw_connection()
+    connection.driver_connection.transaction().__enter__()
+    connection.close()
+    with engine.begin() as other:
+        other.execute(ADD, {"name": "fine"})
+    assert names(engine) == ["fine"]
+    engine.dispose()
+
+
+def test_a_silent_first_address_of_a_name_hides_no_other(road, database, monkeypatch):
+    """A name with several addresses: each attempt begins at the next one."""
+    import socket
+
+    with socket.create_server(("127.0.0.2", database.port)):
+        found = [(socket.AF_INET, 1, 6, "", (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+
+        def steps():
+            engine = road.create_engine(
+                database.set(host="db.example"), retry=lambdadb.ResumeRetry(limit=10)
+            )
+            with engine.connect() as connection:
+                assert connection.scalar(ONE) == 1
+            engine.dispose()
+
+        road.run(steps)
