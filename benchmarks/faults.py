@@ -90,7 +90,8 @@ def main() -> None:
     if chosen.json:
         rows = [{**dataclasses.asdict(trial), "cut": str(trial.cut)} for trial in trials]
         chosen.json.write_text(json.dumps(rows, indent=1))
-    Console().print(table(trials))
+    console = Console()
+    Console(width=max(console.width, 120)).print(table(trials))
 
 
 if __name__ == "__main__":

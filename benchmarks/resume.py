@@ -163,7 +163,8 @@ def main() -> None:
     rows = run(chosen.rounds, Console(stderr=True))
     if chosen.json:
         chosen.json.write_text(json.dumps(rows, indent=1))
-    Console().print(table(rows))
+    console = Console()
+    Console(width=max(console.width, 120)).print(table(rows))
 
 
 if __name__ == "__main__":

@@ -528,22 +528,3 @@ def test_what_psycopg_refuses_to_roll_back_is_not_handed_on(database):
         other.execute(ADD, {"name": "fine"})
     assert names(engine) == ["fine"]
     engine.dispose()
-
-
-def test_a_silent_first_address_of_a_name_hides_no_other(road, database, monkeypatch):
-    """A name with several addresses: each attempt begins at the next one."""
-    import socket
-
-    with socket.create_server(("127.0.0.2", database.port)):
-        found = [(socket.AF_INET, 1, 6, "", (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
-        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
-
-        def steps():
-            engine = road.create_engine(
-                database.set(host="db.example"), retry=lambdadb.ResumeRetry(limit=10)
-            )
-            with engine.connect() as connection:
-                assert connection.scalar(ONE) == 1
-            engine.dispose()
-
-        road.run(steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from sqlalchemy import text
 
@@ -49,3 +51,16 @@ def test_the_first_questions_end_with_the_connect(ground):
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
     engine.dispose()
+
+
+def test_a_silent_first_address_of_a_name_hides_no_other(ground, monkeypatch):
+    """A name with several addresses: each attempt begins at the next one."""
+    with socket.create_server(("127.0.0.2", ground.proxy.port)):
+        found = [(socket.AF_INET, 1, 6, "", (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+        ground.proxy.arm(None)
+        url = ground.url.replace("127.0.0.1", "db.example")
+        engine = lambdadb.create_engine(url, retry=ResumeRetry(limit=10))
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+        engine.dispose()
