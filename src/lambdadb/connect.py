@@ -24,6 +24,10 @@ from lambdadb.tracing import Connect
 
 logger = logging.getLogger("lambdadb")
 
+# Seconds for which an attempt is kept after the server's last word in the middle of a login, which a
+# small instance that has just woken up may take its time for.
+HEARD = 5.0
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Connector:
@@ -113,8 +117,7 @@ class Race:
     Attempts to log in, two of them side by side at most; the first to succeed wins.
 
     The older one is kept as long as it is unanswered, since it may be held by a database that is
-    waking up. The younger one is renewed while nothing is heard from it, since the older one may be
-    lost.
+    waking up. The younger one is renewed when nothing is heard from it, since the older one may be lost.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Race:
         self._deadline = deadline
         self._open: list[Attempt] = []
         self._winner: Attempt | None = None
+        self._renew_at = 0.0
         self.attempts = 0
         self.faults: list[Fault] = []
 
@@ -167,7 +171,7 @@ class Race:
     def _attempt(self) -> Attempt:
         """Start one more attempt; return the winner, raise what ended an attempt, or its silence."""
         if self._winner is None:
-            if len(self._open) == 2 and not self._open[-1].heard:
+            if len(self._open) == 2 and self._clock.now() >= self._renew_at:
                 self._open.pop().close()
             if len(self._open) < 2:
                 self._start()
@@ -182,6 +186,7 @@ class Race:
         attempt = self._connector.driver.attempt(self._parameters, self.attempts)
         self.attempts += 1
         self._open.append(attempt)
+        self._renew_at = self._clock.now() + self._connector.settings.retry.silence
         self._advance(attempt)
 
     def _rest(self, seconds: float) -> None:
@@ -210,6 +215,8 @@ class Race:
         try:
             if attempt.advance() and self._winner is None:
                 self._winner = attempt
+            if attempt.heard and attempt is self._open[-1]:
+                self._renew_at = self._clock.now() + HEARD
         except AttemptFailed as failure:
             self.faults.append(failure.fault)
             self._open.remove(attempt)

@@ -112,6 +112,22 @@ def test_a_slow_login_wins_although_the_first_attempt_was_lost(connector_to, clo
     assert len(connector.driver.made) == 2
 
 
+def test_a_login_that_falls_silent_in_the_middle_is_renewed(connector_to, clock):
+    """A first byte and then nothing, from a gateway before a database that sleeps: kept for 5 s only."""
+    awake = clock.now() + 7.0
+    connector = connector_to(*SHAPES["silent"](awake))
+    start = connector.driver.attempt
+
+    def attempt(parameters, number):
+        made = start(parameters, number)
+        made.heard = True
+        return made
+
+    connector.driver.attempt = attempt
+    connector.connect(host="h")
+    assert awake <= clock.now() < awake + 6.0
+
+
 def test_every_attempt_but_the_winner_is_closed(connector_to, clock):
     """A won race leaves no second session behind, and never has more than two attempts open."""
     awake = clock.now() + 6.0
