@@ -13,6 +13,7 @@ with Environment(
     timeout=float(sys.argv[2]) if len(sys.argv) > 2 else 60.0,
     environment={"DATABASE_URL": sys.argv[1]},
     path=[Path(__file__).parent],
+    on_log=print,
 ) as environment:
     print("Enter invokes the function, Ctrl-D ends.")
     for _ in sys.stdin:

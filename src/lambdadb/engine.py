@@ -59,6 +59,7 @@ def create_engine(
 
     Raises:
         InvalidSettings: A URL, a setting or a keyword that cannot work.
+        TypeError: A keyword that SQLAlchemy does not know.
 
     **Costs:** none; the first checkout connects.
     """

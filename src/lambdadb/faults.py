@@ -123,5 +123,6 @@ serialization_failure, deadlock_detected and read_only_sql_transaction.
 
 
 def one_line(text: str) -> str:
-    """A driver's text, which may have several lines, as part of a sentence."""
-    return " ".join(text.split()).rstrip(".")
+    """A driver's text as part of a sentence: its lines, without libpq's hints, which are indented."""
+    lines = [line.strip() for line in text.splitlines() if not line.startswith("\t")]
+    return " ".join(" ".join(lines).split()).rstrip(".")

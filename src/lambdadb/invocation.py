@@ -134,6 +134,8 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
     """
     if on_resuming not in ("raise", "503"):
         raise InvalidSettings(f"on_resuming={on_resuming!r}: use 'raise' or '503'.")
+    if len(engines) == 1 and inspect.isfunction(engines[0]):
+        raise InvalidSettings("handler() needs the engines that the function uses: @handler(engine).")
     # Refuses a foreign engine while the module loads, not at the first event.
     asynchronous = [invocation(engine).asynchronous for engine in engines]
     if not engines:

@@ -43,9 +43,9 @@ class Policy:
             raise InvalidSettings(f"connections={self.connections!r}: use 1, or 2 where two are needed.")
         for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
             seconds = getattr(self, name)
-            if seconds is not None and seconds < 0.001:
+            if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0.001):
                 raise InvalidSettings(f"{name}={seconds!r}: use seconds above 0, or None.")
-        if self.ping_after < 0:
+        if not (isinstance(self.ping_after, (int, float)) and self.ping_after >= 0):
             raise InvalidSettings(f"ping_after={self.ping_after!r}: use 0 or more seconds.")
 
 

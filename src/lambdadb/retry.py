@@ -66,11 +66,12 @@ class ResumeRetry:
 
     def __post_init__(self) -> None:
         for name in ("limit", "silence", "pause"):
-            if not getattr(self, name) > 0:
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and value > 0):
                 raise InvalidSettings(
                     f"ResumeRetry({name}={getattr(self, name)!r}): use seconds above 0."
                 )
-        if not self.reserve >= 0:
+        if not (isinstance(self.reserve, (int, float)) and self.reserve >= 0):
             raise InvalidSettings(f"ResumeRetry(reserve={self.reserve!r}): use 0 or more seconds.")
 
     def deadline(self, clock: Clock, invocation: Deadline | None) -> Deadline:

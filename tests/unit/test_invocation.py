@@ -106,6 +106,14 @@ def test_a_foreign_engine_is_refused_while_the_module_loads():
         handler(sqlalchemy.create_engine(URL))
 
 
+def test_the_decorator_without_an_engine_says_how_it_is_written():
+    """`@handler` alone, and `@handler()`."""
+    with pytest.raises(InvalidSettings, match=r"@handler\(engine\)"):
+        handler(lambda event, context: None)
+    with pytest.raises(InvalidSettings, match=r"@handler\(engine\)"):
+        handler()
+
+
 def test_an_unknown_answer_is_refused(engine):
     """`on_resuming` is "raise" or "503"."""
     with pytest.raises(InvalidSettings, match="504"):

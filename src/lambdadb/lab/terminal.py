@@ -28,6 +28,9 @@ from lambdadb.lab.summary import (
     seconds,
 )
 
+WIDE = 104  # columns of a terminal from which on all figures fit in a line
+DETAILS = ("connects", "retries", "left")
+
 
 @contextmanager
 def progress(invocations: int) -> Iterator[Callable[[Row], None]]:
@@ -76,22 +79,26 @@ def print_table(rows: list[Row], out: Path, *, complete: bool) -> None:
     table = Table(title="Hot and cold Aurora from Lambda", caption=label(run_of(rows)))
     for heading in ("cluster", "handler"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("elapsed", "ids", "connects", "retries", "left", "paused", "errors"):
+    # A pipe has no width; a table of a screen's would be cut there.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    wide = console.width >= WIDE
+    for heading in ("elapsed", "ids", "paused", "errors", *(DETAILS if wide else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     for kind in run_of(rows).interval:
         lines = PUBLISHED[kind]["lines"]
         elapsed = seconds(median(line["elapsed"] for line in lines))
         ids = listed([line["new_id"] for line in lines])
-        table.add_row(kind, "published", elapsed, ids, *[""] * 5, style="dim")
+        table.add_row(kind, "published", elapsed, ids, style="dim")
         for one in cells(rows):
             if one.aurora_type == kind:
-                table.add_row(kind, NAMES[one.policy], *figures(one))
+                details = (str(one.connects), str(one.retries), known(one.sessions_left))
+                table.add_row(kind, NAMES[one.policy], *figures(one), *(details if wide else ()))
         table.add_section()
-    # A pipe has no width; a table of a screen's would be cut there.
-    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    for message in sorted({str(row.error) for row in failures(rows)}):
-        console.print(f"Error: {message}", markup=False)
+    for cell, message in sorted(
+        {(f"{r.aurora_type}, {NAMES[r.policy]}", str(r.error)) for r in failures(rows)}
+    ):
+        console.print(f"Error: {cell}: {message}", markup=False)
     if not complete:
         console.print("Interrupted: this is what was measured until then.")
     console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
@@ -101,9 +108,6 @@ def figures(one: CellSummary) -> tuple[str, ...]:
     return (
         seconds(one.elapsed_median),
         listed(one.ids),
-        str(one.connects),
-        str(one.retries),
-        known(one.sessions_left),
         percent(one.paused_share),
         str(one.errors),
     )
