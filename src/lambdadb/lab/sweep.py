@@ -31,7 +31,7 @@ TIME = 3.0
 # Seconds between connects after a refusal: short, as a sweep waits for thousands of them.
 PAUSE = 0.02
 # Seconds after the invocation's end at which a client that still waits is called hung.
-GRACE = 1.0
+GRACE = 3.0
 END_OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
