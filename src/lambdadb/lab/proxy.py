@@ -144,6 +144,7 @@ class Proxy:
 
         def ended(task: asyncio.Task[None]) -> None:
             del self._conversations[talk]
+            talk.close()
             error = None if task.cancelled() else task.exception()
             if error is not None:
                 self.fail(error)
@@ -194,6 +195,11 @@ class Conversation:
         self._asked = False  # the server owes an answer about encryption
         self._flowing = asyncio.Event()
         self._flowing.set()
+
+    def close(self) -> None:
+        """Close both sides; one that is dismissed before it has begun has nobody else to do it."""
+        for side in self._sockets:
+            side.close()
 
     async def hold(self) -> None:
         """Carry the conversation until both directions have ended."""

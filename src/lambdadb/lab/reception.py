@@ -134,6 +134,7 @@ class Reception:
         task = asyncio.get_running_loop().create_task(self._serve(client, shape))
         self._tasks.add(task)
         task.add_done_callback(self._served)
+        task.add_done_callback(lambda _: client.close())  # also one dismissed before it began
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
