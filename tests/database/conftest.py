@@ -106,7 +106,7 @@ class Sessions:
 @pytest.fixture
 def sessions(request: pytest.FixtureRequest, admin: psycopg.Connection[Any], database: URL) -> Sessions:
     # A container's network hands on the end of a connection after the server has forgotten it.
-    way = 0.2 if request.config.getoption("--postgres") == "container" else 0.0
+    way = 0.05 if request.config.getoption("--postgres") == "container" else 0.0
     return Sessions(admin, str(database.database), way)
 
 
