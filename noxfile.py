@@ -94,3 +94,10 @@ def faults(session: nox.Session) -> None:
     """Rows lost, doubled, denied and in doubt when a connection is cut at every place, beside peers."""
     install(session, ".[lab]")
     session.run("python", "benchmarks/faults.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def checkout(session: nox.Session) -> None:
+    """Microseconds of a checkout and its return, beside SQLAlchemy's StaticPool."""
+    install(session, ".[lab]")
+    session.run("python", "benchmarks/checkout.py", *session.posargs)
