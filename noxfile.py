@@ -101,3 +101,17 @@ def checkout(session: nox.Session) -> None:
     """Microseconds of a checkout and its return, beside SQLAlchemy's StaticPool."""
     install(session, ".[lab]")
     session.run("python", "benchmarks/checkout.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def roots(session: nox.Session) -> None:
+    """Milliseconds of a connect over TLS, with the roots of one region and with other files."""
+    install(session, ".[lab]", "test")
+    session.run("python", "benchmarks/roots.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def vectors(session: nox.Session) -> None:
+    """1,000 rows of vector(1536) written and read, in text and in binary."""
+    install(session, ".[lab]")
+    session.run("python", "benchmarks/vectors.py", *session.posargs)

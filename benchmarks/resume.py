@@ -41,12 +41,9 @@ def connect_lambdadb(url: str) -> int:
 
     attempts = []
 
-    class Count:
-        def connected(self, connect: lambdadb.Connect) -> None:
-            attempts.append(connect.attempts)
-
-        def gave_up(self, connect: lambdadb.Connect, error: lambdadb.LambdaDBError) -> None:
-            attempts.append(connect.attempts)
+    class Count(lambdadb.Tracer):
+        def record(self, span: lambdadb.Span) -> None:
+            attempts.append(int(span.attributes["lambdadb.attempts"]))
 
     engine = lambdadb.create_engine(url, tracer=Count())
     engine.raw_connection().close()

@@ -1,4 +1,4 @@
-"""Which PostgreSQL the database tests use, and what of it is reported."""
+"""What holds for every test: where it runs, and that it shows no secret."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import logging
 import os
 
 import pytest
+
+from lambdadb import LambdaDBError
+
+from . import leaks
 
 # A property that fails prints the example; its speed on a shared machine says nothing.
 from hypothesis import settings
@@ -28,6 +32,24 @@ def outside_lambda(monkeypatch):
     """No variable of the machine decides what a test sees."""
     for name in [name for name in os.environ if name.startswith(("AWS_LAMBDA_", "PG"))]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def search(request, monkeypatch):
+    """Fails the test that shows a secret: in a log record, an error, a report, or what it adds."""
+    search = leaks.Search()
+    directory = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    monkeypatch.setattr(LambdaDBError, "__new__", leaks.recording(search.errors))
+    root, ours = logging.getLogger(), logging.getLogger("lambdadb")
+    level = ours.level
+    root.addHandler(search)
+    ours.setLevel(logging.INFO)
+    yield search
+    root.removeHandler(search)
+    ours.setLevel(level)
+    if directory is not None:
+        search.add_files(directory)
+    assert not search.found()
 
 
 @pytest.fixture

@@ -9,13 +9,15 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "lambdadb"
 FLOORS = [
-    {"errors"},
+    {"call", "errors"},
     {"deadline", "faults", "tag"},
+    {"credentials", "tracing"},
     {"policy", "retry"},
-    {"credentials", "tracing", "settings"},
-    {"bounds", "names"},
+    {"course", "settings"},
+    {"bounds", "names", "tls"},
     {"psycopg"},
-    {"connect", "pool"},
+    {"connect", "pool", "vector"},
+    {"dialect"},
     {"invocation", "transaction"},
     {"engine"},
     {"aio"},

@@ -30,12 +30,11 @@ from lambdadb.faults import Fault
 from lambdadb.invocation import handler, invocation
 from lambdadb.policy import PerEnvironment, PerInvocation
 from lambdadb.retry import ResumeRetry
-from lambdadb.tracing import Connect, Tracer
+from lambdadb.tracing import Span, Tracer
 from lambdadb.transaction import run_transaction, transactional
 
 __all__ = [
     "CommitInDoubt",
-    "Connect",
     "ConnectFailed",
     "ConnectionInUse",
     "DatabaseResuming",
@@ -47,6 +46,7 @@ __all__ = [
     "PerEnvironment",
     "PerInvocation",
     "ResumeRetry",
+    "Span",
     "Tracer",
     "TransactionEnded",
     "create_engine",

@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session
 
-    from lambdadb.credentials import Credentials
+    from lambdadb.credentials import AsyncCredentials, Credentials
     from lambdadb.policy import Policy
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
     from lambdadb.transaction import Marker
 
     S = TypeVar("S", bound=AsyncSession)
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +45,17 @@ class LoopClock(Clock):
     def wait(self, sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
         """Wait as `Clock.wait`, inside the greenlet in which SQLAlchemy runs its connects."""
         return await_only(_ready(sockets, seconds))
+
+    def awaited(self, function: Callable[[], Awaitable[T]], seconds: float) -> T:
+        """Await it on the running loop, `seconds` at most."""
+
+        async def call() -> T:
+            return await function()
+
+        try:
+            return await_only(asyncio.wait_for(call(), seconds))
+        except asyncio.TimeoutError:  # before Python 3.11 another one than the builtin
+            raise TimeoutError(f"no answer within {seconds:.1f} s") from None
 
 
 async def _ready(sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
@@ -75,7 +85,7 @@ def create_async_engine(
     *,
     policy: Policy | None = None,
     retry: ResumeRetry | None = None,
-    credentials: Credentials | None = None,
+    credentials: Credentials | AsyncCredentials | None = None,
     tracer: Tracer | None = None,
     tag: str | None = None,
     **keywords: Any,

@@ -112,14 +112,14 @@ class _Bounded:
         return generator if times is None else self._until(*times, generator)
 
     def _until(self, cancel_at: float, close_at: float, generator: PQGen[Any]) -> PQGen[Any]:
-        clock = self.bounds.clock
-        if clock.now() >= cancel_at and not self._rolling_back:
+        time = self.bounds.clock.now
+        if time() >= cancel_at and not self._rolling_back:
             raise Expired("the statement was not sent", sent=False)
         ready: Any = None
         try:
             while True:
                 wish = generator.send(ready)
-                now = clock.now()
+                now = time()
                 if now >= close_at:
                     self.expired = True
                     self.pgconn.finish()

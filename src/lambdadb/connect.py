@@ -5,28 +5,36 @@ answers, and says what was wrong when it did not.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
+from lambdadb import tls
 from lambdadb.bounds import Bounds
+from lambdadb.course import Course
+from lambdadb.credentials import Login, LoginUnavailable
 from lambdadb.deadline import Clock, Deadline, Scope
-from lambdadb.errors import ConnectFailed, DatabaseResuming, OutOfTime
+from lambdadb.errors import ConnectFailed, DatabaseResuming, LambdaDBError, OutOfTime
 from lambdadb.faults import Fault, one_line
 from lambdadb.psycopg import Attempt, Driver
 from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
 from lambdadb.tag import session_tag
-from lambdadb.tracing import Connect
+from lambdadb.tracing import tell
 
 logger = logging.getLogger("lambdadb")
 
 # Seconds for which an attempt is kept after the server's last word in the middle of a login, which a
 # small instance that has just woken up may take its time for.
 HEARD = 5.0
+
+# Seconds for a second look at a certificate that was refused, to say what is wrong with it.
+SECOND_LOOK = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -39,6 +47,8 @@ class Connector:
     scope: Scope
     random: Random = field(default_factory=Random)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    warned: set[str] = field(default_factory=set)
+    """What the operator was told once and need not be told at each connect."""
 
     def connect(self, conninfo: str = "", **parameters: Any) -> Any:
         """
@@ -51,41 +61,122 @@ class Connector:
             OutOfTime: The invocation's time was over before the first attempt.
 
         **Costs:** one TCP handshake and the login: 1 round trip with trust, 3 with SCRAM; over TLS 2
-        more (3 where the server asks for another key share).
+        more (3 where the server asks for another key share). As much again for each refused login.
         """
-        started = self.clock.now()
         deadline = self.settings.retry.deadline(self.clock, self.scope.deadline)
         if not deadline.remaining(self.clock):
             raise self._out_of_time()
         parameters = self.driver.parameters(conninfo, parameters)
-        if self.settings.credentials is not None:
-            parameters = {**parameters, **self.settings.credentials.login(parameters)}
-        tag = session_tag(self.settings.tag, self.environment, self.scope.alias)
-        parameters = self.driver.startup(parameters, self.settings.policy, tag)
-        target = self.driver.target(parameters)
-        race = Race(self, parameters, target, deadline)
+        course = Course(self.clock)
         try:
-            attempt = race.run()
+            attempt, parameters = self._logged_in(parameters, deadline, course)
         except AttemptFailed as last:
-            seen = Connect(target, self.clock.now() - started, race.attempts, tuple(race.faults))
-            error = self._gave_up(seen, last)
-            self._tell("gave_up", seen, error)
-            raise error from error.orig
-        finally:
-            race.close()
-        seen = Connect(target, self.clock.now() - started, race.attempts, tuple(race.faults))
-        if seen.faults:
-            logger.info("%s answered after %.1f s, %d attempts", target, seen.seconds, seen.attempts)
-        self._tell("connected", seen)
+            error = self._gave_up(course, last)
+            self._tell(course, parameters, error)
+            raise error from last.__cause__ or error.orig
+        if course.faults:
+            logger.info(
+                "%s answered after %.1f s, %d attempts", course.target, course.seconds, course.attempts
+            )
+        self._tell(course, parameters)
         bounds = Bounds(self.scope, self.clock, self.settings.retry.reserve)
         return self.driver.adopt(attempt, parameters, bounds, deadline.at)
 
-    def _tell(self, event: Literal["connected", "gave_up"], *what: Any) -> None:
+    def _logged_in(
+        self, wanted: dict[str, Any], deadline: Deadline, course: Course
+    ) -> tuple[Attempt, dict[str, Any]]:
+        """The successful attempt, and its parameters, with the first login that is not refused."""
+        refused: list[dict[str, Any]] = []
+        last = AttemptFailed(Fault.LOGIN, "the credentials gave none")
+        for login in self._logins(wanted, deadline, course):
+            parameters = {**wanted, **login}
+            if parameters in refused:
+                continue
+            course.target = self.driver.target(parameters)
+            try:
+                return self._open(parameters, deadline, course)
+            except AttemptFailed as failure:
+                if failure.fault is not Fault.CREDENTIALS:
+                    raise
+                last = failure
+            refused.append(parameters)
+            logger.info("%s: %s", course.target, one_line(last.text))
+        raise last
+
+    def _logins(
+        self, parameters: Mapping[str, Any], deadline: Deadline, course: Course
+    ) -> Iterator[Login]:
+        store = self.settings.credentials
+        if store is None:
+            yield {}
+            return
+        course.target = self.driver.target(parameters)
+        logins: Any = store.logins(parameters)
+        asynchronous = hasattr(logins, "__anext__")
+        follow = partial(anext, logins, None) if asynchronous else partial(next, iter(logins), None)
+        wait = self.clock.awaited if asynchronous else self.clock.result
+        while True:
+            began = self.clock.now()
+            try:
+                login = wait(follow, deadline.remaining(self.clock))
+            except LambdaDBError:
+                raise
+            except Exception as error:
+                text = str(error)
+                if not isinstance(error, LoginUnavailable):
+                    text = f"{type(store).__name__} raised {type(error).__name__}: {error}"
+                raise AttemptFailed(Fault.LOGIN, text) from error
+            finally:
+                course.add("login", began)
+            if login is None:
+                return
+            yield login
+
+    def _open(
+        self, parameters: dict[str, Any], deadline: Deadline, course: Course
+    ) -> tuple[Attempt, dict[str, Any]]:
+        tag = session_tag(self.settings.tag, self.environment, self.scope.alias)
+        parameters = self.driver.startup(parameters, self.settings.policy, tag)
+        weaker = tls.weaker(parameters, self.environment)
+        if weaker is not None and weaker not in self.warned:
+            self.warned.add(weaker)
+            logger.warning("%s: %s", course.target, weaker)
+        parameters = tls.verified(parameters, self.environment)
+        race = Race(self, parameters, deadline, course)
         try:
-            if self.settings.tracer is not None:
-                getattr(self.settings.tracer, event)(*what)
-        except Exception:
-            logger.exception("The tracer %r failed; the connect goes on", self.settings.tracer)
+            return race.run(), parameters
+        except AttemptFailed as failure:
+            if failure.fault is not Fault.UNTRUSTED:
+                raise
+            seconds = min(SECOND_LOOK, deadline.remaining(self.clock))
+            text = failure.text
+            with contextlib.suppress(TimeoutError):
+                text = self.clock.result(partial(tls.explained, parameters, text, seconds), seconds)
+            raise AttemptFailed(failure.fault, text) from None
+        finally:
+            race.close()
+
+    def _tell(
+        self, course: Course, parameters: Mapping[str, Any], error: ConnectFailed | None = None
+    ) -> None:
+        course.end()
+        tell(self.settings.tracer, lambda: course.span(self._attributes(parameters), error))
+        self.scope.idle = None
+
+    def _attributes(self, parameters: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+        """What is known of a connect, by OpenTelemetry's names where it has one."""
+        known: dict[str, Any] = {
+            "db.system.name": "postgresql",
+            "db.namespace": parameters.get("dbname"),
+            "server.address": parameters.get("host") or parameters.get("hostaddr"),
+            "server.port": int(str(parameters.get("port") or 5432).split(",")[0]),
+            "faas.name": self.environment.get("AWS_LAMBDA_FUNCTION_NAME"),
+            "faas.coldstart": self.scope.cold,
+            "lambdadb.user": parameters.get("user"),
+            "lambdadb.policy": type(self.settings.policy).__name__,
+            "lambdadb.idle": self.scope.idle,
+        }
+        return {name: value for name, value in known.items() if value is not None}
 
     def _out_of_time(self) -> OutOfTime:
         left = self.scope.deadline.remaining(self.clock) if self.scope.deadline else 0.0
@@ -96,19 +187,19 @@ class Connector:
             sent=False,
         )
 
-    def _gave_up(self, seen: Connect, last: AttemptFailed) -> ConnectFailed:
+    def _gave_up(self, course: Course, last: AttemptFailed) -> ConnectFailed:
         # One attempt that saw it waking is proof; the others saw only that it did not answer.
-        resuming = last.fault.can_pass and Fault.RESUMING in seen.faults
+        resuming = last.fault.can_pass and Fault.RESUMING in course.faults
         fault = Fault.RESUMING if resuming else last.fault
         kind = DatabaseResuming if resuming else ConnectFailed
         return kind(
-            f"No connection to {seen.target} after {seen.seconds:.1f} s and {seen.attempts} attempt(s), "
-            f"{fault.value}: {one_line(last.text)}. {fault.remedy}",
+            f"No connection to {course.target} after {course.seconds:.1f} s and {course.attempts} "
+            f"attempt(s), {fault.value}: {one_line(last.text)}. {fault.remedy}",
             fault=fault,
-            waited=seen.seconds,
-            attempts=seen.attempts,
+            waited=course.seconds,
+            attempts=course.attempts,
             orig=self.driver.error(last.text),
-            retry_after=self.settings.retry.retry_after(seen.seconds) if fault.can_pass else None,
+            retry_after=self.settings.retry.retry_after(course.seconds) if fault.can_pass else None,
         )
 
 
@@ -121,18 +212,17 @@ class Race:
     """
 
     def __init__(
-        self, connector: Connector, parameters: Mapping[str, Any], target: str, deadline: Deadline
+        self, connector: Connector, parameters: Mapping[str, Any], deadline: Deadline, course: Course
     ) -> None:
         self._connector = connector
         self._clock = connector.clock
         self._parameters = parameters
-        self._target = target
         self._deadline = deadline
-        self._open: list[Attempt] = []
+        self._course = course
+        self._open: dict[Attempt, float] = {}  # and when each began, the older one first
         self._winner: Attempt | None = None
         self._renew_at = 0.0
-        self.attempts = 0
-        self.faults: list[Fault] = []
+        self._number = 0
 
     def run(self) -> Attempt:
         """The winner; raises `AttemptFailed` when none can be expected before the deadline."""
@@ -143,7 +233,7 @@ class Race:
                 raise
             logger.warning(
                 "%s is not ready (%s: %s); waiting for it up to %.1f s",
-                self._target,
+                self._course.target,
                 failure.fault.value,
                 one_line(failure.text),
                 self._deadline.remaining(self._clock),
@@ -152,10 +242,9 @@ class Race:
 
     def close(self) -> None:
         """End every attempt but the winner."""
-        for attempt in self._open:
+        for attempt in list(self._open):
             if attempt is not self._winner:
-                attempt.close()
-        self._open.clear()
+                self._end(attempt, None)
 
     def _again(self, first: AttemptFailed) -> Attempt:
         retry, random = self._connector.settings.retry, self._connector.random
@@ -172,22 +261,32 @@ class Race:
         """Start one more attempt; return the winner, raise what ended an attempt, or its silence."""
         if self._winner is None:
             if len(self._open) == 2 and self._clock.now() >= self._renew_at:
-                self._open.pop().close()
+                self._end(self._newest, self._newest.silence().fault)
             if len(self._open) < 2:
                 self._start()
             self._listen(self._connector.settings.retry.silence)
         if self._winner is None:
-            silence = self._open[-1].silence()
-            self.faults.append(silence.fault)
+            silence = self._newest.silence()
+            self._course.failed(silence.fault)
             raise silence
         return self._winner
 
     def _start(self) -> None:
-        attempt = self._connector.driver.attempt(self._parameters, self.attempts)
-        self.attempts += 1
-        self._open.append(attempt)
-        self._renew_at = self._clock.now() + self._connector.settings.retry.silence
+        began = self._clock.now()
+        attempt = self._connector.driver.attempt(self._parameters, self._number)
+        self._number += 1
+        self._course.attempts += 1
+        self._open[attempt] = began
+        self._renew_at = began + self._connector.settings.retry.silence
         self._advance(attempt)
+
+    @property
+    def _newest(self) -> Attempt:
+        return next(reversed(self._open))
+
+    def _end(self, attempt: Attempt, fault: Fault | None) -> None:
+        self._course.add("attempt", self._open.pop(attempt), fault)
+        attempt.close()
 
     def _rest(self, seconds: float) -> None:
         """Pause, with an ear to the attempt that is still open."""
@@ -215,11 +314,11 @@ class Race:
         try:
             if attempt.advance() and self._winner is None:
                 self._winner = attempt
-            if attempt.heard and attempt is self._open[-1]:
+                self._course.add("attempt", self._open.pop(attempt))
+            elif attempt.heard and attempt is self._newest:
                 self._renew_at = self._clock.now() + HEARD
         except AttemptFailed as failure:
-            self.faults.append(failure.fault)
-            self._open.remove(attempt)
-            attempt.close()
+            self._course.failed(failure.fault)
+            self._end(attempt, failure.fault)
             if self._winner is None:
                 raise

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
+from lambdadb.call import Call
 from lambdadb.errors import InvalidSettings
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -56,6 +60,31 @@ class Clock:
                 selector.register(descriptor, event)
             return [key.fd for key, _ in selector.select(max(seconds, 0.0))]
 
+    def result(self, function: Callable[[], T], seconds: float) -> T:
+        """
+        What `function()` returns, which may block, in a thread of its own.
+
+        Raises:
+            TimeoutError: It takes longer than `seconds`; it goes on, unheard.
+        """
+        call = Call(function)
+        try:
+            if not self.wait({call.socket: selectors.EVENT_READ}, seconds):
+                raise TimeoutError(f"no answer within {seconds:.1f} s")
+            return call.result()
+        finally:
+            call.close()
+
+    def awaited(self, function: Callable[[], Awaitable[T]], seconds: float) -> T:
+        """
+        As `result`, for a function that returns an awaitable, on the event loop of `lambdadb.aio`.
+
+        Raises:
+            InvalidSettings: There is none.
+        """
+        del function, seconds
+        raise InvalidSettings("Asynchronous credentials need lambdadb.aio.create_async_engine.")
+
 
 @dataclass(frozen=True)
 class Deadline:
@@ -96,7 +125,8 @@ class Running:
     """One invocation that has begun and not ended."""
 
     deadline: Deadline | None = None
-    alias: str = ""
+    function_arn: str = ""
+    """The ARN that it was invoked by."""
 
 
 class Scope:
@@ -110,23 +140,42 @@ class Scope:
 
     def __init__(self) -> None:
         self._running: list[Running] = []
+        self._begun = 0
+        self.idle: float | None = None
+        """Seconds for which the connection was unused that is being replaced; None for a first one."""
         self._update()
 
     def enter(self, one: Running) -> None:
         """An invocation begins."""
         self._running.append(one)
+        self._begun += 1
         self._update()
+
+    @property
+    def cold(self) -> bool:
+        """Whether no invocation has ended in this environment."""
+        return self._begun <= len(self._running)
 
     def leave(self, one: Running) -> None:
         """An invocation ends, in whatever order."""
         self._running.remove(one)
         self._update()
 
+    @property
+    def active(self) -> bool:
+        """Whether any is running."""
+        return bool(self._running)
+
+    @property
+    def alias(self) -> str:
+        """The alias that the last of them was invoked by; empty if by none."""
+        # arn:aws:lambda:REGION:ACCOUNT:function:NAME:QUALIFIER
+        arns = (one.function_arn.split(":") for one in reversed(self._running))
+        return next((parts[7] for parts in arns if len(parts) > 7), "")
+
     def _update(self) -> None:
         known = [one.deadline for one in self._running if one.deadline is not None]
-        self.active = bool(self._running)
-        """Whether any is running."""
-        self.deadline = min(known, key=lambda deadline: deadline.at, default=None)
+        self.deadline: Deadline | None = known[0] if known else None
         """The earliest of their deadlines."""
-        self.alias = next((one.alias for one in reversed(self._running) if one.alias), "")
-        """The alias that the last of them was invoked by."""
+        for deadline in known[1:]:
+            self.deadline = deadline.earlier(self.deadline)

@@ -51,8 +51,8 @@ def create_engine(
         url: `postgresql+psycopg://user@host/database`.
         policy: `PerEnvironment()`, the default, or `PerInvocation()`.
         retry: How long a connect waits for a database that is waking up; `ResumeRetry()` by default.
-        credentials: Asked for a login at each connect; without it, the URL's own is used.
-        tracer: Told of each connect.
+        credentials: Asked for logins at each connect; without it, the URL's own is used.
+        tracer: Told of each connect, and of the statements that it wants.
         tag: The session's `application_name`, made of `{name}` (the default), `{version}` and
             `{alias}` of the function. Nothing is sent outside Lambda, or where the URL has its own.
         **keywords: Passed on to `sqlalchemy.create_engine`.
@@ -100,6 +100,11 @@ def engine_keywords(
             "connect_timeout: say it as retry=ResumeRetry(limit=seconds), which also respects the time "
             "that Lambda has left; remove it from the URL and from connect_args."
         )
+    if settings.credentials is not None and (url.password or "password" in url.query):
+        raise InvalidSettings(
+            f"Two passwords: the url has one, and credentials={type(settings.credentials).__name__} "
+            "gives one at each connect. Remove the url's."
+        )
     driver = Driver(asyncio=asyncio)
     scope = Scope()
     connector = Connector(driver=driver, settings=settings, clock=clock, scope=scope)
@@ -111,8 +116,20 @@ def engine_keywords(
 def listen(engine: Engine) -> None:
     """What an engine, once made, has to be told of."""
     from lambdadb.bounds import named
+    from lambdadb.dialect import introduce
     from lambdadb.psycopg import unlimited
 
+    introduce(engine.dialect)
+    pool: Any = engine.pool
+    tracer: Tracer | None = pool.settings.tracer
+    if tracer is not None:
+        from lambdadb.tracing import register
+
+        register(tracer)
+        if tracer.statements != "none":
+            from lambdadb.tracing.statements import Statements
+
+            Statements(tracer, pool.clock).listen(engine)
     sqlalchemy.event.listen(engine, "handle_error", named, retval=True)
     # After the dialect's own listener, which asks the engine's first questions.
     sqlalchemy.event.listen(engine, "connect", unlimited)

@@ -22,6 +22,10 @@ class Fault(str, Enum):
     """No answer at all from the network: it may pass, or the way there is closed."""
     CREDENTIALS = "credentials"
     """It refused the user or the password."""
+    LOGIN = "login"
+    """No user and password could be had from where they are kept."""
+    UNTRUSTED = "untrusted"
+    """Its certificate could not be verified, or it speaks no TLS."""
     MISCONFIGURED = "misconfigured"
     """It, its name or its settings are wrong for this client."""
 
@@ -53,6 +57,14 @@ _REMEDIES = {
     Fault.CREDENTIALS: (
         "The server refused the login. Check the user and the password of the URL or secret; for "
         "IAM authentication also rds-db:connect, the region and the host that the token is for."
+    ),
+    Fault.LOGIN: (
+        "The database was not asked. Check that the function's role may read the login, and that it can "
+        "reach where it is kept: from a VPC through a VPC endpoint or a NAT gateway."
+    ),
+    Fault.UNTRUSTED: (
+        "No login was sent, since the server did not prove who it is. How servers are verified, and how "
+        "to choose otherwise: docs/tls.md."
     ),
     Fault.MISCONFIGURED: (
         "Waiting cannot help: check the host, port, database name and options of the URL."
@@ -90,7 +102,10 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
     (Fault.MISCONFIGURED, r"channel binding required|authentication method requirement"),
     # libpq, target_session_attrs: the server is not, or not yet, of the wanted kind
     (Fault.RESUMING, r"session is (not )?read-only|server is (not )?in hot standby mode"),
-    (Fault.MISCONFIGURED, r"certificate verify failed|root certificate file|does not support SSL"),
+    # libpq 16 to 18, src/interfaces/libpq: fe-connect.c, fe-secure-common.c, fe-secure-openssl.c
+    (Fault.UNTRUSTED, r"certificate verify failed|root certificate|does not match host name"),
+    (Fault.UNTRUSTED, r"host name must be specified for a verified|with sslrootcert=system"),
+    (Fault.UNTRUSTED, r"does not support SSL|invalid response to SSL negotiation"),
     # github.com/terraform-aws-modules/terraform-aws-rds-aurora issue 476: an immediate EOF on wake-up
     (Fault.RESUMING, r"server closed the connection unexpectedly|unexpected eof|EOF detected"),
     (Fault.RESUMING, r"Connection reset by peer|Broken pipe|Connection refused"),

@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -55,7 +55,8 @@ class invocation:
         self._engine = engine
         self._scope = self._pool().scope
         self.asynchronous = hasattr(engine, "sync_engine")
-        self._running = Running(lambda_deadline(context, clock or Clock()), _alias(context))
+        arn = str(getattr(context, "invoked_function_arn", ""))
+        self._running = Running(lambda_deadline(context, clock or Clock()), arn)
 
     def _pool(self) -> GuardedPool:
         pool = getattr(self._engine, "pool", None)
@@ -155,15 +156,14 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
                 "lambdadb.invocation(engine, context)` around the requests instead."
             )
 
+        inside = functools.reduce(_within, reversed(engines), function)
+
         @functools.wraps(function)
         def call(*arguments: Any, **keywords: Any) -> Any:
-            event, context = _event_and_context(arguments, keywords)
             try:
-                with ExitStack() as stack:
-                    for engine in engines:
-                        stack.enter_context(invocation(engine, context))
-                    return function(*arguments, **keywords)
+                return inside(*arguments, **keywords)
             except DatabaseResuming as error:
+                event, _ = _event_and_context(arguments, keywords)
                 if (answer := answer_to(event, error)) is not None:
                     return answer
                 raise
@@ -171,6 +171,14 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
         return call
 
     return cast("_Decorator", decorate)
+
+
+def _within(function: Callable[..., Any], engine: AnyEngine) -> Callable[..., Any]:
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        with invocation(engine, _event_and_context(arguments, keywords)[1]):
+            return function(*arguments, **keywords)
+
+    return call
 
 
 def _on_one_loop(
@@ -213,12 +221,6 @@ def _event_and_context(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> 
     if len(given) < 2:
         return (given[0] if given else None), None
     return given[-2], given[-1]
-
-
-def _alias(context: object) -> str:
-    """The qualifier of `arn:aws:lambda:REGION:ACCOUNT:function:NAME:QUALIFIER`."""
-    parts = str(getattr(context, "invoked_function_arn", "")).split(":")
-    return parts[7] if len(parts) > 7 else ""
 
 
 def _unavailable(event: object, error: DatabaseResuming) -> dict[str, Any] | None:

@@ -4,13 +4,12 @@ Host names, resolved so that the wait for a name server has an end.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import socket
-import threading
 from collections.abc import Mapping
 from typing import Any
 
+from lambdadb.call import Call
 from lambdadb.faults import fault_of
 from lambdadb.retry import AttemptFailed
 
@@ -37,23 +36,12 @@ class Names:
     def __init__(self, host: str, turn: int) -> None:
         self._host = host
         self._turn = turn
-        self._answer: list[str] | str | None = None  # addresses, or why there are none
-        self._reader, self._writer = socket.socketpair()
-        self.socket = self._reader.fileno()
-        threading.Thread(target=self._resolve, daemon=True).start()
-
-    def _resolve(self) -> None:
-        try:
-            found = socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
-            self._answer = list(dict.fromkeys(str(address[4][0]) for address in found))
-        except Exception as error:
-            self._answer = getattr(error, "strerror", None) or str(error)
-        with self._writer, contextlib.suppress(OSError):  # nobody waits any more
-            self._writer.send(b"!")
+        self._call = Call(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        self.socket = self._call.socket
 
     def known(self) -> bool:
         """Whether the answer has come."""
-        return self._answer is not None
+        return self._call.ended
 
     def addresses(self, parameters: Mapping[str, Any]) -> dict[str, str]:
         """
@@ -63,18 +51,20 @@ class Names:
             AttemptFailed: There is none.
         """
         self.close()
-        if not isinstance(self._answer, list):
-            text = f'could not translate host name "{self._host}" to address: {self._answer}'
-            raise AttemptFailed(fault_of(text), text)
-        count = len(self._answer)
-        turn = self._turn % max(count, 1)
+        try:
+            found = list(dict.fromkeys(str(address[4][0]) for address in self._call.result()))
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            text = f'could not translate host name "{self._host}" to address: {why}'
+            raise AttemptFailed(fault_of(text), text) from error
+        turn = self._turn % len(found)
         port = str(parameters.get("port") or "")
         return {
-            "hostaddr": ",".join([*self._answer[turn:], *self._answer[:turn]]),
-            "host": ",".join([self._host] * count),
-            **({"port": ",".join([port] * count)} if port else {}),
+            "hostaddr": ",".join([*found[turn:], *found[:turn]]),
+            "host": ",".join([self._host] * len(found)),
+            **({"port": ",".join([port] * len(found))} if port else {}),
         }
 
     def close(self) -> None:
         """Listen no longer."""
-        self._reader.close()
+        self._call.close()

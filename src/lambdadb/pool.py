@@ -94,7 +94,7 @@ class GuardedPool(Pool):
         try:
             if entry is None or entry.dbapi_connection is None or self._is_dead(entry):
                 if entry is not None:
-                    entry.close()
+                    self._replace(entry)
                 entry = self._connect(holders, holder)
             holders[entry] = holder
         except _PlaceTaken:
@@ -105,6 +105,11 @@ class GuardedPool(Pool):
                 entry.close()
             raise
         return entry
+
+    def _replace(self, entry: ConnectionPoolEntry) -> None:
+        if entry.dbapi_connection is not None:
+            self.scope.idle = self.clock.idle_since(entry.info[_USED])
+        entry.close()
 
     def _connect(self, holders: dict[object, Holder], holder: Holder) -> ConnectionPoolEntry:
         connecting = object()

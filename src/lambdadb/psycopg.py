@@ -295,6 +295,26 @@ def _asked(driver: AnyConnection, query: str) -> PQGen[list[PGresult]]:
     return results
 
 
+def ask(driver: AnyConnection, query: str) -> list[tuple[str | None, ...]]:
+    """
+    The rows of the last statement of `query`, which is sent as it is, without a BEGIN.
+
+    Raises:
+        psycopg.Error: The server's refusal, or the loss of the connection.
+
+    **Costs:** one round trip.
+    """
+    results: Any = driver.wait(_asked(driver, query))
+    if isinstance(driver, psycopg.AsyncConnection):
+        results = await_only(results)
+    for result in results:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+    last = results[-1]
+    values = [[last.get_value(r, c) for c in range(last.nfields)] for r in range(last.ntuples)]
+    return [tuple(None if v is None else v.decode() for v in row) for row in values]
+
+
 def begin(connection: sqlalchemy.Connection) -> Begun:
     """
     Begin a transaction whose fate can be asked for later.
@@ -310,12 +330,7 @@ def begin(connection: sqlalchemy.Connection) -> Begun:
         begin += f" ISOLATION LEVEL {driver.isolation_level.name.replace('_', ' ')}"
     begin += " READ ONLY" if driver.read_only else f"; {_WHO}"
     try:
-        results: Any = driver.wait(_asked(driver, begin))
-        if isinstance(driver, psycopg.AsyncConnection):
-            results = await_only(results)
-        for result in results:
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                raise psycopg.errors.error_from_result(result)
+        rows = ask(driver, begin)
     except Expired as error:
         if driver.closed:
             connection.invalidate(error)
@@ -328,5 +343,5 @@ def begin(connection: sqlalchemy.Connection) -> Begun:
         ) from error
     if driver.read_only:
         return Begun(driver, "", 0, "")
-    xid, backend, incarnation = (results[-1].get_value(0, column).decode() for column in range(3))
-    return Begun(driver, xid, int(backend), incarnation)
+    ((xid, backend, incarnation),) = rows
+    return Begun(driver, xid or "", int(backend or 0), incarnation or "")

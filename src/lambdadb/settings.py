@@ -11,10 +11,10 @@ from lambdadb.errors import InvalidSettings
 from lambdadb.policy import PerEnvironment, Policy
 from lambdadb.retry import ResumeRetry
 from lambdadb.tag import check_template
+from lambdadb.tracing import Tracer
 
 if TYPE_CHECKING:
-    from lambdadb.credentials import Credentials
-    from lambdadb.tracing import Tracer
+    from lambdadb.credentials import AsyncCredentials, Credentials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,10 @@ class Settings:
     """When connections are opened and closed: `PerEnvironment` or `PerInvocation`."""
     retry: ResumeRetry = field(default_factory=ResumeRetry)
     """How long a connect waits for a database that is waking up."""
-    credentials: Credentials | None = None
-    """Asked for a login at each connect; None takes the URL's."""
+    credentials: Credentials | AsyncCredentials | None = None
+    """Asked for logins at each connect; None takes the URL's."""
     tracer: Tracer | None = None
-    """Told of each connect."""
+    """Told of each connect, and of the statements that it wants."""
     tag: str = "{name}"
     """The session's `application_name`, made of `{name}`, `{version}` and `{alias}`."""
 
@@ -47,12 +47,12 @@ class Settings:
             raise InvalidSettings(f"policy={self.policy!r}: use PerEnvironment() or PerInvocation().")
         if not isinstance(self.retry, ResumeRetry):
             raise InvalidSettings(f"retry={self.retry!r}: use ResumeRetry(limit=..., reserve=...).")
-        if self.credentials is not None and not callable(getattr(self.credentials, "login", None)):
+        if self.credentials is not None and not callable(getattr(self.credentials, "logins", None)):
             kind = type(self.credentials).__name__
-            raise InvalidSettings(f"credentials is {kind}, which has no login(parameters) method.")
-        for method in ("connected", "gave_up") if self.tracer is not None else ():
-            if not callable(getattr(self.tracer, method, None)):
-                raise InvalidSettings(
-                    f"tracer is {type(self.tracer).__name__}, which has no {method}()."
-                )
+            raise InvalidSettings(f"credentials is {kind}, which has no logins(parameters) method.")
+        if self.tracer is not None and not isinstance(self.tracer, Tracer):
+            raise InvalidSettings(
+                f"tracer is {type(self.tracer).__name__}: use one of lambdadb.tracing, or derive a class "
+                "from lambdadb.Tracer that has record(span)."
+            )
         check_template(self.tag)

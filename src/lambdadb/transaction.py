@@ -22,6 +22,7 @@ from lambdadb.errors import CommitInDoubt, InvalidSettings, LambdaDBError, OutOf
 from lambdadb.faults import READ_ONLY, REPEATABLE, one_line
 from lambdadb.pool import GuardedPool
 from lambdadb.retry import conflict_pause, retrying
+from lambdadb.tracing import Span, Tracer, tell
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
@@ -149,9 +150,38 @@ class _Unit:
         self._clock = pool.clock
         self._random = Random()
         self._deadline: Deadline = pool.settings.retry.deadline(pool.clock, pool.scope.deadline)
+        self._tracer: Tracer | None = pool.settings.tracer
+        self._runs = 0
+        self._outcome: Outcome | None = None  # what a question to the server found out
 
     def run(self) -> Any:
-        """Run it until it is committed, fails for good, or time is over."""
+        """Run it until it is committed, fails for good, or time is over; tell of what was not usual."""
+        began = self._clock.now()
+        try:
+            result = self._run()
+        except Exception as error:
+            self._tell(began, error.error if isinstance(error, _Repeat) else error)
+            raise
+        self._tell(began, None)
+        return result
+
+    def _tell(self, began: float, error: Exception | None) -> None:
+        if self._runs < 2 and self._outcome is None:
+            return
+        attributes: dict[str, str | int] = {"lambdadb.runs": self._runs}
+        if self._outcome is not None:
+            attributes["lambdadb.outcome"] = self._outcome
+        now, wall = self._clock.moment()
+        span = Span(
+            name="transaction",
+            began=wall - (now - began),
+            seconds=now - began,
+            attributes=attributes,
+            error=error,
+        )
+        tell(self._tracer, lambda: span)
+
+    def _run(self) -> Any:
         loop = retrying(
             again=lambda error: isinstance(error, _Repeat),
             pause=lambda _, number: conflict_pause(number, self._random),
@@ -176,6 +206,7 @@ class _Unit:
     def _run_once(self) -> Any:
         from lambdadb.psycopg import begin
 
+        self._runs += 1
         begun, result = None, None
         try:
             with self._opened() as (handle, connection, flush, commit):
@@ -251,8 +282,9 @@ class _Unit:
                 if outcome == "unknown" and self._marker is not None:
                     column, value = self._marker
                     found = connection.execute(select(column).where(column == value)).first()
-                    return "committed" if found is not None else "aborted"
+                    outcome = "committed" if found is not None else "aborted"
                 if outcome is not None:
+                    self._outcome = outcome
                     return outcome
             number += 1
             pause = conflict_pause(number, self._random)

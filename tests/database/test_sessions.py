@@ -227,7 +227,7 @@ def test_adapters_registered_on_the_engine_are_used(road, database):
         ({"database": "not_there"}, Fault.MISCONFIGURED),
         ({"host": "no-such-host.invalid"}, Fault.MISCONFIGURED),
         ({"query": {"options": "-c no_such_setting=1"}}, Fault.MISCONFIGURED),
-        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none"}}, Fault.MISCONFIGURED),
+        ({"query": {"sslmode": "verify-full", "sslrootcert": "/none"}}, Fault.UNTRUSTED),
     ],
 )
 def test_what_waiting_cannot_mend_fails_at_once_without_secrets(change, fault, road, database, log):

@@ -54,6 +54,24 @@ def test_a_later_invocation_connects_for_one_round_trip(cluster):
     assert [counted(cluster, transaction, engine) for _ in range(3)] == [4, 4, 4]
 
 
+def first_transaction(cluster, **keywords):
+    engine = create_engine(cluster.url() + "?sslmode=disable", **keywords)
+    cost = counted(cluster, transaction, engine)
+    engine.dispose()
+    return cost
+
+
+def test_a_first_connect_and_transaction_cost_five_round_trips(cluster):
+    """Trust login 1, one question instead of SQLAlchemy's nine, transaction 3."""
+    assert first_transaction(cluster) == 5
+
+
+def test_the_first_question_costs_one_round_trip_at_any_isolation_level(cluster):
+    """It is asked outside of a transaction, so that none is begun and rolled back for it."""
+    assert first_transaction(cluster, isolation_level="SERIALIZABLE") == 5
+    assert first_transaction(cluster, isolation_level="AUTOCOMMIT") == 3
+
+
 def test_a_ping_after_long_disuse_costs_one_round_trip(cluster):
     """`ping_after`: the only round trip that a check ever costs."""
     engine = create_engine(cluster.url(), policy=PerEnvironment(ping_after=0.0))

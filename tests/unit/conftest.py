@@ -18,7 +18,7 @@ from lambdadb.deadline import Clock, Deadline, Running, Scope
 from lambdadb.psycopg import Driver
 from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
-from lambdadb.tracing import Connect
+from lambdadb.tracing import Span, Tracer
 
 
 class VirtualClock(Clock):
@@ -43,6 +43,9 @@ class VirtualClock(Clock):
         first = min((self.answers[socket] for socket in sockets), default=math.inf)
         self.time = max(self.time, min(first, end))
         return [socket for socket in sockets if self.answers[socket] <= self.time]
+
+    def result(self, function: Callable[[], Any], seconds: float) -> Any:
+        return function()
 
 
 # When an attempt that starts at a given time is answered, and how: None is a login.
@@ -96,19 +99,14 @@ class ScriptedDriver(Driver):
         return attempt
 
 
-class Recorder:
+class Recorder(Tracer):
     """A tracer that remembers."""
 
     def __init__(self) -> None:
-        self.connects: list[Connect] = []
-        self.errors: list[Exception] = []
+        self.spans: list[Span] = []
 
-    def connected(self, connect: Connect) -> None:
-        self.connects.append(connect)
-
-    def gave_up(self, connect: Connect, error: Exception) -> None:
-        self.connects.append(connect)
-        self.errors.append(error)
+    def record(self, span: Span) -> None:
+        self.spans.append(span)
 
 
 def scope_until(moment: float) -> Scope:

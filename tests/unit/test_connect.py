@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
-from lambdadb import ConnectFailed, DatabaseResuming, Fault, OutOfTime, PerEnvironment, ResumeRetry
+from lambdadb import (
+    ConnectFailed,
+    DatabaseResuming,
+    Fault,
+    InvalidSettings,
+    OutOfTime,
+    PerEnvironment,
+    ResumeRetry,
+    Tracer,
+)
+from lambdadb.credentials import LoginUnavailable
+from lambdadb.deadline import Clock
 from lambdadb.faults import fault_of
 from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
@@ -71,21 +83,29 @@ def test_less_than_a_second_is_lost_after_the_database_is_awake(shape, seed, con
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_a_resume_cost_is_reported(shape, connector_to, clock, recorder):
-    """The tracer learns of every attempt and of the seconds lost."""
+    """The span of a connect tells every attempt and the seconds lost; a part lies within it."""
     awake = clock.now() + 10.0
     connector_to(*SHAPES[shape](awake)).connect(host="h", port=5433)
-    (seen,) = recorder.connects
-    assert seen.target == "h:5433"
-    assert seen.waited == seen.seconds == pytest.approx(clock.now() - awake + 10.0)
-    assert len(seen.faults) >= seen.attempts - 1  # a held attempt may win after all
+    (seen,) = recorder.spans
+    assert (seen.attributes["server.address"], seen.attributes["server.port"]) == ("h", 5433)
+    assert seen.attributes["lambdadb.attempts"] > 1
+    assert 8.0 < seen.attributes["lambdadb.waited"] <= seen.seconds
+    assert seen.seconds == pytest.approx(clock.now() - awake + 10.0)
+    (wait,) = [part for part in seen.children if part.name in ("resume", "wait")]
+    parts = [*seen.children, *wait.children]
+    assert all(seen.began <= part.began for part in parts)
+    assert all(part.began + part.seconds <= seen.began + seen.seconds + 1e-6 for part in parts)
+    assert len(wait.children) <= 10
 
 
 def test_an_awake_database_costs_one_attempt(connector_to, clock, recorder):
     """Without a fault there is one attempt and nothing waited for."""
     connector_to(holding(0.0), HELD).connect(host="h")
-    assert recorder.connects[0].attempts == 1
-    assert recorder.connects[0].waited == 0.0
-    assert recorder.connects[0].seconds == pytest.approx(LOGIN)
+    (seen,) = recorder.spans
+    assert seen.attributes["lambdadb.attempts"] == 1
+    assert seen.attributes["lambdadb.waited"] == 0.0
+    assert seen.seconds == pytest.approx(LOGIN)
+    assert [part.name for part in seen.children] == ["attempt"]
 
 
 def test_a_slow_login_wins_although_a_second_attempt_was_started(connector_to, clock):
@@ -272,27 +292,119 @@ def test_an_rds_proxy_gets_no_startup_options(host, proxy, connector_to):
 
 
 class Vault:
-    """Credentials that change between connects."""
+    """Credentials with these passwords to try at each connect, in turn."""
 
-    def __init__(self):
-        self.passwords = iter(["first", "second"])
+    def __init__(self, *rounds):
+        self.rounds = iter(rounds)
 
-    def login(self, parameters):
-        return {"password": next(self.passwords)}
+    def logins(self, parameters):
+        for password in next(self.rounds):
+            yield {"password": password}
 
 
-def test_credentials_are_asked_at_each_connect(connector_to):
+@pytest.fixture
+def vault_connector(connector_to):
+    """`vault_connector(admitted, *rounds)`: a connector to a server that admits these passwords."""
+    refused = AttemptFailed(Fault.CREDENTIALS, 'password authentication failed for user "app"')
+
+    def make(admitted, *rounds):
+        def script(now):
+            known = connector.driver.sent[-1]["password"] in admitted
+            return now + LOGIN, None if known else refused
+
+        connector = connector_to(script, HELD, credentials=Vault(*rounds))
+        return connector
+
+    return make
+
+
+def passwords_sent(connector):
+    return [sent["password"] for sent in connector.driver.sent]
+
+
+def test_credentials_are_asked_at_each_connect(vault_connector):
     """A password that was rotated between two connects is found."""
+    connector = vault_connector(["first", "second"], ["first"], ["second"])
+    connector.connect(host="h")
+    connector.connect(host="h")
+    assert passwords_sent(connector) == ["first", "second"]
+
+
+def test_a_refused_login_is_followed_by_the_next_one(vault_connector, recorder):
+    """A stale password costs one refused login; an equal one is not sent again."""
+    connector = vault_connector(["new"], ["old", "old", "new"])
+    connector.connect(host="h")
+    assert passwords_sent(connector) == ["old", "new"]
+    assert recorder.spans[0].attributes["lambdadb.attempts"] == 2
+
+
+def test_a_login_that_works_asks_for_no_other(vault_connector):
+    """The second login of a store, which may be dear, is not asked for without need."""
+    passwords = iter(["first", "second"])
+    vault_connector(["first"], passwords).connect(host="h")
+    assert list(passwords) == ["second"]
+
+
+def test_when_every_login_is_refused_the_server_s_refusal_is_the_error(vault_connector):
+    """After the last login of the store the connect fails, as with a wrong password in the URL."""
+    connector = vault_connector([], ["old", "new"])
+    with pytest.raises(ConnectFailed, match="password authentication failed") as caught:
+        connector.connect(host="h")
+    assert caught.value.fault is Fault.CREDENTIALS
+    assert caught.value.attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LoginUnavailable("The secret orders/app is marked for deletion"), "marked for deletion"),
+        (ConnectionError("no route to the vault"), "Broken raised ConnectionError: no route"),
+        (TimeoutError("no answer within 2.0 s"), "no answer within 2.0 s"),
+    ],
+)
+def test_a_store_that_fails_is_named_as_the_reason(error, said, connector_to, recorder):
+    """The error says that the login was missing and why, and that the database was not asked."""
+
+    class Broken:
+        def logins(self, parameters):
+            raise error
+            yield
+
+    connector = connector_to(holding(0.0), HELD, credentials=Broken())
+    with pytest.raises(ConnectFailed, match=said) as caught:
+        connector.connect(host="h")
+    assert caught.value.fault is Fault.LOGIN
+    assert caught.value.__cause__ is error
+    assert connector.driver.made == []
+    assert recorder.spans[0].error is caught.value
+
+
+def test_a_store_that_hangs_is_waited_for_no_longer_than_the_deadline():
+    """A call in a thread is given up when time is over; its own end is not waited for."""
+    release = threading.Event()
+    try:
+        with pytest.raises(TimeoutError):
+            Clock().result(release.wait, 0.0)
+    finally:
+        release.set()
+
+
+def test_asynchronous_credentials_need_an_asynchronous_engine(connector_to):
+    """A synchronous connect has no event loop to ask them on, and says so."""
+
+    class Vault:
+        async def logins(self, parameters):
+            yield {"password": "canary-5tale"}
+
     connector = connector_to(holding(0.0), HELD, credentials=Vault())
-    connector.connect(host="h", password="old")
-    connector.connect(host="h", password="old")
-    assert [sent["password"] for sent in connector.driver.sent] == ["first", "second"]
+    with pytest.raises(InvalidSettings, match="create_async_engine"):
+        connector.connect(host="h")
 
 
 def test_the_operator_reads_of_a_wait_once(connector_to, clock, caplog):
     """One warning when waiting begins, with the reason and the limit; none when all is well."""
     connector = connector_to(refusing(clock.now() + 9, STARTING), HELD)
-    connector.connect(host="h", password="canary")
+    connector.connect(host="h", password="canary-5tale")
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
     assert "starting up" in warnings[0]
@@ -306,11 +418,9 @@ def test_the_operator_reads_of_a_wait_once(connector_to, clock, caplog):
 def test_a_tracer_that_fails_does_not_fail_the_connect(connector_to, caplog):
     """Observability is not worth a handler: the failure is logged with its traceback."""
 
-    class Broken:
-        def connected(self, connect):
+    class Broken(Tracer):
+        def record(self, span):
             raise ZeroDivisionError
-
-        gave_up = connected
 
     connector = connector_to(holding(0.0), HELD)
     object.__setattr__(connector, "settings", Settings(tracer=Broken()))

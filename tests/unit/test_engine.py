@@ -72,7 +72,7 @@ def test_a_wrong_url_is_refused_at_once_without_showing_it(create, url, said):
         ({"policy": "PerEnvironment"}, "policy"),
         ({"retry": 3}, "retry"),
         ({"credentials": object()}, "login"),
-        ({"tracer": object()}, "connected"),
+        ({"tracer": object()}, "record"),
         ({"tag": "{function}"}, "function"),
     ],
 )

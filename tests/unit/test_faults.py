@@ -58,13 +58,24 @@ TEXTS = {
         "connection timeout expired",
         'could not translate host name "db" to address: Temporary failure in name resolution',
     ],
+    Fault.UNTRUSTED: [
+        AT + "SSL error: certificate verify failed",
+        AT + 'server certificate for "a.example" does not match host name "b.example"',
+        AT
+        + 'server certificate for "a.example" (and 2 other names) does not match host name "b.example"',
+        AT + 'root certificate file "/none" does not exist\nEither provide the file, use the system\'s '
+        "trusted roots with sslrootcert=system, or change sslmode to disable server certificate "
+        "verification.",
+        AT + 'could not read root certificate file "/tmp/root.pem": no certificate or crl found',
+        AT + "host name must be specified for a verified SSL connection",
+        AT + "server does not support SSL, but SSL was required",
+        AT + "received invalid response to SSL negotiation: H",
+        'weak sslmode "require" may not be used with sslrootcert=system (use "verify-full")',
+    ],
     Fault.MISCONFIGURED: [
         AT + 'FATAL:  database "orders" does not exist',
         AT + HBA + "no encryption",
         AT + 'FATAL:  unrecognized configuration parameter "idle_session_timeout"',
-        AT + "server does not support SSL, but SSL was required",
-        AT + "SSL error: certificate verify failed",
-        'root certificate file "/none" does not exist',
         'could not translate host name "db" to address: Name or service not known',
         AT + "FATAL:  something that no table knows",
     ],

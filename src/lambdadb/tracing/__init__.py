@@ -1,40 +1,200 @@
 """
-What can be seen of a connect, and the protocol by which a tracing backend sees it.
+What can be seen of an engine's work, the class from which a tracing backend derives, and `trace`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, TypeVar, cast
+from weakref import WeakValueDictionary
 
-from lambdadb.errors import LambdaDBError
-from lambdadb.faults import Fault
+from lambdadb.errors import InvalidSettings
+
+logger = logging.getLogger("lambdadb")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Attributes = Mapping[str, "str | int | float | bool"]
+
+Statements = Literal["all", "none", "traced"] | float
+"""
+Which statements are recorded: all of them, none, those inside a `lambdadb.trace` block, or those that
+take longer than a number of seconds.
+"""
 
 
-@dataclass(frozen=True)
-class Connect:
-    """One connect, from its first attempt to a session or to giving up."""
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """
+    Something that took time and has ended: a connect, a part of it, a statement, a repeated transaction.
 
-    target: str
-    """Host and port that were tried, without user or password."""
+    Attributes of OpenTelemetry's semantic conventions have their names; the others begin with
+    `lambdadb.`. None of them holds a secret, a parameter or a literal of a statement.
+    """
+
+    name: str
+    """`connect`, in it `login`, `attempt` and `resume`; `statement`; `transaction`."""
+    began: float
+    """Seconds since the epoch."""
     seconds: float
-    """How long it took as a whole."""
-    attempts: int
-    """How many attempts were made; 1 when all was well."""
-    faults: tuple[Fault, ...]
-    """What was wrong with each attempt that did not succeed, in order."""
-
-    @property
-    def waited(self) -> float:
-        """Seconds lost to a database that was not ready; 0.0 when the first attempt succeeded."""
-        return self.seconds if self.faults else 0.0
+    """How long it took."""
+    attributes: Attributes = field(default_factory=dict)
+    error: BaseException | None = None
+    """What ended it, if it failed."""
+    children: tuple[Span, ...] = ()
+    """Its parts, in the order of their beginning; they may overlap."""
 
 
-class Tracer(Protocol):
-    """What an engine tells about its connects. A method must not raise and must not block."""
+class Tracer:
+    """
+    Told what an engine has done. Derive a backend from it; `record` is all it needs.
 
-    def connected(self, connect: Connect) -> None:
-        """A session was opened."""
+    A method must not block. What it raises is logged, and changes nothing else.
+    """
 
-    def gave_up(self, connect: Connect, error: LambdaDBError) -> None:
-        """No session could be opened; `error` is about to be raised."""
+    statements: Statements = "none"
+    """Which statements it is told of."""
+
+    def recording(self) -> bool:
+        """Whether a span would be kept now. Asked before one is made: it has to be cheap."""
+        return True
+
+    def record(self, span: Span) -> None:
+        """A span that has just ended, in the thread or task that it ran in."""
+        raise NotImplementedError
+
+    def block(self, name: str) -> AbstractContextManager[object]:
+        """A span of the user's own, around what runs inside."""
+        del name
+        return nullcontext()
+
+
+def tell(tracer: Tracer | None, span: Callable[[], Span]) -> None:
+    """Record what `span()` makes, if there is a tracer and it is recording; never raises."""
+
+    def record(tracer: Tracer) -> None:
+        if tracer.recording():
+            tracer.record(span())
+
+    if tracer is not None:
+        _unharmed(tracer, record, tracer)
+
+
+_tracers: WeakValueDictionary[int, Tracer] = WeakValueDictionary()
+_traced: ContextVar[bool] = ContextVar("lambdadb_traced", default=False)
+
+
+def register(tracer: Tracer) -> None:
+    """
+    Have `trace` open its blocks on this tracer too, for as long as something else keeps it.
+
+    Raises:
+        InvalidSettings: Its `statements` is not one of those that there are.
+    """
+    chosen = tracer.statements
+    seconds = isinstance(chosen, (int, float)) and not isinstance(chosen, bool) and chosen >= 0
+    if not seconds and chosen not in ("all", "none", "traced"):
+        raise InvalidSettings(
+            f"statements={chosen!r}: use 'all', 'none', 'traced', or the seconds beyond which a "
+            "statement is recorded."
+        )
+    _tracers[id(tracer)] = tracer
+
+
+def wanted(tracer: Tracer, seconds: float) -> bool:
+    """Whether a tracer is to be told of a statement that took so long, here."""
+    if isinstance(tracer.statements, str):
+        return tracer.statements == "all" or (tracer.statements == "traced" and _traced.get())
+    return seconds >= tracer.statements
+
+
+class trace:
+    """
+    A span of your own around a function or a block, on the tracers of all engines of this process.
+
+    ```python
+    @lambdadb.trace("query_user")
+    def query_user(session, name): ...
+
+
+    with lambdadb.trace("render"):
+        ...
+    ```
+
+    Decorates functions and coroutine functions; in a coroutine the block is an ordinary `with`. What
+    runs inside is nested in the span: connects, the statements recorded, and other spans. With
+    `statements="traced"`, only statements inside such a block are recorded.
+
+    Args:
+        name: What it is called in the trace. Not from data: names with values in them are as good
+            as none to search by, and are kept for weeks.
+
+    Raises:
+        InvalidSettings: It decorates a generator function, whose body runs later and piecewise.
+
+    **Costs:** nothing where no tracer is recording.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._blocks = ExitStack()
+        self._outer = False
+
+    def __enter__(self) -> None:
+        self._outer = _traced.get()
+        _traced.set(True)
+        for tracer in list(_tracers.values()):
+            _unharmed(tracer, self._open, tracer)
+
+    def _open(self, tracer: Tracer) -> None:
+        if tracer.recording():
+            block = tracer.block(self._name)
+            block.__enter__()
+            self._blocks.push(lambda *error: _unharmed(tracer, block.__exit__, *error))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _traced.set(self._outer)
+        self._blocks.__exit__(kind, error, traceback)
+
+    def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidSettings(
+                f"trace({self._name!r}) decorates {function.__name__}, a generator function, whose body "
+                "runs later and piecewise: put `with lambdadb.trace(...)` around the work instead."
+            )
+        name = self._name
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def call(*arguments: Any, **keywords: Any) -> Any:
+                with trace(name):
+                    return await function(*arguments, **keywords)
+
+        else:
+
+            @functools.wraps(function)
+            def call(*arguments: Any, **keywords: Any) -> Any:
+                with trace(name):
+                    return function(*arguments, **keywords)
+
+        return cast("F", call)
+
+
+def _unharmed(tracer: Tracer, function: Callable[..., object], *arguments: Any) -> None:
+    """Call a tracer's method; what it raises is logged and changes nothing."""
+    try:
+        function(*arguments)
+    except Exception:
+        logger.exception("%s failed; the work that it was told of goes on", type(tracer).__name__)

@@ -6,10 +6,8 @@ import json
 import os
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lambdadb import Connect
+from lambdadb import Span, Tracer
 
 DIMENSIONS = 1536
 INSERT = (
@@ -22,7 +20,7 @@ INSERT_SQLALCHEMY = INSERT.format(content=":content", embedding=":embedding")
 
 
 @dataclass
-class Connects:
+class Connects(Tracer):
     """What the connects of one invocation cost: a tracer for `lambdadb.create_engine`."""
 
     connects: int = 0
@@ -33,16 +31,11 @@ class Connects:
         """Forget the invocation before."""
         self.connects, self.retries, self.resume_wait = 0, 0, 0.0
 
-    def connected(self, connect: Connect) -> None:
-        """Count a connect that succeeded."""
-        self.connects += 1
-        self.retries += connect.attempts - 1
-        self.resume_wait += connect.waited
-
-    def gave_up(self, connect: Connect, error: BaseException) -> None:  # noqa: ARG002 the hook's
-        """Count the attempts of a connect that failed for good."""
-        self.retries += connect.attempts - 1
-        self.resume_wait += connect.waited
+    def record(self, span: Span) -> None:
+        """Count a connect."""
+        self.connects += span.error is None
+        self.retries += int(span.attributes["lambdadb.attempts"]) - 1
+        self.resume_wait += span.seconds if "lambdadb.fault" in span.attributes else 0.0
 
 
 def random_row() -> dict[str, str]:

@@ -1,0 +1,117 @@
+"""
+The course of one connect: what its error, its log line and its span tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lambdadb.deadline import Clock
+from lambdadb.faults import Fault
+from lambdadb.tracing import Attributes, Span
+
+# A long resume takes hundreds of attempts: its span shows the first and the last of them.
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    began: float
+    ended: float
+    fault: Fault | None
+
+
+class Course:
+    """What has happened so far."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.now()
+        self._ended: float | None = None
+        monotonic, wall = clock.moment()
+        self._epoch = wall - monotonic
+        self._parts: list[_Part] = []
+        self._waiting_since: float | None = None
+        self.target = ""
+        """Host and port that are tried."""
+        self.attempts = 0
+        """How many attempts to log in were started."""
+        self.faults: list[Fault] = []
+        """What was wrong with those that did not succeed, in order."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken."""
+        return (self._clock.now() if self._ended is None else self._ended) - self._began
+
+    def add(self, name: str, began: float, fault: Fault | None = None) -> None:
+        """A part of it, begun then, has ended now."""
+        self._parts.append(_Part(name, began, self._clock.now(), fault))
+
+    def failed(self, fault: Fault) -> None:
+        """An attempt did not succeed, or was not answered so far."""
+        self.faults.append(fault)
+        if self._waiting_since is None:
+            self._waiting_since = self._clock.now()
+
+    def end(self) -> None:
+        """Nothing more will happen."""
+        self._ended = self._clock.now()
+
+    def span(self, attributes: Attributes, error: BaseException | None) -> Span:
+        """All of it: the logins, the attempts, and the wait after the first that did not succeed."""
+        waited = 0.0 if self._waiting_since is None else self._end - self._waiting_since
+        told: dict[str, str | int | float | bool] = {
+            **attributes,
+            "lambdadb.attempts": self.attempts,
+            "lambdadb.waited": waited,
+            "lambdadb.resumed": error is None and Fault.RESUMING in self.faults,
+        }
+        if self.faults:
+            # One attempt that saw it waking tells more than those that were not answered.
+            worst = Fault.RESUMING if Fault.RESUMING in self.faults else self.faults[-1]
+            told["lambdadb.fault"] = worst.value
+        parts = sorted(self._parts, key=lambda part: part.began)
+        return Span(
+            name="connect",
+            began=self._epoch + self._began,
+            seconds=self.seconds,
+            attributes=told,
+            error=error,
+            children=tuple(self._children(parts, told)),
+        )
+
+    @property
+    def _end(self) -> float:
+        return self._clock.now() if self._ended is None else self._ended
+
+    def _children(self, parts: list[_Part], told: Attributes) -> list[Span]:
+        spans = [self._part(part) for part in parts]
+        since = self._waiting_since
+        if since is None:
+            return spans
+        before = [span for span in spans if span.began < self._epoch + since]
+        after = spans[len(before) :]
+        left_out = max(len(after) - 2 * _SHOWN, 0)
+        shown = [*after[:_SHOWN], *after[_SHOWN + left_out :]]
+        waited = {name: told[name] for name in ("lambdadb.attempts", "lambdadb.fault")}
+        return [
+            *before,
+            Span(
+                name="resume" if told["lambdadb.fault"] == Fault.RESUMING.value else "wait",
+                began=self._epoch + since,
+                seconds=self._end - since,
+                attributes={**waited, "lambdadb.left_out": left_out},
+                children=tuple(shown),
+            ),
+        ]
+
+    def _part(self, part: _Part) -> Span:
+        attributes = {} if part.fault is None else {"lambdadb.fault": part.fault.value}
+        return Span(
+            name=part.name,
+            began=self._epoch + part.began,
+            seconds=part.ended - part.began,
+            attributes=attributes,
+        )

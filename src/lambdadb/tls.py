@@ -1,0 +1,263 @@
+"""
+Which server a login is given to: one whose certificate is verified, unless the caller chose otherwise;
+and, where it is not, what is wrong with the certificate.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import ssl
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lambdadb.faults import Fault, one_line
+from lambdadb.retry import AttemptFailed
+
+ROOTS = Path(__file__).with_name("roots")
+"""The directory of RDS's root certificates, a file for each region."""
+PROXY_ROOTS = ROOTS / "proxy.pem"
+"""Amazon's public roots, which sign the certificates of RDS Proxy."""
+
+SYSTEM_ROOTS = (
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Amazon Linux
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian
+    "/etc/ssl/cert.pem",  # Alpine, macOS
+)
+"""Where systems keep the public roots, for a Python that does not know."""
+
+# Endpoints of clusters and instances; in China the region comes after `rds`.
+_RDS = re.compile(
+    r"\.(?:(?P<region>[a-z0-9-]+)\.rds\.amazonaws\.com(?:\.cn)?"
+    r"|rds\.(?P<china>cn-[a-z0-9-]+)\.amazonaws\.com\.cn)$"
+)
+_RDS_ROOT = re.compile(r"Amazon RDS ([a-z]+-[a-z0-9-]+) Root CA")
+
+_OWN_FILE = (
+    "ship the server's root certificate with the function and name it: ?sslrootcert=/var/task/root.pem"
+)
+
+_WEAKER = {
+    "disable": "sends everything, the password included, as plain text",
+    "allow": "sends the password as plain text if the server likes",
+    "prefer": "falls back to plain text and does not verify the server",
+    "require": "encrypts, but does not verify whom it speaks to",
+    "verify-ca": "does not verify that the certificate is for this host",
+}
+
+_ADVICE = {
+    "does not match host name": (
+        "The certificate is for another name. Connect by a name that it is for: with RDS the endpoint "
+        "itself, not an alias. If every server of its authority is yours, ?sslmode=verify-ca will do."
+    ),
+    "does not support SSL": (
+        "The server speaks no TLS. In a network of your own that you trust, add ?sslmode=disable. RDS "
+        "always speaks it: check host and port."
+    ),
+    "invalid response to SSL negotiation": "That is no PostgreSQL: check host and port.",
+    "root certificate file": (
+        "The roots to verify the server with come from ?sslrootcert=, PGSSLROOTCERT, SSL_CERT_FILE or "
+        "~/.postgresql/root.crt: correct what names the file, or ship it with the function."
+    ),
+    "host name must be specified": "A certificate is for a name: add host= to hostaddr=.",
+    "could not load system root": f"sslrootcert=system does not work here: {_OWN_FILE}.",
+}
+
+
+def verified(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """
+    libpq `parameters` that verify the server, unless the caller has chosen otherwise.
+
+    A host that is not this machine gets `sslmode=verify-full` and the roots that belong to it: those of
+    RDS in its region, Amazon's public ones for an RDS Proxy, the system's for any other. What is set
+    already, in `parameters` or in libpq's own variables and files, stays.
+
+    Raises:
+        AttemptFailed: There are no roots to verify it with.
+
+    **Costs:** no round trip; microseconds. libpq reads the file.
+    """
+    if _is_local(parameters, environment):
+        return dict(parameters)
+    mode = _given("sslmode", parameters, environment) or "verify-full"
+    chosen = {**parameters, "sslmode": mode}
+    if mode in ("verify-full", "verify-ca"):
+        roots = _given("sslrootcert", parameters, environment)
+        chosen["sslrootcert"] = roots or _roots(parameters, environment)
+    return chosen
+
+
+def weaker(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
+    """What the caller's explicit choice leaves unverified towards a host that is not this machine."""
+    mode, host, address, service = (
+        _given(name, parameters, environment) for name in ("sslmode", "host", "hostaddr", "service")
+    )
+    if service and not (mode or host or address):
+        return (
+            "A service file names the server, which lambdadb does not read: add sslmode=verify-full, or "
+            "libpq's own default falls back to plain text."
+        )
+    if mode not in _WEAKER or _is_local(parameters, environment):
+        return None
+    return f"sslmode={mode} {_WEAKER[mode]}. Leave it out, and the server is verified: docs/tls.md."
+
+
+def explained(parameters: Mapping[str, Any], text: str, seconds: float) -> str:
+    """
+    libpq's `text` about a server that was not trusted, with what was wrong and what to do.
+
+    libpq does not say why a certificate was refused, so the server is asked for it again. No login is
+    sent. It never raises.
+
+    **Costs:** two TLS handshakes if a certificate was refused; they end after `seconds`.
+    """
+    said = one_line(text.partition("\nEither provide the file")[0])
+    if "certificate verify failed" in text:
+        return f"{said}: {_second_look(parameters, text, seconds)}"
+    return " ".join([f"{said}.", *(advice for part, advice in _ADVICE.items() if part in text)])
+
+
+def _given(name: str, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """A parameter's value, or that of the variable which libpq reads instead."""
+    return str(parameters.get(name) or environment.get(f"PG{name.upper()}") or "")
+
+
+def _is_local(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    places = [_given(name, parameters, environment) for name in ("host", "hostaddr")]
+    return all(_is_own(place) for place in ",".join(places).split(","))
+
+
+def _is_own(place: str) -> bool:
+    """Whether it is a socket, libpq's default one included, or this machine's loopback."""
+    if not place or place.startswith(("/", "@")) or place.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(place).is_loopback
+    except ValueError:
+        return False
+
+
+def _roots(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    libpq_own = Path(environment.get("HOME") or "/", ".postgresql", "root.crt")
+    if libpq_own.exists():
+        return str(libpq_own)
+    hosts = _given("host", parameters, environment).split(",")
+    files = {_roots_of(host, environment) for host in hosts if not _is_own(host)}
+    if len(files) > 1:
+        raise AttemptFailed(
+            Fault.UNTRUSTED,
+            f"the hosts {', '.join(hosts)} have different authorities, and libpq takes one file: put "
+            f"{' and '.join(sorted(files))} into one and name it with ?sslrootcert=",
+        )
+    return files.pop() if files else _system_roots(environment)
+
+
+def _roots_of(host: str, environment: Mapping[str, str]) -> str:
+    name = host.lower().rstrip(".")
+    if not (found := _RDS.search(name)):
+        return _system_roots(environment)
+    if ".proxy-" in name:
+        return str(PROXY_ROOTS)
+    region = found["region"] or found["china"]
+    file = ROOTS / f"{region}.pem"
+    if not file.exists():
+        raise AttemptFailed(
+            Fault.UNTRUSTED,
+            f"this version of lambdadb has no root certificates of RDS in {region}: download "
+            f"{_published(region)} into the function's package and add "
+            f"?sslrootcert=/var/task/{region}-bundle.pem",
+        )
+    return str(file)
+
+
+def _system_roots(environment: Mapping[str, str]) -> str:
+    if named := environment.get("SSL_CERT_FILE"):
+        return named
+    for place in (ssl.get_default_verify_paths().cafile, *SYSTEM_ROOTS):
+        if place and Path(place).exists():
+            return place
+    raise AttemptFailed(
+        Fault.UNTRUSTED,
+        f"this system has no public root certificates in any of {', '.join(SYSTEM_ROOTS)}: {_OWN_FILE}",
+    )
+
+
+def _published(region: str) -> str:
+    """Where AWS publishes the roots of a region (Aurora User Guide, "Using SSL/TLS")."""
+    store = "truststore.pki.rds.amazonaws.com"
+    if region.startswith("us-gov-"):
+        store = "truststore.pki.us-gov-west-1.rds.amazonaws.com"
+    elif region.startswith("cn-"):
+        store = "rds-truststore.s3.cn-north-1.amazonaws.com.cn"
+    return f"https://{store}/{region}/{region}-bundle.pem"
+
+
+_REFUSED = re.compile(r'at "([^"]+)"(?: \(([^)]+)\))?, port (\d+) failed: SSL error: certificate verify')
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_NOT_YET_VALID, _EXPIRED = 9, 10  # OpenSSL's X509_V_ERR_CERT_...
+
+
+def _second_look(parameters: Mapping[str, Any], text: str, seconds: float) -> str:
+    """What is wrong with the certificate that libpq has refused, who signed it, and what to do."""
+    roots = str(parameters.get("sslrootcert") or "~/.postgresql/root.crt")
+    code, wrong, authority = 0, "a second look found nothing wrong", ""
+    try:
+        host, address, port = _REFUSED.search(text).groups()  # type: ignore[union-attr]
+        place = (address or host, int(port))
+        if (name := str(parameters.get("host") or "")) and "," not in name:
+            host = name  # libpq tells the address alone where it was given one
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False  # libpq checks it after this
+        context.verify_mode = ssl.CERT_NONE
+        authority = _authority(place, host, context, seconds / 2)
+        context.verify_mode = ssl.CERT_REQUIRED
+        if roots == "system":
+            context.set_default_verify_paths()
+        else:
+            context.load_verify_locations(Path(roots).expanduser())
+        _handshake(place, host, context, seconds / 2).close()
+    except ssl.SSLCertVerificationError as error:
+        code, wrong = error.verify_code, error.verify_message
+    except Exception as error:  # it only explains: the refusal itself has to be told
+        wrong = f"a second look, to tell why, failed: {error!r}"
+    signed = f" Its authority is {authority!r}." if authority else ""
+    return f"{wrong}.{signed} The roots were those of {roots}. {_what_to_do(code, authority, roots)}"
+
+
+def _what_to_do(code: int, authority: str, roots: str) -> str:
+    if code in (_EXPIRED, _NOT_YET_VALID):
+        return "Renew the server's certificate; if it is valid, this machine's clock is wrong."
+    if found := _RDS_ROOT.search(authority):
+        region = found[1]
+        file = ROOTS / f"{region}.pem"
+        if roots == str(file) or not file.exists():
+            return f"That root is newer than this lambdadb: upgrade, or use {_published(region)}."
+        return f"That is RDS in {region}: connect to the endpoint itself, not to an alias of it."
+    if "Amazon" in authority or "Starfield" in authority:
+        return f"That is a public authority of Amazon, as of RDS Proxy: ?sslrootcert={PROXY_ROOTS}"
+    return f"If you trust that authority, {_OWN_FILE}."
+
+
+def _handshake(
+    place: tuple[str, int], host: str, context: ssl.SSLContext, seconds: float
+) -> ssl.SSLSocket:
+    """A TLS handshake as libpq begins it; it ends after `seconds`, a third for each wait."""
+    with socket.create_connection(place, timeout=seconds / 3) as plain:
+        plain.sendall(_SSL_REQUEST)
+        if plain.recv(1) != b"S":
+            raise OSError("the server speaks no TLS now")
+        return context.wrap_socket(plain, server_hostname=host)
+
+
+def _authority(place: tuple[str, int], host: str, context: ssl.SSLContext, seconds: float) -> str:
+    """Who signed the last certificate that the server sends; empty if this Python cannot tell."""
+    with _handshake(place, host, context, seconds) as inside:
+        # The public get_unverified_chain() of Python 3.13 gives bytes; this one, parsed certificates.
+        chain: Any = getattr(inside._sslobj, "get_unverified_chain", list)()  # type: ignore[attr-defined]
+    if not chain:
+        return ""
+    issuer = dict(pair for part in chain[-1].get_info()["issuer"] for pair in part)
+    return str(issuer.get("commonName") or issuer.get("organizationName") or "")

@@ -1,0 +1,121 @@
+"""
+What a backend may show: SQL without its literals, errors without the server's words, short names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from lambdadb.errors import LambdaDBError
+
+SHOWN = 2_000
+"""Characters of a statement that are shown at most."""
+
+# Characters of a statement that are read. A cut inside a literal is safe: one without an end is masked.
+_READ = 50_000
+
+_IDENTIFIER = r"[A-Za-z_\x80-\U0010FFFF][A-Za-z0-9_$\x80-\U0010FFFF]*"
+
+# By PostgreSQL's lexical rules ("Lexical Structure" in its documentation); at one place the first that
+# matches wins. No part of a repetition can match what another one does, so the time is linear.
+_TOKEN = re.compile(
+    rf"""
+      (?P<blank> [ \t\n\r\f\v]+ | --[^\n\r]* )
+    | (?P<comment> /\* )
+    | (?P<literal>
+          [eE]'[^'\\]*(?:(?:\\.|'')[^'\\]*)*(?:'|\\?\Z)
+          # Whether \' ends a plain string is a setting of the session: what follows it is masked.
+        | (?:[uU]&|[bBxXnN])?'[^'\\]*(?:(?:\\[^']|'')[^'\\]*)*(?:'|.*\Z)
+        | \$(?P<tag>(?:[A-Za-z_\x80-\U0010FFFF][A-Za-z0-9_\x80-\U0010FFFF]*)?)\$.*?(?:\$(?P=tag)\$|\Z)
+        | \.?[0-9](?:[eE][+-](?=[0-9])|[0-9A-Za-z_.])*
+      )
+    | (?P<identifier> (?:[uU]&)?"[^"]*(?:""[^"]*)*" | {_IDENTIFIER} | \$[0-9]+ )
+    | (?P<unended> ".* )
+    | (?P<other> . )
+    """,
+    re.X | re.S,
+)
+_COMMENT = re.compile(r"/\*|\*/")
+
+
+def masked(sql: str) -> str:
+    """
+    The statement on one line, with `?` for each literal and without comments, cut to `SHOWN`.
+
+    Placeholders and names stay, quoted ones too. What cannot be told apart from a literal, such as
+    the rest of a statement that has no closing quote, is masked.
+    """
+    return _masked(sql[: _READ + 1])
+
+
+# A function sends the same few statements again and again.
+@lru_cache(maxsize=128)
+def _masked(sql: str) -> str:
+    shown: list[str] = []
+    length = at = 0
+    end = min(len(sql), _READ)
+    while at < end and length <= SHOWN:
+        token = _TOKEN.match(sql, at, end)
+        assert token is not None  # each character is at least "other"
+        at = token.end()
+        match token.lastgroup:
+            case "blank":
+                text = " "
+            case "comment":
+                text, at = " ", _end_of_comment(sql, at, end)
+            case "literal" | "unended":
+                text = "?"
+            case _:
+                text = token[0]
+        if text != " " or shown[-1:] not in ([], [" "]):
+            shown.append(text)
+            length += len(text)
+    text = "".join(shown).rstrip()
+    if at < len(sql) or len(text) > SHOWN:
+        return text[: SHOWN - 1] + "…"
+    return text
+
+
+def _end_of_comment(sql: str, at: int, end: int) -> int:
+    """Where the comment ends that has begun before `at`; comments may be nested."""
+    depth = 1
+    while depth and (mark := _COMMENT.search(sql, at, end)):
+        depth += 1 if mark[0] == "/*" else -1
+        at = mark.end()
+    return end if depth else at
+
+
+def reason(error: BaseException) -> str:
+    """
+    What may be shown of an error's message: lambdadb's own, which hold no secret.
+
+    PostgreSQL's and SQLAlchemy's quote values (`Key (email)=(...) already exists`), a handler's may.
+    """
+    return str(error)[:SHOWN] if isinstance(error, LambdaDBError) else ""
+
+
+_SHORT = {
+    "db.namespace": "database",
+    "db.operation.batch.size": "batch",
+    "db.operation.name": "operation",
+    "db.query.text": "query",
+    "db.response.status_code": "sqlstate",
+    "db.system.name": "system",
+    "db.version": "version",
+    "error.type": "error",
+    "faas.coldstart": "cold_start",
+    "faas.name": "function",
+    "server.address": "host",
+    "server.port": "port",
+}
+
+
+def short(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A span's attributes by one word each, of letters, digits and underscores."""
+    return {
+        _SHORT.get(name) or re.sub("[^A-Za-z0-9_]", "_", name.removeprefix("lambdadb.")): value
+        for name, value in attributes.items()
+    }

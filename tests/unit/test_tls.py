@@ -1,0 +1,206 @@
+"""Which servers are verified, with which roots; and the roots themselves."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from lambdadb import Fault, tls
+from lambdadb.retry import AttemptFailed
+
+RDS = "orders.cluster-abc.eu-west-1.rds.amazonaws.com"
+PROXY = "orders.proxy-abc.eu-west-1.rds.amazonaws.com"
+CHINA = "orders.abc.rds.cn-north-1.amazonaws.com.cn"
+
+
+def roots(name: str) -> str:
+    return str(tls.ROOTS / f"{name}.pem")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"host": "localhost"},
+        {"host": "127.0.0.2", "port": 5433},
+        {"host": "::1"},
+        {"host": "/var/run/postgresql"},
+        {"host": "@abstract,/tmp,LOCALHOST"},
+        {"hostaddr": "127.0.0.1"},
+        {"host": "localhost", "hostaddr": "127.0.0.1,::1"},
+    ],
+)
+def test_this_machine_is_not_verified(parameters):
+    """A loopback address or a socket needs no certificate: a developer's server has none."""
+    assert tls.verified(parameters, {}) == parameters
+    assert tls.weaker({**parameters, "sslmode": "disable"}, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "file"),
+    [
+        ({"host": RDS}, roots("eu-west-1")),
+        ({"host": RDS.upper() + "."}, roots("eu-west-1")),
+        ({"host": f"{RDS},reader.{RDS}"}, roots("eu-west-1")),
+        ({"host": "a.abc.us-gov-west-1.rds.amazonaws.com"}, roots("us-gov-west-1")),
+        ({"host": PROXY}, roots("proxy")),
+        ({"host": f"reader.endpoint.{PROXY}"}, roots("proxy")),
+        ({"host": f"{RDS}.example"}, "/system.pem"),
+        ({"host": "db.example", "hostaddr": "127.0.0.1"}, "/system.pem"),
+        ({"host": "localhost", "hostaddr": "10.0.0.7"}, "/system.pem"),
+        ({"host": "localhost,db.example"}, "/system.pem"),
+        ({"hostaddr": "10.0.0.7"}, "/system.pem"),
+        ({"host": "localhost.example"}, "/system.pem"),
+        ({"host": RDS, "sslmode": "verify-ca"}, roots("eu-west-1")),
+        ({"host": RDS, "sslrootcert": "/own.pem"}, "/own.pem"),
+    ],
+)
+def test_any_other_host_is_verified_with_its_own_roots(parameters, file):
+    """Without a word from the caller, a remote server has to prove its name."""
+    expected = {"sslmode": "verify-full", **parameters, "sslrootcert": file}
+    assert tls.verified(parameters, {"SSL_CERT_FILE": "/system.pem"}) == expected
+
+
+@pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require"])
+@pytest.mark.parametrize("where", ["parameters", "environment"])
+def test_an_explicit_choice_is_respected_and_named(mode, where):
+    """What the caller says is done, and what it leaves unverified can be logged."""
+    chosen, environment = ({"sslmode": mode}, {}) if where == "parameters" else ({}, {"PGSSLMODE": mode})
+    parameters = {"host": RDS, **chosen}
+    assert tls.verified(parameters, environment) == {"host": RDS, "sslmode": mode}
+    assert f"sslmode={mode} " in (tls.weaker(parameters, environment) or "")
+
+
+def test_what_is_not_weaker_is_not_named():
+    """No warning without a reason; verify-ca is one, and a service file that lambdadb does not read."""
+    assert tls.weaker({"host": RDS}, {}) is None
+    assert tls.weaker({"host": RDS, "sslmode": "verify-full"}, {}) is None
+    assert "for this host" in (tls.weaker({"host": RDS, "sslmode": "verify-ca"}, {}) or "")
+    assert "service file" in (tls.weaker({}, {"PGSERVICE": "orders"}) or "")
+    assert tls.weaker({"host": RDS}, {"PGSERVICE": "orders"}) is None
+
+
+def test_libpqs_own_variables_and_file_count(tmp_path):
+    """The environment says host, mode and roots where the parameters do not, as in libpq."""
+    environment = {"PGHOST": RDS, "PGSSLROOTCERT": "/own.pem", "HOME": str(tmp_path)}
+    assert tls.verified({}, environment) == {"sslmode": "verify-full", "sslrootcert": "/own.pem"}
+    assert tls.verified({"host": "/tmp"}, environment) == {"host": "/tmp"}
+    del environment["PGSSLROOTCERT"]
+    assert tls.verified({}, environment)["sslrootcert"] == roots("eu-west-1")
+    own = tmp_path / ".postgresql" / "root.crt"
+    own.parent.mkdir()
+    own.touch()
+    assert tls.verified({}, environment)["sslrootcert"] == str(own)
+
+
+def refusal(host: str) -> str:
+    with pytest.raises(AttemptFailed) as caught:
+        tls.verified({"host": host}, {})
+    assert caught.value.fault is Fault.UNTRUSTED
+    return caught.value.text
+
+
+@pytest.mark.parametrize(
+    ("host", "published"),
+    [
+        (
+            RDS.replace("eu-west-1", "eu-moon-7"),
+            "//truststore.pki.rds.amazonaws.com/eu-moon-7/eu-moon-7-bundle.pem ",
+        ),
+        (
+            RDS.replace("eu-west-1", "us-gov-moon-7"),
+            "//truststore.pki.us-gov-west-1.rds.amazonaws.com/us-gov-moon-7/us-gov-moon-7-bundle.pem ",
+        ),
+        (CHINA, "//rds-truststore.s3.cn-north-1.amazonaws.com.cn/cn-north-1/cn-north-1-bundle.pem "),
+        (
+            "orders.abc.cn-north-1.rds.amazonaws.com.cn",
+            "//rds-truststore.s3.cn-north-1.amazonaws.com.cn/cn-north-1/cn-north-1-bundle.pem ",
+        ),
+    ],
+)
+def test_a_region_without_roots_is_an_error_that_says_where_they_are(host, published):
+    """Never a silent fall back to the system's roots, which would refuse it without a reason."""
+    assert published in refusal(host)
+    assert "?sslrootcert=/var/task/" in refusal(host)
+
+
+def test_hosts_of_different_authorities_need_a_file_of_the_callers():
+    """libpq takes one file for all hosts."""
+    assert "us-west-2.pem" in refusal(f"{RDS},{RDS.replace('eu-west-1', 'us-west-2')}")
+
+
+def test_the_systems_roots_are_found_or_missed_aloud(tmp_path, monkeypatch):
+    """Python knows them, or they are at one of the usual places, or there is an error."""
+    known = tmp_path / "known.pem"
+    paths = type("Paths", (), {"cafile": str(known)})
+    monkeypatch.setattr(tls.ssl, "get_default_verify_paths", lambda: paths)
+    usual = tmp_path / "usual.pem"
+    monkeypatch.setattr(tls, "SYSTEM_ROOTS", (str(tmp_path / "missing.pem"), str(usual)))
+    assert "no public root certificates" in refusal("db.example")
+    usual.touch()
+    assert tls.verified({"host": "db.example"}, {})["sslrootcert"] == str(usual)
+    known.touch()
+    assert tls.verified({"host": "db.example"}, {})["sslrootcert"] == str(known)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ('server certificate for "a" does not match host name "b"', "not an alias"),
+        ("server does not support SSL, but SSL was required", "?sslmode=disable"),
+        ("received invalid response to SSL negotiation: H", "no PostgreSQL"),
+        ('root certificate file "/none" does not exist\nEither provide the file, or', "ship it"),
+        ("host name must be specified for a verified SSL connection", "add host="),
+        ("could not load system root certificate paths: no", "/var/task/root.pem"),
+    ],
+)
+def test_what_libpq_says_comes_back_with_what_to_do(text, advice):
+    """Its own text stays, but for a hint that does not work in Lambda."""
+    explained = tls.explained({}, text, 1.0)
+    assert explained.startswith(text.partition("\n")[0])
+    assert advice in explained
+    assert "Either" not in explained
+
+
+def test_a_text_of_another_kind_comes_back():
+    """Nothing is invented."""
+    assert tls.explained({}, "something new", 1.0) == "something new."
+
+
+FILES = sorted(tls.ROOTS.glob("*.pem"))
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # Starfield's is 0
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_holds_the_roots_of_its_name(file: Path):
+    """Self-signed authorities, valid for years, those of the region that the file is named after."""
+    text = file.read_bytes()
+    certificates = x509.load_pem_x509_certificates(text)
+    assert len(certificates) == text.count(b"BEGIN")
+    names = []
+    for certificate in certificates:
+        assert certificate.issuer == certificate.subject
+        certificate.verify_directly_issued_by(certificate)
+        assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        now = datetime.now(timezone.utc)
+        assert certificate.not_valid_before_utc < now < certificate.not_valid_after_utc - timedelta(1000)
+        (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        names.append(name.value)
+    if file.stem == "proxy":
+        starfield = "Starfield Services Root Certificate Authority - G2"
+        assert names == [*(f"Amazon Root CA {number}" for number in (1, 2, 3, 4)), starfield]
+    else:
+        keys = ("RSA2048", "RSA4096", "ECC384")
+        assert names == [f"Amazon RDS {file.stem} Root CA {key} G1" for key in keys]
+
+
+def test_the_roots_are_those_of_every_region():
+    """34 commercial regions and two of GovCloud, each a name that an endpoint can have."""
+    regions = {file.stem for file in FILES} - {"proxy"}
+    assert len(regions) == 36
+    assert all(re.fullmatch(r"[a-z]{2}(-gov)?-[a-z]+-\d", region) for region in regions)
