@@ -24,11 +24,13 @@ from sqlalchemy.engine import ExceptionContext
 from lambdadb.deadline import Clock, Scope
 from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime
 
-ACTIVE = pq.TransactionStatus.ACTIVE
+ACTIVE, _IDLE = pq.TransactionStatus.ACTIVE, pq.TransactionStatus.IDLE
 WAITING: dict[int, int] = {
     pq.PollingStatus.READING: selectors.EVENT_READ,
     pq.PollingStatus.WRITING: selectors.EVENT_WRITE,
 }
+_OK = pq.ConnStatus.OK
+_NO_PIPELINE = pq.PipelineStatus.OFF
 CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
 
@@ -150,7 +152,10 @@ class _Bounded:
     def _nothing_to_roll_back(self) -> bool:
         if self.ended:
             self.pgconn.finish()
-        return self.pgconn.status != pq.ConnStatus.OK
+        # SQLAlchemy rolls back at each return, mostly after a COMMIT: psycopg would find out the same,
+        # with a lock and a generator.
+        idle = self.pgconn.transaction_status == _IDLE
+        return self.pgconn.status != _OK or (idle and self.pgconn.pipeline_status == _NO_PIPELINE)
 
 
 class BoundedConnection(_Bounded, psycopg.Connection[Any]):

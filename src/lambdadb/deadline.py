@@ -5,10 +5,11 @@ moment it is. No other module reads a clock or sleeps.
 
 from __future__ import annotations
 
-import selectors
+import select
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from selectors import EVENT_READ
 from typing import TypeVar
 
 from lambdadb.call import Call
@@ -55,10 +56,10 @@ class Clock:
         if not sockets:
             time.sleep(max(seconds, 0.0))
             return ()
-        with selectors.DefaultSelector() as selector:
-            for descriptor, event in sockets.items():
-                selector.register(descriptor, event)
-            return [key.fd for key, _ in selector.select(max(seconds, 0.0))]
+        poll = select.poll()
+        for descriptor, event in sockets.items():
+            poll.register(descriptor, select.POLLIN if event == EVENT_READ else select.POLLOUT)
+        return [descriptor for descriptor, _ in poll.poll(max(seconds, 0.0) * 1000.0)]
 
     def result(self, function: Callable[[], T], seconds: float) -> T:
         """
@@ -69,7 +70,7 @@ class Clock:
         """
         call = Call(function)
         try:
-            if not self.wait({call.socket: selectors.EVENT_READ}, seconds):
+            if not self.wait({call.socket: EVENT_READ}, seconds):
                 raise TimeoutError(f"no answer within {seconds:.1f} s")
             return call.result()
         finally:

@@ -4,7 +4,7 @@ Host names, resolved so that the wait for a name server has an end.
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -19,10 +19,14 @@ def names_a_host(parameters: Mapping[str, Any]) -> bool:
     host = str(parameters.get("host") or "")
     if not host or parameters.get("hostaddr") or host.startswith(("/", "@")) or "," in host:
         return False
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return True
+    return not is_address(host)
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an address, which needs no resolving."""
+    for family in (socket.AF_INET6,) if ":" in host else (socket.AF_INET,):
+        with contextlib.suppress(OSError):
+            return bool(socket.inet_pton(family, host))
     return False
 
 

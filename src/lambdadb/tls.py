@@ -5,7 +5,6 @@ and, where it is not, what is wrong with the certificate.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 import ssl
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lambdadb.faults import Fault, one_line
+from lambdadb.names import is_address
 from lambdadb.retry import AttemptFailed
 
 ROOTS = Path(__file__).with_name("roots")
@@ -134,10 +134,7 @@ def _is_own(place: str) -> bool:
     """Whether it is a socket, libpq's default one included, or this machine's loopback."""
     if not place or place.startswith(("/", "@")) or place.lower() == "localhost":
         return True
-    try:
-        return ipaddress.ip_address(place).is_loopback
-    except ValueError:
-        return False
+    return is_address(place) and (place == "::1" or place.startswith("127."))
 
 
 def _roots(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:

@@ -1,0 +1,232 @@
+"""
+lambdadb beside what a function would use instead, all in one run and in turns.
+
+Round trips are counted on the wire by the lab's emulated cluster. Processor time is each client's own,
+in a process of its own. Losses are shown like wins.
+
+    nox -s compare -- --rounds 9
+    nox -s compare -- --write          also renews the table and the picture of docs/compare.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from clients import CLIENTS
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from lambdadb.lab.aurora import Cluster, Shape, State
+from lambdadb.lab.postgres import Postgres
+
+HERE = Path(__file__).parent
+OURS = "lambdadb PerEnvironment"
+PATIENCE = 45.0  # seconds until an answer is given up
+RESUME = 4.0  # seconds of the resume that the clients meet
+WARM, CONNECTS = 200, 20  # repetitions in one measurement
+SETTLE = 0.5  # seconds in which a connection that was closed is seen to be
+SHAPES = (Shape.HOLD, Shape.STARTING, Shape.CLOSE)
+
+# What is measured: heading, and how a figure is shown.
+COLUMNS = {
+    "first": "round trips: first invocation",
+    "warm": "warm",
+    "later": "with a connect",
+    "cpu_warm": "CPU, warm, µs",
+    "cpu_connect": "CPU, with a connect, µs",
+    "cold": "cold start, CPU, ms",
+    "idle": "sessions kept",
+    "threads": "threads",
+    "memory": "memory, MB",
+    "resume": "lost after a resume, s",
+}
+RATIOS = ("cpu_warm", "cpu_connect", "cold")
+
+
+# Every client with its bytecode, as a layer has it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+class Worker:
+    """A client in a process of its own."""
+
+    def __init__(self, name: str, url: str) -> None:
+        command = [sys.executable, str(HERE / "clients.py"), name, url]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=ENVIRONMENT,
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def do(self, command: str) -> dict[str, Any]:
+        """The answer to a command; an error is one too."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"The client ended at {command!r}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def must(self, command: str) -> dict[str, Any]:
+        """The answer to a command that may not fail."""
+        answer = self.do(command)
+        if "error" in answer:
+            raise SystemExit(f"{command!r} failed: {answer['error']}")
+        return answer
+
+
+def on_the_wire(name: str, cluster: Cluster) -> dict[str, Any]:
+    """Round trips, and what an environment holds when its invocation is over."""
+    with Worker(name, cluster.url() + "?sslmode=disable") as worker:
+        worker.must("footprint")
+
+        def counted(command: str) -> int:
+            before = cluster.round_trips
+            worker.must(command)
+            return cluster.round_trips - before
+
+        first = counted("invoke 1")
+        warm = min(counted("invoke 1") for _ in range(3))
+        time.sleep(SETTLE)
+        idle = len(cluster.sessions())
+        held = worker.must("footprint")
+        worker.must("drop")
+        later = counted("invoke 1")
+    return {
+        "first": first,
+        "warm": warm,
+        "later": later,
+        "idle": idle,
+        "threads": held["threads"],
+        "memory": held["memory"] / 1000,
+    }
+
+
+def cold(name: str, url: str) -> float:
+    """Milliseconds of processor time from the start of a process to its first row."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, str(HERE / "clients.py"), name, url, "--once"]
+    subprocess.run(
+        command, check=True, timeout=PATIENCE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
+
+
+def resumed(name: str, cluster: Cluster) -> float | None:
+    """Seconds lost after a paused cluster was awake; None if the first invocation failed."""
+    cluster.auto_pause = 0.2
+    end = time.monotonic() + PATIENCE
+    while cluster.state is not State.PAUSED:
+        if time.monotonic() > end:
+            raise SystemExit(f"The cluster does not pause: {cluster.events[-3:]}")
+        time.sleep(0.05)
+    cluster.auto_pause = 2 * PATIENCE
+    with Worker(name, cluster.url() + "?sslmode=disable") as worker:
+        answer = worker.do("invoke 1")
+    return None if "error" in answer else max(answer["at"] - cluster.available_since, 0.0)
+
+
+def measure(rounds: int, progress: Progress) -> dict[str, dict[str, Any]]:
+    """The figures of each client: single ones, and a list where each round gave one."""
+    figures: dict[str, dict[str, Any]] = {name: {} for name in CLIENTS}
+    steps = progress.add_task("", total=len(CLIENTS) * (1 + len(SHAPES) + 2 * rounds))
+    with Postgres() as server, Cluster(server) as cluster:
+        for name in CLIENTS:
+            progress.update(steps, description="round trips")
+            figures[name] |= on_the_wire(name, cluster)
+            progress.advance(steps)
+        with ExitStack() as stack:
+            url = server.url() + "?sslmode=disable"
+            workers = {name: stack.enter_context(Worker(name, url)) for name in CLIENTS}
+            for worker in workers.values():
+                worker.must("connect 3")
+            for _ in range(rounds):
+                progress.update(steps, description="processor time")
+                for name, worker in workers.items():
+                    warm = worker.must(f"invoke {WARM}")["cpu"]
+                    connect = worker.must(f"connect {CONNECTS}")["cpu"]
+                    figures[name].setdefault("cpu_warm", []).append(warm)
+                    figures[name].setdefault("cpu_connect", []).append(connect)
+                    progress.advance(steps)
+        for _ in range(rounds):
+            progress.update(steps, description="cold starts")
+            for name in CLIENTS:
+                figures[name].setdefault("cold", []).append(cold(name, url))
+                progress.advance(steps)
+    for shape in SHAPES:
+        progress.update(steps, description=f"resume: {shape.value}")
+        with Postgres() as server, Cluster(server, resume=RESUME, shape=shape, paused=True) as cluster:
+            for name in CLIENTS:
+                figures[name].setdefault("resume", []).append(resumed(name, cluster))
+                progress.advance(steps)
+    return figures
+
+
+def ratios(figures: dict[str, dict[str, Any]], name: str, what: str) -> list[float]:
+    """Of each round: this client's figure over lambdadb's."""
+    return sorted(a / b for a, b in zip(figures[name][what], figures[OURS][what], strict=True))
+
+
+def cells(figures: dict[str, dict[str, Any]], name: str) -> list[str]:
+    """One client's row."""
+    mine, shown = figures[name], []
+    for what in COLUMNS:
+        value = mine[what]
+        if what in RATIOS:
+            all_ratios = ratios(figures, name, what)
+            spread = f"{all_ratios[0]:.2f}-{all_ratios[-1]:.2f}"
+            middle = statistics.median(all_ratios)
+            shown.append(f"{statistics.median(value):.0f} ({middle:.2f}, {spread})")
+        elif what == "resume":
+            shown.append(", ".join("fails" if lost is None else f"{lost:.1f}" for lost in value))
+        else:
+            shown.append(f"{value:.0f}")
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="how often each is measured, in turns")
+    parser.add_argument("--json", action="store_true", help="print every figure instead of the table")
+    parser.add_argument("--write", action="store_true", help="renew docs/compare.md and its picture")
+    arguments = parser.parse_args()
+    with Progress(console=Console(stderr=True)) as progress:
+        figures = measure(arguments.rounds, progress)
+    if arguments.json:
+        print(json.dumps(figures, indent=1))
+    else:
+        table = Table(title=f"Medians of {arguments.rounds} rounds (ratio to {OURS}, lowest-highest)")
+        for heading in ("", *COLUMNS.values()):
+            table.add_column(heading, justify="right" if heading else "left")
+        for name in figures:
+            table.add_row(name, *cells(figures, name))
+        Console(width=230).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""
+The cold start from `lambdadb layer`'s zip beside a plain one: CPU and wall time of fresh processes.
+
+The plain zip is what `pip install --target` leaves, all of it. No page of AWS says what dates Lambda
+gives to the files that it unzips, so the plain zip is measured with three: exact ones, those that a zip
+keeps (even seconds), and one date for all, as tools set it that make zips reproducible. With exact ones
+pip's bytecode is valid. Nothing is written (-B), as on Lambda's read-only file system. In turns.
+
+    nox -s layer -- --rounds 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from lambdadb.lab.layer import Layer, Target, build, mebibytes
+from lambdadb.lab.postgres import Postgres
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = {
+    "import": "import sys\nsys.path.insert(0, sys.argv[1])\n"
+    "import lambdadb, sqlalchemy, psycopg, pgvector\nengine = lambdadb.create_engine(sys.argv[2])\n",
+}
+PROGRAMS["first row"] = (
+    f"{PROGRAMS['import']}with engine.connect() as connection:\n"
+    "    assert connection.execute(sqlalchemy.text('SELECT 1')).scalar_one() == 1\n"
+)
+OURS = "lambdadb layer"
+
+
+def seconds(program: str, tree: Path, url: str) -> tuple[float, float]:
+    """CPU and wall time of a fresh Python, its own start included."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-I", "-S", "-B", "-c", program, str(tree), url])
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{tree} does not work")
+    return usage.ru_utime + usage.ru_stime, wall
+
+
+def plain_zip(folder: Path) -> Path:
+    """What `pip install --target` and a zip of it make, with bytecode by this Python."""
+    tree = folder / "exact dates" / "python"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
+    subprocess.run([*command, "--target", str(tree), f"{ROOT}[binary,pgvector]"], check=True)
+    with zipfile.ZipFile(folder / "plain.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in tree.rglob("*"):
+            archive.write(path, path.relative_to(tree.parent))
+    return folder / "plain.zip"
+
+
+def unzip(file: Path, folder: Path, date: float | None = None) -> Path:
+    """The tree of a zip, each file with its date in there or all with `date`."""
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(folder)
+        for entry in archive.infolist():
+            then = time.mktime((*entry.date_time, 0, 0, -1)) if date is None else date
+            os.utime(folder / entry.filename, (then, then))
+    return folder / "python"
+
+
+def measure(trees: dict[str, Path], rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """CPU and wall seconds by program and tree."""
+    times = {name: {tree: {"cpu": [0.0] * 0, "wall": [0.0] * 0} for tree in trees} for name in PROGRAMS}
+    with Postgres() as server:
+        for number in track(range(rounds + 1), "measuring", console=Console(stderr=True)):
+            for name, program in PROGRAMS.items():
+                for tree, path in trees.items():
+                    cpu, wall = seconds(program, path, server.url())
+                    if number:  # the first round fills the system's file cache
+                        times[name][tree]["cpu"].append(cpu)
+                        times[name][tree]["wall"].append(wall)
+    return times
+
+
+def ratios(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    each = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    return {"median": statistics.median(each), "lowest": each[0], "highest": each[-1]}
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def prepare(folder: Path) -> tuple[Layer, Path, dict[str, Path]]:
+    """The layer, the plain zip, and the trees that are measured."""
+    machine = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    target = Target(python="{}.{}".format(*sys.version_info), architecture=machine)
+    layer = build(target, folder / "layer.zip", interpreter=Path(sys.executable), tell=say)
+    say("pip install --target, and a zip of it")
+    plain = plain_zip(folder)
+    trees = {
+        OURS: unzip(layer.file, folder / "ours"),
+        "plain, exact dates": folder / "exact dates" / "python",
+        "plain, dates of the zip": unzip(plain, folder / "dates of the zip"),
+        "plain, one date": unzip(plain, folder / "one date", date=315532800.0),
+    }
+    ours, theirs = (
+        {
+            (package.name, package.version)
+            for package in importlib.metadata.distributions(path=[str(tree)])
+        }
+        for tree in list(trees.values())[:2]
+    )
+    if ours != theirs:
+        raise SystemExit(f"the two hold different packages: {sorted(ours ^ theirs)}")
+    return layer, plain, trees
+
+
+def print_tables(figures: dict[str, dict[str, dict[str, dict[str, float]]]], title: str) -> None:
+    table = Table(title=title)
+    for heading in ("until", "tree", "CPU ms", "wall ms", "layer's CPU / this", "layer's wall / this"):
+        table.add_column(heading, justify="left" if heading in ("until", "tree") else "right")
+    for name, trees in figures.items():
+        for tree, figure in trees.items():
+            both = (figure["cpu"], figure["wall"])
+            spread = [f"{f['median']:.2f} ({f['lowest']:.2f} to {f['highest']:.2f})" for f in both]
+            table.add_row(name, tree, *(f"{f['seconds'] * 1e3:.0f}" for f in both), *spread)
+        table.add_section()
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="how often each is measured, in turns")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lambdadb-layer-") as name:
+        layer, plain, trees = prepare(Path(name))
+        zipped = {OURS: layer.zipped, "plain": plain.stat().st_size}
+        unzipped = {
+            OURS: layer.unzipped,
+            "plain": sum(
+                p.stat().st_size for p in trees["plain, exact dates"].rglob("*") if p.is_file()
+            ),
+        }
+        times = measure(trees, arguments.rounds)
+    figures = {
+        name: {
+            tree: {
+                kind: {
+                    "seconds": statistics.median(taken[kind]),
+                    **ratios(trees[OURS][kind], taken[kind]),
+                }
+                for kind in taken
+            }
+            for tree, taken in trees.items()
+        }
+        for name, trees in times.items()
+    }
+    if arguments.json:
+        print(json.dumps({"zipped": zipped, "unzipped": unzipped, "until": figures}))
+        return
+    title = (
+        f"Python {platform.python_version()}, {arguments.rounds} rounds in turns; zipped "
+        + ", ".join(
+            f"{name} {mebibytes(size)} ({mebibytes(unzipped[name])} unzipped)"
+            for name, size in zipped.items()
+        )
+    )
+    print_tables(figures, title)
+
+
+if __name__ == "__main__":
+    main()

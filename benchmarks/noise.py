@@ -1,0 +1,172 @@
+"""
+Subsegments of one and the same handler: X-Ray's own instrumentations of SQLAlchemy, and lambdadb's.
+
+Each row is a function of its own under AWS's runtime client; a listener on the daemon's port counts
+what it sends. The SDK's session and query classes do not run on SQLAlchemy 2.1, so this runs on 2.0,
+where its XRaySessionMaker raises, but SQLAlchemy's own sessionmaker can be given the two classes.
+
+    nox -s noise
+    nox -s noise -- --images docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import ForeignKey, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+import lambdadb
+from lambdadb.tracing import trace
+from lambdadb.tracing.xray import XRay
+
+ROWS = {
+    "query": "the SDK's XRaySession, XRayQuery",
+    "core": 'the SDK\'s patch(["sqlalchemy_core"])',
+    "psycopg": 'the SDK\'s patch(["psycopg"])',
+    "none": "lambdadb: XRay()",
+    "traced": 'lambdadb: XRay("traced")',
+    "all": 'lambdadb: XRay("all")',
+}
+# A literal in a statement, which should not be in a trace.
+CANARY = "canary"
+
+
+class Base(DeclarativeBase):
+    """The tables."""
+
+
+class Customer(Base):
+    """Who orders."""
+
+    __tablename__ = "customer"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Order(Base):
+    """What was ordered."""
+
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"))
+    item: Mapped[str]
+
+
+def query_customer(session: Session, name: str) -> Customer:
+    """The part of the handler that somebody wants to see."""
+    known = text(f"name <> '{CANARY}'")
+    return (
+        session.query(Customer).filter(Customer.name == name).filter(known).order_by(Customer.id).one()
+    )
+
+
+def function(row: str) -> Any:
+    """The handler with the instrumentation of a row."""
+    url = os.environ["DATABASE_URL"]
+    if row in ("none", "traced", "all"):
+        engine = lambdadb.create_engine(url, tracer=XRay(row))  # type: ignore[arg-type]
+        sessions = sessionmaker(engine)
+        query = trace("query_customer")(query_customer)
+    else:
+        from aws_xray_sdk.core import patch, xray_recorder
+
+        query = xray_recorder.capture("query_customer")(query_customer)
+        classes = {}
+        if row == "query":
+            from aws_xray_sdk.ext.sqlalchemy.query import XRayQuery, XRaySession
+
+            classes = {"class_": XRaySession, "query_cls": XRayQuery}
+        else:
+            patch(["sqlalchemy_core" if row == "core" else "psycopg"])
+        sessions = sessionmaker(sqlalchemy.create_engine(url), **classes)
+
+    def handler(event: dict[str, str], *_: object) -> int:
+        with sessions() as session:
+            customer = query(session, event["name"])
+            session.add(Order(customer_id=customer.id, item=event["item"]))
+            session.flush()
+            of_customer = session.query(Order).filter(Order.customer_id == customer.id)
+            newest = of_customer.order_by(Order.id.desc()).limit(5).all()
+            session.commit()
+            return len(newest)
+
+    return handler
+
+
+if "ROW" in os.environ:
+    lambda_handler = function(os.environ["ROW"])
+
+
+def environment(row: str, url: str, daemon: Any) -> Any:
+    from lambdadb.lab.environment import Environment
+
+    return Environment(
+        "noise.lambda_handler",
+        function_name="orders",
+        path=[Path(__file__).parent],
+        environment={"ROW": row, "DATABASE_URL": url, "AWS_XRAY_DAEMON_ADDRESS": daemon.address},
+    )
+
+
+def traces(row: str, url: str, invocations: int) -> list[Any]:
+    """The documents of each invocation of the function of a row."""
+    from lambdadb.lab.daemon import Daemon
+
+    event = {"name": "ann", "item": "tea"}
+    seen = []
+    with Daemon() as daemon, environment(row, url, daemon) as function:
+        for _ in range(invocations):
+            function.invoke(event)
+            seen.append(daemon.settle())
+            daemon.documents.clear()
+    return seen
+
+
+def main() -> None:
+    from lambdadb.lab.aurora import Cluster
+    from lambdadb.lab.daemon import flat, nested
+    from lambdadb.lab.postgres import Postgres
+    from lambdadb.lab.waterfall import draw
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, help="folder for noise.png and resume.png")
+    images: Path | None = parser.parse_args().images
+    with ExitStack() as stack:
+        server = stack.enter_context(Postgres())
+        engine = sqlalchemy.create_engine(server.url())
+        Base.metadata.create_all(engine)
+        with Session(engine) as session:
+            session.add(Customer(name="ann"))
+            session.commit()
+        engine.dispose()
+        print(f"SQLAlchemy {sqlalchemy.__version__}; subsegments of the first and of a warm invocation:")
+        warm = {}
+        for row, name in ROWS.items():
+            first, warm[row] = (list(flat(seen)) for seen in traces(row, server.url(), 2))
+            texts = [str(one.get("sql", {}).get("sanitized_query", "")) for one in warm[row]]
+            print(
+                f"{name:38} first {len(first):3}, warm {len(warm[row]):3}; "
+                f"statements with their text {sum(map(bool, texts))}, "
+                f"literal shown: {'yes' if CANARY in ' '.join(texts) else 'no'}"
+            )
+        if images is None:
+            return
+        cluster = stack.enter_context(Cluster(server, auto_pause=300.0, paused=True))
+        (resumed,) = traces("all", cluster.url(), 1)
+        shown = [
+            (f"{ROWS[row]}: {len(warm[row])} subsegments", nested(warm[row])) for row in ("query", "all")
+        ]
+        (images / "noise.png").write_bytes(draw(shown))
+        (images / "resume.png").write_bytes(
+            draw([("the first invocation after a pause", nested(resumed))])
+        )
+
+
+if __name__ == "__main__":
+    main()

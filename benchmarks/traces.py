@@ -1,0 +1,141 @@
+"""
+What tracing adds to a warm invocation: one SELECT in a transaction, in microseconds and as ratios.
+
+Each row is a function of its own under AWS's runtime client; they take turns, one at a time, and
+each turn is timed inside the function. The second row is the first one again: their ratio is noise.
+
+    nox -s traces
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+
+import lambdadb
+
+TURNS, BATCHES, TIMES = 40, 5, 50
+# What each function has, whether its invocations are sampled, and the row that it is compared with.
+ROWS = {
+    "no tracer": ("", 1, "no tracer"),
+    "no tracer, again": ("", 1, "no tracer"),
+    "XRay(), not sampled": ("none", 0, "no tracer"),
+    "XRay('all'), not sampled": ("all", 0, "no tracer"),
+    "the SDK's begin_subsegment, end_subsegment": ("sdk", 1, "no tracer"),
+    "XRay('all')": ("all", 1, "the SDK's begin_subsegment, end_subsegment"),
+    "XRay('all') beside the SDK": ("all sdk", 1, "the SDK's begin_subsegment, end_subsegment"),
+}
+SELECT = sqlalchemy.text("SELECT 1")
+
+
+def unit(engine: sqlalchemy.Engine) -> None:
+    """A warm invocation."""
+    with lambdadb.invocation(engine), engine.begin() as connection:
+        connection.execute(SELECT)
+
+
+def begun_and_ended(engine: sqlalchemy.Engine) -> None:
+    """A warm invocation, as one traces a query by hand."""
+    from aws_xray_sdk.core import xray_recorder
+
+    with lambdadb.invocation(engine), engine.begin() as connection:
+        xray_recorder.begin_subsegment("query")
+        connection.execute(SELECT)
+        xray_recorder.end_subsegment()
+
+
+def function() -> Any:
+    """The function of the row that the variable ROW says."""
+    from lambdadb.tracing.xray import XRay
+
+    statements, _, sdk = os.environ["ROW"].partition(" ")
+    if "sdk" in (statements, sdk):
+        import aws_xray_sdk.core  # noqa: F401
+    tracer = XRay(statements) if statements in ("all", "none") else None  # type: ignore[arg-type]
+    engine = lambdadb.create_engine(os.environ["DATABASE_URL"], tracer=tracer)
+    work = begun_and_ended if statements == "sdk" else unit
+
+    def batch() -> float:
+        began = time.perf_counter()
+        for _ in range(TIMES):
+            work(engine)
+        return (time.perf_counter() - began) / TIMES * 1e6
+
+    def handler(*_: object) -> dict[str, Any]:
+        # Of a few batches the fastest was disturbed least by what else runs on the machine.
+        microseconds = min(batch() for _ in range(BATCHES))
+        return {"microseconds": microseconds, "sdk": "aws_xray_sdk" in sys.modules}
+
+    return handler
+
+
+if "ROW" in os.environ:
+    lambda_handler = function()
+
+
+def measured() -> tuple[dict[str, list[float]], dict[str, bool]]:
+    """Microseconds by row and turn, and whether the SDK was imported."""
+    from lambdadb.lab.environment import Environment, new_trace_id
+    from lambdadb.lab.postgres import Postgres
+
+    with ExitStack() as stack:
+        server = stack.enter_context(Postgres())
+        # Receives, and keeps nothing: what the real daemon would do with its own processor time.
+        daemon = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        daemon.bind(("127.0.0.1", 0))
+        functions = {
+            row: stack.enter_context(
+                Environment(
+                    "traces.lambda_handler",
+                    function_name="traces",
+                    path=[Path(__file__).parent],
+                    environment={
+                        "ROW": has,
+                        "DATABASE_URL": server.url(),
+                        "AWS_XRAY_DAEMON_ADDRESS": "{}:{}".format(*daemon.getsockname()),
+                    },
+                )
+            )
+            for row, (has, _, _) in ROWS.items()
+        }
+        times: dict[str, list[float]] = {row: [] for row in ROWS}
+        imported: dict[str, bool] = {}
+        for turn in range(TURNS + 1):
+            for row, environment in functions.items():
+                trace_id = new_trace_id().replace("Sampled=1", f"Sampled={ROWS[row][1]}")
+                answer: Any = environment.invoke(None, trace_id=trace_id)
+                imported[row] = answer["sdk"]
+                if turn:  # the first one warms up
+                    times[row].append(answer["microseconds"])
+        return times, imported
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="every turn, as JSON")
+    wants_json = parser.parse_args().json
+    times, imported = measured()
+    if wants_json:
+        print(json.dumps({"microseconds": times, "sdk_imported": imported}))
+        return
+    for row, (_, _, other) in ROWS.items():
+        ratios = [one / than for one, than in zip(times[row], times[other], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"{row:43} {statistics.median(times[row]):6.0f} us   {middle:.3f} ({low:.3f} to {high:.3f}) "
+            f"times {other}; SDK imported: {'yes' if imported[row] else 'no'}"
+        )
+
+
+if __name__ == "__main__":
+    main()
