@@ -115,3 +115,41 @@ def vectors(session: nox.Session) -> None:
     """1,000 rows of vector(1536) written and read, in text and in binary."""
     install(session, ".[lab]")
     session.run("python", "benchmarks/vectors.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def cold_start(session: nox.Session) -> None:
+    """What each adapter adds to a cold start, and what a login costs there, beside boto3's ways."""
+    install(session, ".[lab,aws]")
+    session.run("python", "benchmarks/cold_start.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def traces(session: nox.Session) -> None:
+    """Microseconds that tracing adds to a warm invocation, beside X-Ray's own SDK."""
+    install(session, ".[lab]", "test")
+    session.run("python", "benchmarks/traces.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def noise(session: nox.Session) -> None:
+    """Subsegments per invocation, beside X-Ray's own instrumentations, and pictures of traces."""
+    install(session, ".[lab]", "test")
+    if session.virtualenv.venv_backend != "none":
+        session.install("sqlalchemy<2.1", "psycopg-pool")  # theirs need both
+    session.run("python", "benchmarks/noise.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def round_trips(session: nox.Session) -> None:
+    """Round trips of every callable, counted on the wire; `-- --write` renews the page."""
+    install(session, ".[lab]")
+    session.run("python", "benchmarks/round_trips.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def compare(session: nox.Session) -> None:
+    """lambdadb beside what a function would use instead, in one run."""
+    install(session, ".[lab]")
+    session.install("psycopg_pool", "aws-advanced-python-wrapper")
+    session.run("python", "benchmarks/compare.py", *session.posargs)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 ONE = "SELECT 1"
 BUDGET = 30.0  # seconds that an invocation has
@@ -30,7 +31,7 @@ class Context:
 class Client:
     """One of them: `invoke` does the work, `drop` gives the connection up, so that the next connects."""
 
-    def __init__(self, invoke: Callable[[], object], drop: Callable[[], object]) -> None:
+    def __init__(self, invoke: Callable[[], object], drop: Callable[[], Any]) -> None:
         self.invoke = invoke
         self.drop = drop
 
@@ -169,7 +170,7 @@ def measured(work: Callable[[], object], times: int) -> dict[str, float]:
     }
 
 
-def footprint() -> dict[str, int]:
+def footprint() -> dict[str, float]:
     """Threads and resident memory in kB, as Linux counts them."""
     with open("/proc/self/status") as status:  # noqa: PTH123 pathlib is not every client's own import
         lines = dict(line.split(":", 1) for line in status)
@@ -184,20 +185,17 @@ def work(client: Client) -> None:
         client.drop()
         client.invoke()
 
+    commands: dict[str, Callable[[int], dict[str, float] | None]] = {
+        "invoke": lambda times: measured(client.invoke, times),
+        "connect": lambda times: measured(reconnect, times),
+        "drop": lambda _: client.drop(),
+        "footprint": lambda _: footprint(),
+    }
     for line in sys.stdin:
         command, _, times = line.strip().partition(" ")
         answer: dict[str, object] = {}
         try:
-            if command == "invoke":
-                answer = {**measured(client.invoke, int(times))}
-            elif command == "connect":
-                answer = {**measured(reconnect, int(times))}
-            elif command == "drop":
-                client.drop()
-            elif command == "footprint":
-                answer = {**footprint()}
-            else:
-                raise SystemExit(f"{command!r} is no command")
+            answer = {**(commands[command](int(times or 1)) or {})}
         except Exception as error:  # the other side decides what a failure means
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps({**answer, "at": time.monotonic()}), flush=True)

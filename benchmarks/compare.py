@@ -130,9 +130,7 @@ def cold(name: str, url: str) -> float:
     """Milliseconds of processor time from the start of a process to its first row."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, str(HERE / "clients.py"), name, url, "--once"]
-    subprocess.run(
-        command, check=True, timeout=PATIENCE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
-    )
+    subprocess.run(command, check=True, timeout=PATIENCE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
 

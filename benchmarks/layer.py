@@ -3,8 +3,9 @@ The cold start from `lambdadb layer`'s zip beside a plain one: CPU and wall time
 
 The plain zip is what `pip install --target` leaves, all of it. No page of AWS says what dates Lambda
 gives to the files that it unzips, so the plain zip is measured with three: exact ones, those that a zip
-keeps (even seconds), and one date for all, as tools set it that make zips reproducible. With exact ones
-pip's bytecode is valid. Nothing is written (-B), as on Lambda's read-only file system. In turns.
+keeps (even seconds), and one date for all, as tools set it that make zips reproducible. The table says
+how much of pip's bytecode is stale then: with even seconds it is chance. Nothing is written (-B), as on
+Lambda's read-only file system. In turns.
 
     nox -s layer -- --rounds 20
 """
@@ -17,11 +18,13 @@ import json
 import os
 import platform
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from rich.console import Console
@@ -76,6 +79,21 @@ def unzip(file: Path, folder: Path, date: float | None = None) -> Path:
     return folder / "python"
 
 
+def stale(tree: Path) -> float:
+    """The share of modules in `tree` that Python would compile again."""
+    modules = list(tree.rglob("*.py"))
+    return sum(not valid(module) for module in modules) / len(modules)
+
+
+def valid(module: Path) -> bool:
+    """Whether Python takes the bytecode of a module: by its source's date, or as it is (PEP 552)."""
+    file = Path(cache_from_source(str(module)))
+    if not file.exists():
+        return False
+    _, flags, date, _ = struct.unpack("<4I", file.read_bytes()[:16])
+    return bool(flags == 1 or date == int(module.stat().st_mtime))
+
+
 def measure(trees: dict[str, Path], rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
     """CPU and wall seconds by program and tree."""
     times = {name: {tree: {"cpu": [0.0] * 0, "wall": [0.0] * 0} for tree in trees} for name in PROGRAMS}
@@ -106,7 +124,7 @@ def prepare(folder: Path) -> tuple[Layer, Path, dict[str, Path]]:
     layer = build(target, folder / "layer.zip", interpreter=Path(sys.executable), tell=say)
     say("pip install --target, and a zip of it")
     plain = plain_zip(folder)
-    trees = {
+    unzipped = {
         OURS: unzip(layer.file, folder / "ours"),
         "plain, exact dates": folder / "exact dates" / "python",
         "plain, dates of the zip": unzip(plain, folder / "dates of the zip"),
@@ -117,10 +135,11 @@ def prepare(folder: Path) -> tuple[Layer, Path, dict[str, Path]]:
             (package.name, package.version)
             for package in importlib.metadata.distributions(path=[str(tree)])
         }
-        for tree in list(trees.values())[:2]
+        for tree in list(unzipped.values())[:2]
     )
     if ours != theirs:
         raise SystemExit(f"the two hold different packages: {sorted(ours ^ theirs)}")
+    trees = {f"{name}, {stale(tree):.0%} stale": tree for name, tree in unzipped.items()}
     return layer, plain, trees
 
 
