@@ -111,7 +111,7 @@ def psycopg_null_pool(url: str) -> Client:
 
 
 def aws_wrapper(url: str) -> Client:
-    """AWS's wrapper on SQLAlchemy, without the plugins that keep connections and threads of their own."""
+    """AWS's wrapper on SQLAlchemy, without the plugins that keep connections and threads."""
     from sqlalchemy.pool import NullPool
 
     wrapped = url.replace("+psycopg", "+aws_wrapper_psycopg")
@@ -128,7 +128,7 @@ def _lambdadb(url: str, policy: str) -> Client:
     one = text(ONE)
 
     @lambdadb.handler(engine)
-    def handler(event: object, context: object) -> None:
+    def handler(event: object, context: object) -> None:  # noqa: ARG001 Lambda's
         with engine.begin() as connection:
             connection.execute(one)
 

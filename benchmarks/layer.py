@@ -26,6 +26,7 @@ import time
 import zipfile
 from importlib.util import cache_from_source
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -35,15 +36,20 @@ from lambdadb.lab.layer import Layer, Target, build, mebibytes
 from lambdadb.lab.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = {
-    "import": "import sys\nsys.path.insert(0, sys.argv[1])\n"
-    "import lambdadb, sqlalchemy, psycopg, pgvector\nengine = lambdadb.create_engine(sys.argv[2])\n",
-}
-PROGRAMS["first row"] = (
-    f"{PROGRAMS['import']}with engine.connect() as connection:\n"
-    "    assert connection.execute(sqlalchemy.text('SELECT 1')).scalar_one() == 1\n"
-)
-OURS = "lambdadb layer"
+IMPORT = """\
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import lambdadb, sqlalchemy, psycopg, pgvector
+engine = lambdadb.create_engine(sys.argv[2])
+"""
+FIRST_ROW = """\
+with engine.connect() as connection:
+    assert connection.execute(sqlalchemy.text("SELECT 1")).scalar_one() == 1
+"""
+END = "os._exit(0)\n"  # tidying up at the end of a process is no part of a cold start
+PROGRAMS = {"import": IMPORT + END, "first row": IMPORT + FIRST_ROW + END}
+OURS, EXACT = "lambdadb layer", "plain, exact dates"
+Times = dict[str, dict[str, dict[str, list[float]]]]  # seconds by program, tree, and "cpu" or "wall"
 
 
 def seconds(program: str, tree: Path, url: str) -> tuple[float, float]:
@@ -60,7 +66,7 @@ def seconds(program: str, tree: Path, url: str) -> tuple[float, float]:
 
 def plain_zip(folder: Path) -> Path:
     """What `pip install --target` and a zip of it make, with bytecode by this Python."""
-    tree = folder / "exact dates" / "python"
+    tree = folder / EXACT / "python"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
     subprocess.run([*command, "--target", str(tree), f"{ROOT}[binary,pgvector]"], check=True)
     with zipfile.ZipFile(folder / "plain.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -94,9 +100,9 @@ def valid(module: Path) -> bool:
     return bool(flags == 1 or date == int(module.stat().st_mtime))
 
 
-def measure(trees: dict[str, Path], rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """CPU and wall seconds by program and tree."""
-    times = {name: {tree: {"cpu": [0.0] * 0, "wall": [0.0] * 0} for tree in trees} for name in PROGRAMS}
+def measure(trees: dict[str, Path], rounds: int) -> Times:
+    """Both programs with each tree, in turns."""
+    times: Times = {name: {tree: {"cpu": [], "wall": []} for tree in trees} for name in PROGRAMS}
     with Postgres() as server:
         for number in track(range(rounds + 1), "measuring", console=Console(stderr=True)):
             for name, program in PROGRAMS.items():
@@ -126,7 +132,7 @@ def prepare(folder: Path) -> tuple[Layer, Path, dict[str, Path]]:
     plain = plain_zip(folder)
     unzipped = {
         OURS: unzip(layer.file, folder / "ours"),
-        "plain, exact dates": folder / "exact dates" / "python",
+        EXACT: folder / EXACT / "python",
         "plain, dates of the zip": unzip(plain, folder / "dates of the zip"),
         "plain, one date": unzip(plain, folder / "one date", date=315532800.0),
     }
@@ -143,16 +149,35 @@ def prepare(folder: Path) -> tuple[Layer, Path, dict[str, Path]]:
     return layer, plain, trees
 
 
-def print_tables(figures: dict[str, dict[str, dict[str, dict[str, float]]]], title: str) -> None:
-    table = Table(title=title)
-    for heading in ("until", "tree", "CPU ms", "wall ms", "layer's CPU / this", "layer's wall / this"):
-        table.add_column(heading, justify="left" if heading in ("until", "tree") else "right")
-    for name, trees in figures.items():
-        for tree, figure in trees.items():
-            both = (figure["cpu"], figure["wall"])
-            spread = [f"{f['median']:.2f} ({f['lowest']:.2f} to {f['highest']:.2f})" for f in both]
-            table.add_row(name, tree, *(f"{f['seconds'] * 1e3:.0f}" for f in both), *spread)
-        table.add_section()
+def summed(times: Times, shares: dict[str, float]) -> list[dict[str, Any]]:
+    """A line for each program and tree: medians, and the layer's ratio to them in the same round."""
+    return [
+        {
+            "until": name,
+            "tree": tree,
+            "stale": shares[tree],
+            **{f"{kind}_seconds": statistics.median(taken[kind]) for kind in taken},
+            **{f"{kind}_ratio": ratios(trees[OURS][kind], taken[kind]) for kind in taken},
+        }
+        for name, trees in times.items()
+        for tree, taken in trees.items()
+    ]
+
+
+def print_table(lines: list[dict[str, Any]], sizes: dict[str, int], rounds: int) -> None:
+    files = ", ".join(f"{name} {mebibytes(size)}" for name, size in sizes.items())
+    table = Table(title=f"Python {platform.python_version()}, {rounds} rounds in turns; {files}")
+    for heading in ("until", "tree"):
+        table.add_column(heading)
+    for heading in ("stale", "CPU ms", "layer's CPU / this", "wall ms", "layer's wall / this"):
+        table.add_column(heading, justify="right")
+    for line in lines:
+        row = [line["until"], line["tree"], f"{line['stale']:.0%}"]
+        for kind in ("cpu", "wall"):
+            ratio = line[f"{kind}_ratio"]
+            row.append(f"{line[f'{kind}_seconds'] * 1e3:.0f}")
+            row.append(f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})")
+        table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
@@ -163,38 +188,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lambdadb-layer-") as name:
         layer, plain, trees = prepare(Path(name))
-        zipped = {OURS: layer.zipped, "plain": plain.stat().st_size}
-        unzipped = {
-            OURS: layer.unzipped,
-            "plain": sum(
-                p.stat().st_size for p in trees["plain, exact dates"].rglob("*") if p.is_file()
-            ),
+        sizes = {
+            "layer zipped": layer.zipped,
+            "layer unzipped": layer.unzipped,
+            "plain zipped": plain.stat().st_size,
+            "plain unzipped": sum(p.stat().st_size for p in trees[EXACT].rglob("*") if p.is_file()),
         }
-        times = measure(trees, arguments.rounds)
-    figures = {
-        name: {
-            tree: {
-                kind: {
-                    "seconds": statistics.median(taken[kind]),
-                    **ratios(trees[OURS][kind], taken[kind]),
-                }
-                for kind in taken
-            }
-            for tree, taken in trees.items()
-        }
-        for name, trees in times.items()
-    }
+        shares = {tree: stale(path) for tree, path in trees.items()}
+        lines = summed(measure(trees, arguments.rounds), shares)
     if arguments.json:
-        print(json.dumps({"zipped": zipped, "unzipped": unzipped, "until": figures}))
-        return
-    title = (
-        f"Python {platform.python_version()}, {arguments.rounds} rounds in turns; zipped "
-        + ", ".join(
-            f"{name} {mebibytes(size)} ({mebibytes(unzipped[name])} unzipped)"
-            for name, size in zipped.items()
-        )
-    )
-    print_tables(figures, title)
+        print(json.dumps({"bytes": sizes, "measured": lines}))
+    else:
+        print_table(lines, sizes, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +32,26 @@ ONE = text("SELECT 1")
 marks = SQLTable("mark", MetaData(), Column("id", Integer, primary_key=True))
 
 
+Call = Callable[[Any], object]
+
+
 @dataclass(frozen=True)
 class Case:
-    """A callable, the situation that it is called in, and how to get there and call it."""
+    """A callable, and the situation in which it is called."""
 
     callable: str
     situation: str
-    run: Callable[[Any], Callable[[], object]]
-    """Given a URL, prepares the situation and returns the call to count."""
+    call: Call
+    """What is counted, given an engine."""
+    before: Call | None = None
+    """What the engine has done before; None if it has not connected yet."""
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    """The engine's."""
 
 
-def warm(call: Callable[[Any], object], **keywords: Any) -> Callable[[Any], Callable[[], object]]:
-    """Count `call(engine)` on an engine that has connected, and made the same call, before."""
-
-    def prepare(url: str) -> Callable[[], object]:
-        engine = lambdadb.create_engine(url, **keywords)
-        call(engine)
-        return lambda: call(engine)
-
-    return prepare
-
-
-def first(call: Callable[[Any], object], **keywords: Any) -> Callable[[Any], Callable[[], object]]:
-    """Count `call(engine)` on an engine that has not connected yet."""
-
-    def prepare(url: str) -> Callable[[], object]:
-        engine = lambdadb.create_engine(url, **keywords)
-        return lambda: call(engine)
-
-    return prepare
+def warm(callable: str, situation: str, call: Call, **keywords: Any) -> Case:
+    """A call on an engine that has made the same one before."""
+    return Case(callable, situation, call, call, keywords)
 
 
 def transaction(engine: Any) -> None:
@@ -94,13 +85,14 @@ def unit_with_a_session(engine: Any) -> None:
     lambdadb.run_transaction(sessionmaker(engine), lambda session: session.execute(ONE))
 
 
-def prepared_marker(url: str) -> Callable[[], object]:
-    engine = lambdadb.create_engine(url)
+def with_a_marker(engine: Any) -> None:
+    lambdadb.run_transaction(engine, lambda connection: connection.execute(ONE), marker=(marks.c.id, 2))
+
+
+def make_marks(engine: Any) -> None:
     with engine.begin() as connection:
         marks.metadata.create_all(connection)
         connection.execute(insert(marks).values(id=1))
-    work = (marks.c.id, 2)
-    return lambda: lambdadb.run_transaction(engine, lambda c: c.execute(ONE), marker=work)
 
 
 def repeated_once(engine: Any) -> None:
@@ -108,53 +100,39 @@ def repeated_once(engine: Any) -> None:
     lambdadb.run_transaction(engine, lambda connection: connection.execute(next(runs)))
 
 
-def disposed(url: str) -> Callable[[], object]:
-    engine = lambdadb.create_engine(url)
-    checkout(engine)
-    return engine.dispose
-
-
-AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
+LONG_UNUSED = {"policy": lambdadb.PerEnvironment(ping_after=0.0)}
 PER_INVOCATION = {"policy": lambdadb.PerInvocation()}
-ALWAYS_PING = {"policy": lambdadb.PerEnvironment(ping_after=0.0)}
+AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
 CASES = [
-    Case("create_engine", "", lambda url: lambda: lambdadb.create_engine(url)),
-    Case("engine.connect", "an engine's first: login, and one question to the server", first(checkout)),
-    Case("engine.connect", "later, the connection is there: its socket is polled", warm(checkout)),
-    Case("engine.connect", "unused for longer than `ping_after`", warm(checkout, **ALWAYS_PING)),
-    Case(
-        "engine.begin",
-        "the first invocation: login, question, BEGIN, a statement, COMMIT",
-        first(transaction),
-    ),
-    Case("engine.begin", "warm: BEGIN, a statement, COMMIT", warm(transaction)),
-    Case("engine.begin", "warm, and the statement fails: BEGIN, it, ROLLBACK", warm(failing)),
-    Case(
-        "engine.begin",
-        "`PerInvocation`, each invocation: login and those three",
-        warm(transaction, **PER_INVOCATION),
-    ),
-    Case(
-        "engine.begin",
-        '`isolation_level="AUTOCOMMIT"`, warm: the statement',
-        warm(transaction, **AUTOCOMMIT),
-    ),
-    Case("Session", "warm: BEGIN, a statement, COMMIT", warm(with_a_session)),
-    Case("run_transaction", "warm: BEGIN with its id, a statement, COMMIT", warm(unit_of_work)),
-    Case("run_transaction", "with a `sessionmaker`", warm(unit_with_a_session)),
-    Case("run_transaction", "with a marker", prepared_marker),
-    Case("run_transaction", "repeated once, after a serialization failure", warm(repeated_once)),
-    Case("engine.dispose", "the session's end needs no answer", disposed),
+    Case("create_engine", "", lambda engine: lambdadb.create_engine(engine.url)),
+    Case("engine.connect", "an engine's first: login, and one question to the server", checkout),
+    warm("engine.connect", "later, the connection is there: its socket is polled", checkout),
+    warm("engine.connect", "unused for longer than `ping_after`", checkout, **LONG_UNUSED),
+    Case("engine.begin", "first invocation: login, question, BEGIN, a statement, COMMIT", transaction),
+    warm("engine.begin", "warm: BEGIN, a statement, COMMIT", transaction),
+    warm("engine.begin", "warm, and the statement fails: BEGIN, it, ROLLBACK", failing),
+    warm("engine.begin", "`PerInvocation`: login and those three", transaction, **PER_INVOCATION),
+    warm("engine.begin", "AUTOCOMMIT, warm: the statement", transaction, **AUTOCOMMIT),
+    warm("Session", "warm: BEGIN, a statement, COMMIT", with_a_session),
+    warm("run_transaction", "warm: BEGIN with its id, a statement, COMMIT", unit_of_work),
+    warm("run_transaction", "with a `sessionmaker`", unit_with_a_session),
+    Case("run_transaction", "with a marker", with_a_marker, make_marks),
+    warm("run_transaction", "repeated once, after a serialization failure", repeated_once),
+    Case("engine.dispose", "the session's end needs no answer", lambda e: e.dispose(), checkout),
 ]
 
 
 def counted(case: Case, cluster: Cluster) -> int:
     """What a case costs on the wire."""
-    call = case.run(cluster.url() + "?sslmode=disable")
+    engine = lambdadb.create_engine(cluster.url() + "?sslmode=disable", **case.keywords)
+    if case.before is not None:
+        case.before(engine)
     before = cluster.round_trips
-    call()
-    return cluster.round_trips - before
+    case.call(engine)
+    cost = cluster.round_trips - before
+    engine.dispose()
+    return cost
 
 
 @contextmanager
@@ -187,7 +165,7 @@ def main() -> None:
     if chosen.write:
         PAGE.write_text(page(costs))
     if chosen.json:
-        print(json.dumps([{**vars(case), "run": None, "round_trips": cost} for case, cost in costs]))
+        print(json.dumps([[case.callable, case.situation, cost] for case, cost in costs]))
         return
     table = Table("callable", "situation", "round trips")
     for case, cost in costs:
