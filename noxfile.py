@@ -111,6 +111,13 @@ def roots(session: nox.Session) -> None:
 
 
 @nox.session(python=HERE)
+def logins(session: nox.Session) -> None:
+    """Round trips and processor time of a login, by kind of login and of TLS; needs Docker."""
+    install(session, ".[lab]", "test", "containers")
+    session.run("python", "benchmarks/logins.py", *session.posargs)
+
+
+@nox.session(python=HERE)
 def vectors(session: nox.Session) -> None:
     """1,000 rows of vector(1536) written and read, in text and in binary."""
     install(session, ".[lab]")
@@ -153,3 +160,14 @@ def compare(session: nox.Session) -> None:
     install(session, ".[lab]")
     session.install("psycopg_pool", "aws-advanced-python-wrapper")
     session.run("python", "benchmarks/compare.py", *session.posargs)
+
+
+@nox.session(python=HERE)
+def layer(session: nox.Session) -> None:
+    """The cold start from the zip of `lambdadb layer`, beside a plain one; and a layer for arm64."""
+    install(session, ".[lab]")
+    if session.virtualenv.venv_backend != "none":
+        session.install("pip", "uv")
+    session.run("python", "benchmarks/layer.py", *session.posargs)
+    output = f"{session.create_tmp()}/arm64.zip"
+    session.run("lambdadb", "layer", "--arch", "arm64", "--asyncio", "--output", output)

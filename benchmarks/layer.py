@@ -130,7 +130,7 @@ def prepare(folder: Path) -> tuple[Layer, Path, dict[str, Path]]:
     layer = build(target, folder / "layer.zip", interpreter=Path(sys.executable), tell=say)
     say("pip install --target, and a zip of it")
     plain = plain_zip(folder)
-    unzipped = {
+    trees = {
         OURS: unzip(layer.file, folder / "ours"),
         EXACT: folder / EXACT / "python",
         "plain, dates of the zip": unzip(plain, folder / "dates of the zip"),
@@ -141,11 +141,10 @@ def prepare(folder: Path) -> tuple[Layer, Path, dict[str, Path]]:
             (package.name, package.version)
             for package in importlib.metadata.distributions(path=[str(tree)])
         }
-        for tree in list(unzipped.values())[:2]
+        for tree in list(trees.values())[:2]
     )
     if ours != theirs:
         raise SystemExit(f"the two hold different packages: {sorted(ours ^ theirs)}")
-    trees = {f"{name}, {stale(tree):.0%} stale": tree for name, tree in unzipped.items()}
     return layer, plain, trees
 
 

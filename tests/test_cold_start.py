@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 
 def modules_after(code: str) -> set[str]:
     program = f"{code}\nimport sys, json, threading\nassert threading.active_count() == 1\n"
@@ -34,3 +36,23 @@ def test_creating_an_engine_imports_neither_orm_nor_retry_loop_nor_aws():
     assert not loaded & {"sqlalchemy.orm", "sqlalchemy.ext.asyncio", "sqlalchemy.ext", "lambdadb.aio"}
     assert not roots(loaded) & {"tenacity", "boto3", "botocore", "aws_xray_sdk", "numpy"}
     assert not any(module.startswith("lambdadb.lab") for module in loaded)
+
+
+@pytest.mark.parametrize("store", ["rds_iam.RdsIam()", "secrets_manager.SecretsManager('orders/app')"])
+def test_a_store_imports_what_it_needs_when_it_needs_it(store):
+    """Importing and making one loads itself and hmac: no AWS package, no HTTP, no TLS."""
+    code = f"{DRIVER}\nimport lambdadb"
+    made = f"from lambdadb.credentials import {store.partition('.')[0]}\n{store}"
+    added = modules_after(f"{code}\n{made}") - modules_after(code)
+    assert roots(added) <= {"lambdadb", "hmac"}, sorted(added)
+
+
+def test_signing_a_token_needs_nothing_else():
+    """With the keys that Lambda gives, an IAM login needs neither botocore nor a request."""
+    made = (
+        "from lambdadb.credentials.rds_iam import RdsIam\nstore = RdsIam('eu-west-1', 'app', host='h')"
+    )
+    signed = "import os\nos.environ.update(AWS_ACCESS_KEY_ID='a', AWS_SECRET_ACCESS_KEY='b')\n"
+    signed += "assert list(store.logins({'host': 'h'}))"
+    added = modules_after(f"{DRIVER}\n{made}\n{signed}") - modules_after(f"{DRIVER}\n{made}")
+    assert not added, sorted(added)

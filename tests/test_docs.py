@@ -7,24 +7,29 @@ import dataclasses
 import json
 import re
 import shlex
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import psycopg
 import pytest
+from moto.server import ThreadedMotoServer
 
 from lambdadb import Fault, PerEnvironment, ResumeRetry, errors
 from lambdadb.lab import commands
 from lambdadb.lab.aurora import Cluster
+from lambdadb.lab.daemon import Daemon, nested
 from lambdadb.lab.environment import Environment, FunctionError
 from lambdadb.lab.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = {"python", "sh", "sql", "text"}
+LANGUAGES = {"json", "python", "sh", "sql", "text"}
 FENCE = re.compile(r"^(?P<lead>.*)\n\s*(```+|~~~+)(?P<language>.*)\n(?P<text>[\s\S]*?)^\s*\2[ ]*$", re.M)
 SOURCE = re.compile(r"<!-- examples/(?P<file>\w+\.\w+)(?:: (?P<names>[\w, ]+))? -->")
 NAMED = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -175,12 +180,12 @@ class Shop:
         return self.connection.execute(query.encode()).fetchall()
 
 
-def environment(handler: str, url: str, timeout: float = 30.0) -> Environment:
+def environment(handler: str, url: str, timeout: float = 30.0, **variables: str) -> Environment:
     return Environment(
         handler,
         function_name="example",
         timeout=timeout,
-        environment={"DATABASE_URL": url, "PYTHONWARNINGS": "error"},
+        environment={"DATABASE_URL": url, "PYTHONWARNINGS": "error", **variables},
         path=[EXAMPLES],
     )
 
@@ -203,11 +208,94 @@ def test_every_query_runs(page: Path, shop: Shop) -> None:
             shop.rows(block.text)
 
 
+@NAMED
+def test_every_policy_is_one(page: Path) -> None:
+    """JSON on the pages is what IAM takes: statements that allow some actions on some resources."""
+    for block in blocks(page):
+        if block.language == "json":
+            policy = json.loads(block.text)
+            assert policy["Version"] == "2012-10-17"
+            for statement in policy["Statement"]:
+                assert {"Effect", "Action", "Resource"} <= statement.keys()
+                assert "*" not in (statement["Action"], statement["Resource"])
+
+
 @pytest.mark.parametrize("handler", ["orders.lambda_handler", "orders_async.lambda_handler"])
 def test_orders(handler: str, shop: Shop) -> None:
     """Each order is stored, and its id returned."""
     assert shop.invoke(handler, {"item": "tea"}, {"item": "milk"}) == {"id": 2}
     assert shop.rows("SELECT item FROM orders ORDER BY id") == [("tea",), ("milk",)]
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[dict[str, str]]:
+    """The variables of a function whose AWS is moto's server, with a secret and a parameter in it."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    variables = {
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "SECRET_ID": "orders/app",
+    }
+    session = boto3.Session("AKIDEXAMPLE", "secret", region_name="us-east-1")
+    secrets = session.client("secretsmanager", endpoint_url=variables["AWS_ENDPOINT_URL"])
+    secrets.create_secret(Name="orders/app", SecretString='{"username": "app", "password": "pw"}')
+    parameters = session.client("ssm", endpoint_url=variables["AWS_ENDPOINT_URL"])
+    parameters.put_parameter(Name="/orders/app", Value="pw", Type="SecureString")
+    yield variables
+    server.stop()
+
+
+@pytest.fixture
+def app(shop: Shop) -> Iterator[str]:
+    """The URL of the shop without a user; who comes as `app` can store orders."""
+    shop.connection.execute("CREATE ROLE app LOGIN")
+    shop.connection.execute("GRANT ALL ON orders, orders_id_seq TO app")
+    yield shop.url.replace("postgres@", "")
+    shop.connection.execute("DROP OWNED BY app")
+    shop.connection.execute("DROP ROLE app")
+
+
+def test_a_login_from_secrets_manager(app: str, aws: dict[str, str]) -> None:
+    """The secret's user stores the order."""
+    with environment("orders_secret.lambda_handler", app, **aws) as function:
+        assert function.invoke({"item": "tea"}) == {"id": 1}
+
+
+def test_a_login_from_a_store_of_ones_own(app: str, aws: dict[str, str]) -> None:
+    """The user is the one that the store gives."""
+    with environment("parameter_store.lambda_handler", app, **aws) as function:
+        assert function.invoke(None) == "app"
+
+
+def test_a_login_from_an_asynchronous_store(app: str) -> None:
+    """A login that is refused makes the store's next question a fresh one."""
+    asked = []
+
+    class Agent(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline())
+            user = "nobody" if len(asked) == 1 else "app"
+            self.wfile.write(json.dumps({"user": user, "password": "pw"}).encode() + b"\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Agent) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+        port = str(server.server_address[1])
+        with environment("agent.lambda_handler", app, AGENT_PORT=port) as function:
+            assert function.invoke(None) == "app"
+        server.shutdown()
+    assert asked == [b"cached orders\n", b"fresh orders\n"]
+
+
+def test_a_login_by_iam(shop: Shop, aws: dict[str, str]) -> None:
+    """To a server that speaks no TLS the token is not sent."""
+    with (
+        environment("orders_iam.lambda_handler", shop.url, **aws) as function,
+        pytest.raises(FunctionError, match="untrusted"),
+    ):
+        function.invoke({"item": "tea"})
+    assert shop.rows("SELECT FROM orders") == []
 
 
 def test_orders_behind_an_api(shop: Shop) -> None:
@@ -258,6 +346,39 @@ def test_transfers(handler: str, event: object, shop: Shop) -> None:
     """Each is done once, whatever way it is written."""
     assert shop.invoke(handler, event, event) == 60
     assert shop.rows("SELECT balance FROM account WHERE name = 'bob'") == [(60,)]
+
+
+def test_a_traced_order(shop: Shop) -> None:
+    """The block, and in it the connect and the statement; nothing of what is outside."""
+    with Daemon() as daemon:
+        variables = {"AWS_XRAY_DAEMON_ADDRESS": daemon.address}
+        with environment("traced.lambda_handler", shop.url, **variables) as function:
+            assert function.invoke({"item": "tea"}) == {"id": 1, "orders": 1}
+        place = "own@127.0.0.1"
+        (tree,) = nested(daemon.settle())
+    assert tree.names == ("store_order", (place, ("attempt",)), (place,))
+    assert daemon.problems == []
+
+
+def test_orders_that_are_traced_otherwise(shop: Shop) -> None:
+    """With OpenTelemetry's spans, which nobody receives here, and with lines in the log."""
+    assert shop.invoke("traced_otel.lambda_handler", {"item": "tea"}) == {"id": 1}
+    with environment("logged.lambda_handler", shop.url) as function:
+        assert function.invoke({"item": "tea"}) == {"id": 2}
+        assert json.loads(function.log[0])["lambdadb"] == "connect"
+
+
+def test_a_tracer_of_ones_own() -> None:
+    """It tells how long a resume took."""
+    with (
+        Postgres() as server,
+        Cluster(server, auto_pause=60.0, resume=1.0, paused=True) as cluster,
+        environment("own_tracer.lambda_handler", cluster.url()) as function,
+    ):
+        with pytest.raises(FunctionError, match="orders"):  # there is no such table
+            function.invoke(None)
+        (line,) = [line for line in function.log if line.startswith("{")]
+        assert 1.0 <= json.loads(line)["Resume"] < 20.0
 
 
 def test_payments_are_booked_once(shop: Shop) -> None:

@@ -15,13 +15,11 @@ from sqlalchemy import Connection
 from lambdadb.bounds import AnyConnection, BoundedAsyncConnection, BoundedConnection
 from lambdadb.psycopg import ask
 
-# The types whose codecs need the OID that an extension was given here.
-_EXTENSION_TYPES = ("hstore", "vector")
-
-_QUESTIONS = f"""
+# The last rows are the types whose codecs need the OID that an extension was given here.
+_QUESTIONS = """
     SELECT current_schema(), current_setting('transaction_isolation'),
            name, oid, typarray, oid::regtype, typdelim
-    FROM unnest('{{{",".join(_EXTENSION_TYPES)}}}'::text[]) AS wanted (name)
+    FROM (VALUES ('hstore'), ('vector')) AS wanted (name)
          LEFT JOIN pg_catalog.pg_type ON oid = to_regtype(name)
 """
 

@@ -31,6 +31,7 @@ from lambdadb.bounds import (
     Expired,
     out_of_time,
 )
+from lambdadb.endpoint import is_proxy
 from lambdadb.faults import Fault, fault_of
 from lambdadb.names import Names, names_a_host
 from lambdadb.policy import Policy
@@ -40,7 +41,6 @@ from lambdadb.retry import AttemptFailed
 _PSYCOPG_KEYWORDS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
 
 _HOSTS = ("host", "hostaddr", "port")
-_PROXY_HOST = re.compile(r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com(\.cn)?$")
 
 # A peer that vanished without a word (failover, a dropped flow) is noticed after these: unacknowledged
 # data after 5 s (tcp_user_timeout); silence during a long statement after 60 + 3 * 10 s, below the
@@ -172,7 +172,7 @@ class Driver:
 
         The refusal: "RDS Proxy currently doesn't support command-line options" (0A000).
         """
-        return bool(_PROXY_HOST.search(str(parameters.get("host", ""))))
+        return is_proxy(str(parameters.get("host", "")))
 
     @staticmethod
     def target(parameters: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ class Settings:
             raise InvalidSettings(f"credentials is {kind}, which has no logins(parameters) method.")
         if self.tracer is not None and not isinstance(self.tracer, Tracer):
             raise InvalidSettings(
-                f"tracer is {type(self.tracer).__name__}: use one of lambdadb.tracing, or derive a class "
-                "from lambdadb.Tracer that has record(span)."
+                f"tracer is {type(self.tracer).__name__}: use one of lambdadb.tracing, or derive a "
+                "class from lambdadb.Tracer that has record(span)."
             )
         check_template(self.tag)

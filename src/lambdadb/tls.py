@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lambdadb.endpoint import is_proxy, region_of
 from lambdadb.faults import Fault, one_line
 from lambdadb.names import is_address
 from lambdadb.retry import AttemptFailed
@@ -29,11 +30,6 @@ SYSTEM_ROOTS = (
 )
 """Where systems keep the public roots, for a Python that does not know."""
 
-# Endpoints of clusters and instances; in China the region comes after `rds`.
-_RDS = re.compile(
-    r"\.(?:(?P<region>[a-z0-9-]+)\.rds\.amazonaws\.com(?:\.cn)?"
-    r"|rds\.(?P<china>cn-[a-z0-9-]+)\.amazonaws\.com\.cn)$"
-)
 _RDS_ROOT = re.compile(r"Amazon RDS ([a-z]+-[a-z0-9-]+) Root CA")
 
 _OWN_FILE = (
@@ -153,12 +149,11 @@ def _roots(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str
 
 
 def _roots_of(host: str, environment: Mapping[str, str]) -> str:
-    name = host.lower().rstrip(".")
-    if not (found := _RDS.search(name)):
+    region = region_of(host)
+    if region is None:
         return _system_roots(environment)
-    if ".proxy-" in name:
+    if is_proxy(host):
         return str(PROXY_ROOTS)
-    region = found["region"] or found["china"]
     file = ROOTS / f"{region}.pem"
     if not file.exists():
         raise AttemptFailed(

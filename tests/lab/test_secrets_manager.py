@@ -1,0 +1,162 @@
+"""Secrets Manager over HTTP, as moto's server plays it: by request of our own, by botocore, by boto3."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lambdadb.credentials import LoginUnavailable
+from lambdadb.credentials.secrets_manager import SecretsManager
+from lambdadb.lab.postgres import free_port
+
+from .aws import KEYS, Request, SecretServer, scripted, secret_server, variables
+
+Make = Callable[..., SecretsManager]
+JSON = json.dumps({"username": "app", "password": "pw", "host": "h", "port": 5433, "dbname": "d"})
+WHOLE = {"user": "app", "password": "pw", "host": "h", "port": "5433", "dbname": "d"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SecretServer]:
+    with secret_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["request", "botocore", "client"])
+def make(
+    request: pytest.FixtureRequest, server: SecretServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Make]:
+    """A store that reads in one of three ways."""
+    if request.param == "client":
+        variables(monkeypatch)
+        yield lambda secret_id: SecretsManager(secret_id, client=server.client)
+        return
+    variables(monkeypatch, **KEYS, AWS_ENDPOINT_URL=server.endpoint)
+    if request.param == "botocore":
+        monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "false")
+    made: list[SecretsManager] = []
+
+    def build(secret_id: str) -> SecretsManager:
+        made.append(SecretsManager(secret_id))
+        return made[-1]
+
+    yield build
+    assert all((store._made is not None) == (request.param == "botocore") for store in made)
+
+
+def first(store: SecretsManager, **parameters: object) -> Any:
+    return next(iter(store.logins(parameters)))
+
+
+@pytest.mark.parametrize(
+    ("value", "login"),
+    [
+        ({"SecretString": "pw\n"}, {"password": "pw"}),
+        ({"SecretBinary": b"pw"}, {"password": "pw"}),
+        ({"SecretString": JSON}, WHOLE),
+        ({"SecretBinary": JSON.encode()}, WHOLE),
+        ({"SecretString": '{"username": "app", "password": "pw"}'}, {"user": "app", "password": "pw"}),
+    ],
+)
+def test_every_shape(value: Any, login: Any, make: Make, server: SecretServer) -> None:
+    """A password, RDS's JSON, RDS's own master secret, binary: by name and by ARN."""
+    secret = server.secret(**value)
+    known = {} if "user" in login else {"user": "url_user"}
+    assert first(make(secret.id), **known) == login
+    assert first(make(secret.arn), **known) == login
+
+
+def test_the_stages_of_a_rotation(make: Make, server: SecretServer) -> None:
+    """The current secret from memory, as it is now, the pending one, the current one again."""
+    secret = server.secret(SecretString="old")
+    store = make(secret.id)
+    assert first(store, user="app") == {"password": "old"}
+    secret.create("new")
+    logins = [login["password"] for login in store.logins({"user": "app"})]
+    assert logins == ["old", "old", "new", "old"]
+    secret.finish()
+    assert [login["password"] for login in store.logins({"user": "app"})] == ["new"] * 3
+
+
+def test_a_secret_that_is_not_there(make: Make, server: SecretServer) -> None:
+    """The service's code and what to look at, whoever asked; so too if it is to be deleted."""
+    with pytest.raises(LoginUnavailable, match=r"'orders/none'.*ResourceNotFoundException.*region"):
+        first(make("orders/none"))
+    secret = server.secret(SecretString="pw")
+    server.client.delete_secret(SecretId=secret.id)
+    with pytest.raises(LoginUnavailable, match=r"InvalidRequestException.*marked for deletion"):
+        first(make(secret.id))
+
+
+def cut(request: Request) -> None:
+    pass
+
+
+def hang(request: Request) -> None:
+    threading.Event().wait(5)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        cut,
+        hang,
+        lambda request: request.give(500, '{"__type": "InternalServiceError"}'),
+        lambda request: request.give(400, '{"__type": "ThrottlingException", "message": "later"}'),
+        lambda request: request.give(403, "<html>a gateway's own page</html>"),
+        lambda request: request.give(200, "<html>another one</html>"),
+        lambda request: request.give(200, "{}"),
+    ],
+)
+def test_what_our_request_does_not_get_botocore_does(
+    trouble: Callable[[Request], None], monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """An answer that is none, or that may pass, is not the end; and the log says what it was."""
+
+    def answer(request: Request) -> None:
+        if "Botocore" in request.headers.get("User-Agent", ""):
+            request.give(200, json.dumps({"SecretString": JSON}))
+        else:
+            trouble(request)
+
+    with scripted(answer) as port:
+        variables(monkeypatch, **KEYS, AWS_ENDPOINT_URL_SECRETS_MANAGER=f"http://127.0.0.1:{port}")
+        assert first(SecretsManager("orders/app")) == WHOLE
+    (record,) = [r for r in log.records if r.name == "lambdadb"]
+    assert record.levelno == logging.INFO
+    assert "the-token" not in record.getMessage()
+
+
+def test_what_nobody_answers_names_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error tells of the request and of botocore, and of neither's keys."""
+    port = free_port()
+    variables(monkeypatch, **KEYS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+    with pytest.raises(
+        LoginUnavailable, match=rf":{port}: ConnectionRefusedError.*EndpointConnection"
+    ) as e:
+        first(SecretsManager("orders/app"))
+    assert "the-secret-key" not in str(e.value)
+
+
+def test_our_request_is_signed_for_the_secret_and_the_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives: the action, the secret, the stage, the ARN's region, the session's token."""
+    seen: list[Request] = []
+
+    def answer(request: Request) -> None:
+        seen.append(request)
+        request.give(200, json.dumps({"SecretString": JSON}))
+
+    arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:orders/app-AbCdEf"
+    with scripted(answer) as port:
+        variables(monkeypatch, **KEYS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+        first(SecretsManager(arn))
+    (request,) = seen
+    assert json.loads(request.body) == {"SecretId": arn, "VersionStage": "AWSCURRENT"}
+    assert request.headers["X-Amz-Target"] == "secretsmanager.GetSecretValue"
+    assert request.headers["X-Amz-Security-Token"] == "the-token"
+    assert "/eu-west-1/secretsmanager/aws4_request" in request.headers["Authorization"]

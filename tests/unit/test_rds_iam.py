@@ -1,0 +1,205 @@
+"""IAM tokens: botocore's to the byte, and never where they could be read on the way."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import pickle
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import botocore.auth
+import botocore.signers
+import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.hooks import HierarchicalEmitter
+from botocore.model import ServiceId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambdadb.credentials import LoginUnavailable, aws
+from lambdadb.credentials.rds_iam import RdsIam
+from lambdadb.credentials.secrets_manager import SecretsManager
+
+from .conftest import VirtualClock
+
+HOST = "orders.cluster-c9akciq32.ap-northeast-1.rds.amazonaws.com"
+URL: dict[str, Any] = {"host": HOST, "port": 5432, "user": "app"}
+AT = 1_763_600_000.0
+
+
+@pytest.fixture(autouse=True)
+def lambda_keys(monkeypatch):
+    """What Lambda puts into the environment, and nothing else of AWS or libpq."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret-key")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token+/=")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def botocore_at():
+    """botocore's signers at the moment AT."""
+    with pytest.MonkeyPatch.context() as patch:
+        moment = datetime.datetime.fromtimestamp(AT, datetime.timezone.utc)
+        patch.setattr(botocore.auth, "get_current_datetime", lambda: moment)
+        yield
+
+
+def login(parameters: Any = URL, **arguments: Any) -> dict[str, Any]:
+    (found,) = RdsIam(**arguments).logins(parameters)
+    return dict(found)
+
+
+def failure(parameters: Any, **arguments: Any) -> str:
+    with pytest.raises(LoginUnavailable) as caught:
+        login(parameters, **arguments)
+    return str(caught.value)
+
+
+KEYS = st.builds(
+    aws.Keys,
+    access=st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", min_size=16, max_size=20),
+    secret=st.text("abcXYZ019+/", min_size=1, max_size=40),
+    token=st.none() | st.text("abcXYZ019+/=", min_size=1, max_size=1200),
+)
+REGIONS = st.sampled_from(["ap-northeast-1", "us-east-1", "cn-north-1", "us-gov-west-1"])
+
+
+@given(
+    keys=KEYS,
+    region=REGIONS,
+    host=st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,60}[A-Za-z0-9])?", fullmatch=True),
+    port=st.sampled_from([80, 443, 3306, 5432]) | st.integers(1, 65535),
+    user=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=63),
+)
+def test_the_token_is_botocores_to_the_byte(keys, region, host, port, user):
+    """For any keys, endpoint, user and region: what `generate_db_auth_token` makes at that moment."""
+    events = HierarchicalEmitter()  # the signer keeps a weak reference
+    signer = botocore.signers.RequestSigner(
+        ServiceId("rds"), region, "rds", "v4", credentials_of(keys), events
+    )
+    client = SimpleNamespace(_request_signer=signer, meta=SimpleNamespace(region_name=region))
+    theirs = botocore.signers.generate_db_auth_token(client, host, port, user)
+    query = {"Action": "connect", "DBUser": user}
+    assert aws.presigned(keys, f"{host}:{port}", query, scope=(region, "rds-db"), at=AT) == theirs
+
+
+@given(keys=KEYS, region=REGIONS, body=st.binary(max_size=200), port=st.sampled_from(["", ":5000"]))
+def test_a_signed_request_is_botocores(keys, region, body, port):
+    """The headers that prove who asks are those that botocore would send."""
+    headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "secretsmanager.Get"}
+    host = f"secretsmanager.{region}.amazonaws.com{port}"
+    request = AWSRequest("POST", f"https://{host}/", headers=headers, data=body)
+    botocore.auth.SigV4Auth(credentials_of(keys), "secretsmanager", region).add_auth(request)
+    scope = (region, "secretsmanager")
+    ours = aws.signed(keys, {"host": host, **headers}, body, scope=scope, at=AT)
+    assert ours.pop("host") == host
+    assert ours == {name.lower(): value for name, value in request.headers.items()}
+
+
+def credentials_of(keys: aws.Keys) -> Credentials:
+    return Credentials(keys.access, keys.secret, keys.token)
+
+
+def test_each_connect_gets_a_token_of_its_own_moment():
+    """A token lives for 15 minutes, an execution environment for hours: none is used twice."""
+    clock = VirtualClock()
+    store = RdsIam(clock=clock)
+    tokens = []
+    for _ in range(2):
+        tokens += [login["password"] for login in store.logins(URL)]
+        clock.time += 1.0
+    assert len(set(tokens)) == 2
+    assert all(token.startswith(f"{HOST}:5432/?Action=connect&DBUser=app&") for token in tokens)
+    assert all("X-Amz-Security-Token=token%2B%2F%3D" in token for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        (HOST, "ap-northeast-1"),
+        ("db.c9.us-gov-west-1.rds.amazonaws.com", "us-gov-west-1"),
+        ("orders.proxy-c9.eu-west-1.rds.amazonaws.com", "eu-west-1"),
+        ("db.c9.cn-north-1.rds.amazonaws.com.cn", "cn-north-1"),
+        ("db.c9.rds.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        ("DB.C9.EU-WEST-1.RDS.AMAZONAWS.COM", "eu-west-1"),
+        ("db.example.com", "sa-east-1"),
+        ("rds.amazonaws.com.example.com", "sa-east-1"),
+    ],
+)
+def test_the_region_is_the_databases(host, region, monkeypatch):
+    """It is in the endpoint's name; only where it is not, the function's own is taken."""
+    monkeypatch.setenv("AWS_REGION", "sa-east-1")
+    assert f"%2F{region}%2Frds-db%2F" in login({**URL, "host": host})["password"]
+    assert "%2Fus-west-2%2Frds-db%2F" in login({**URL, "host": host}, region="us-west-2")["password"]
+
+
+def test_a_region_that_nobody_knows_is_an_error():
+    """Its text says where to name it."""
+    assert "AWS_REGION" in failure({**URL, "host": "db.example.com"})
+
+
+@pytest.mark.parametrize(("chosen", "sent"), [({}, "verify-full"), ({"sslmode": "require"}, "require")])
+def test_the_login_brings_tls(chosen, sent):
+    """Verified unless the URL says otherwise, on any host, a tunnel's included."""
+    assert login({**URL, **chosen})["sslmode"] == sent
+    assert login({**URL, **chosen, "host": "127.0.0.1"}, host=HOST)["sslmode"] == sent
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
+def test_no_token_where_tls_is_not_certain(sslmode, monkeypatch):
+    """Neither the URL nor libpq's variable can make a token travel in clear text."""
+    assert "sslmode=verify-full" in failure({**URL, "sslmode": sslmode})
+    monkeypatch.setenv("PGSSLMODE", sslmode)
+    assert "sslmode=verify-full" in failure(URL)
+    assert login({**URL, "sslmode": "verify-ca"})["sslmode"] == "verify-ca"
+
+
+@pytest.mark.parametrize("host", ["", "/var/run/postgresql", "@socket", f"{HOST},{HOST}"])
+def test_no_token_without_the_one_host_it_is_for(host):
+    """Sockets have no TLS, and of several hosts only one would take it."""
+    assert "one host" in failure({**URL, "host": host}, host=HOST)
+
+
+def test_without_keys_and_without_botocore_the_error_says_what_to_install(monkeypatch):
+    """Both stores need it where the environment variables hold no keys."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    assert "pip install 'lambdadb[aws]'" in failure(URL)
+    with pytest.raises(LoginUnavailable, match=r"'orders/app' could not.*pip install 'lambdadb\[aws\]'"):
+        next(SecretsManager("orders/app").logins(URL))
+
+
+def test_the_user_is_the_arguments_or_the_urls():
+    """The token and the login name the same one; without one there is no token."""
+    assert login()["user"] == "app"
+    assert login(user="reports")["user"] == "reports"
+    assert "&DBUser=reports&" in login(user="reports")["password"]
+    assert "user=" in failure({"host": HOST})
+
+
+def test_another_name_for_the_endpoint_is_warned_of_once(log):
+    """AWS refuses a token that is signed for a CNAME; `host` and `port` name what it is signed for."""
+    cname = {**URL, "host": "db.example.com", "port": 15432}
+    store = RdsIam("us-east-1")
+    list(store.logins(cname))
+    list(store.logins(cname))
+    assert [r.levelname for r in log.records] == ["WARNING"]
+    assert "RdsIam(host=" in log.text
+    log.clear()
+    assert login(cname, host=HOST, port=5432)["password"].startswith(f"{HOST}:5432/?")
+    assert not log.records
+
+
+def test_neither_repr_nor_pickle_nor_log_shows_a_token(log):
+    """What is kept of a connect is nothing."""
+    store = RdsIam("us-east-1", user="app")
+    list(store.logins(URL))
+    shown = f"{store!r}{vars(store)}{log.text}".encode() + pickle.dumps(store)
+    assert b"X-Amz" not in shown
+    assert b"the-secret-key" not in shown
+    assert repr(copy.copy(store)) == "RdsIam(region='us-east-1', user='app')"
