@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from clients import CLIENTS
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -31,6 +33,8 @@ from lambdadb.lab.aurora import Cluster, Shape, State
 from lambdadb.lab.postgres import Postgres
 
 HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "compare.md"
+BEGIN, END = "<!-- nox -s compare -- --write -->", "<!-- end -->"
 OURS = "lambdadb PerEnvironment"
 PATIENCE = 45.0  # seconds until an answer is given up
 RESUME = 4.0  # seconds of the resume that the clients meet
@@ -207,6 +211,52 @@ def cells(figures: dict[str, dict[str, Any]], name: str) -> list[str]:
     return shown
 
 
+def draw(figures: dict[str, dict[str, Any]], file: Path) -> None:
+    """A row of bars for each client: round trips, processor time, cold start."""
+    panels = {
+        "round trips of an invocation,\nfirst (pale) and warm": ("first", "warm"),
+        "CPU of an invocation, µs,\nwith a connect (pale) and warm": ("cpu_connect", "cpu_warm"),
+        "CPU of a cold start\nto the first row, ms": (None, "cold"),
+        "memory, MB": (None, "memory"),
+    }
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    names = [*figures][::-1]
+    for axes, (title, (pale, full)) in zip(
+        figure.subplots(1, 4, sharey=True), panels.items(), strict=True
+    ):
+        for what, alpha in ((pale, 0.35), (full, 1.0)):
+            if what is None:
+                continue
+            values = [statistics.median(_list(figures[name][what])) for name in names]
+            colours = ["#009E73" if name.startswith("lambdadb") else "#777777" for name in names]
+            axes.barh(names, values, color=colours, alpha=alpha, height=0.7)
+            if alpha == 1.0:
+                axes.bar_label(axes.containers[-1], fmt="%.0f", padding=3, fontsize=8)
+        axes.set_title(title, fontsize=10)
+        axes.margins(x=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+    FigureCanvasAgg(figure)
+    figure.savefig(file, dpi=130)
+
+
+def _list(value: Any) -> list[float]:
+    return value if isinstance(value, list) else [value]
+
+
+def write(figures: dict[str, dict[str, Any]], rounds: int) -> None:
+    """The table and the picture of the page."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    lines = [
+        f"Medians of {rounds} rounds; in brackets the ratio to {OURS}, with its lowest and highest.",
+        "",
+    ]
+    lines += ["| " + " | ".join(["", *COLUMNS.values()]) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += ["| " + " | ".join([name, *cells(figures, name)]) + " |" for name in figures]
+    PAGE.write_text("\n".join([before + BEGIN, *lines, END + after]))
+    draw(figures, PAGE.parent / "images" / "compare.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="how often each is measured, in turns")
@@ -215,6 +265,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with Progress(console=Console(stderr=True)) as progress:
         figures = measure(arguments.rounds, progress)
+    if arguments.write:
+        write(figures, arguments.rounds)
     if arguments.json:
         print(json.dumps(figures, indent=1))
     else:

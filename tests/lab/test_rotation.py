@@ -15,6 +15,7 @@ import pytest
 from lambdadb.lab.environment import Environment
 from lambdadb.lab.postgres import Postgres
 
+from ..leaks import SECRET
 from .aws import KEYS, Secret, SecretServer, secret_server
 
 ENVIRONMENTS = 20
@@ -86,6 +87,7 @@ def fleet(
     yield made
     for environment in made:
         environment.close()
+        assert not SECRET.search("\n".join(environment.log)), "a password was logged"
 
 
 class Rotation:
@@ -115,7 +117,7 @@ class Rotation:
         psycopg.connect(self._url, user=self._user, password=self._password).close()
 
     def _renew(self) -> None:
-        self._user, self._password = next(self._users), f"password{next(self._numbers)}"
+        self._user, self._password = next(self._users), f"canary-{next(self._numbers)}"
 
     @property
     def _value(self) -> str:
