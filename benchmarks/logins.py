@@ -169,8 +169,9 @@ def timed(server: Server) -> list[list[float]]:
 @contextmanager
 def process(**environment: str) -> Iterator[ProcessPoolExecutor]:
     """A process of its own, which had these environment variables before it loaded OpenSSL."""
-    logging.disable()  # the warning that `plain` is plain
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), logging.disable) as pool:
+    context = multiprocessing.get_context("spawn")
+    quiet = logging.disable  # as to the warning that `plain` is plain
+    with ProcessPoolExecutor(1, context, initializer=quiet) as pool:
         os.environ.update(environment)
         pool.submit(os.getpid).result()
         for name in environment:
@@ -266,7 +267,7 @@ def main() -> None:
             low, high = one["cpu_ms_5_95"]
             cells += [str(one["round_trips"]), f"{one['cpu_ms']:.2f} ({low:.2f} to {high:.2f})"]
         table.add_row(*cells)
-    Console(width=120).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,9 @@ class Connector:
             ConnectFailed: It cannot be opened; `DatabaseResuming` if it may be a little later.
             OutOfTime: The invocation's time was over before the first attempt.
 
-        **Costs:** one TCP handshake and the login: 1 round trip with trust, 3 with SCRAM; over TLS 2
-        more (3 where the server asks for another key share). As much again for each refused login.
+        **Costs:** one TCP handshake and the login: 1 round trip with trust, 2 with a password or token,
+        3 with SCRAM; over TLS 2 more (3 where the server asks for another key share). As much again for
+        each refused login. All of it: docs/reference/round-trips.md.
         """
         deadline = self.settings.retry.deadline(self.clock, self.scope.deadline)
         if not deadline.remaining(self.clock):

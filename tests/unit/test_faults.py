@@ -73,6 +73,9 @@ TEXTS = {
         'weak sslmode "require" may not be used with sslrootcert=system (use "verify-full")',
     ],
     Fault.MISCONFIGURED: [
+        'invalid connection option "sslmod"',
+        'weak sslmode "prefer" may not be used with sslnegotiation=direct (use "require", '
+        '"verify-ca", or "verify-full")',
         AT + 'FATAL:  database "orders" does not exist',
         AT + HBA + "no encryption",
         AT + 'FATAL:  unrecognized configuration parameter "idle_session_timeout"',
