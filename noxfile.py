@@ -69,6 +69,18 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=HERE)
+@nox.parametrize("versions", ["newest", "lowest"])
+def dialect(session: nox.Session, versions: str) -> None:
+    """SQLAlchemy's own suite for dialects, on its engines and on ours; a server's URL after --."""
+    install(session, ".[lab]", "test")
+    if versions == "lowest":
+        if session.virtualenv.venv_backend == "none":
+            session.skip("needs an environment of its own")
+        session.install(*[r.replace("psycopg", "psycopg[binary]") for r in LOWEST])
+    session.run("python", "dialect_suite/comparison.py", *session.posargs)
+
+
+@nox.session(python=HERE)
 def containers(session: nox.Session) -> None:
     """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
     install(session, ".[lab]", "test", "containers")

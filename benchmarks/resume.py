@@ -38,11 +38,12 @@ PATIENCE = 90.0  # seconds until a client is given up
 
 def connect_lambdadb(url: str) -> int:
     import lambdadb
+    from lambdadb.tracing import Span, Tracer
 
     attempts = []
 
-    class Count(lambdadb.Tracer):
-        def record(self, span: lambdadb.Span) -> None:
+    class Count(Tracer):
+        def record(self, span: Span) -> None:
             attempts.append(int(span.attributes["lambdadb.attempts"]))
 
     engine = lambdadb.create_engine(url, tracer=Count())

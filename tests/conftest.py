@@ -7,12 +7,12 @@ import os
 
 import pytest
 
+# A property that fails prints the example; its speed on a shared machine says nothing.
+from hypothesis import settings
+
 from lambdadb import LambdaDBError
 
 from . import leaks
-
-# A property that fails prints the example; its speed on a shared machine says nothing.
-from hypothesis import settings
 
 settings.register_profile("lambdadb", deadline=None, print_blob=True)
 settings.load_profile("lambdadb")

@@ -26,10 +26,8 @@ def failed(message="No connection", orig=None):
 
 
 def chained(error, cause):
-    try:
-        raise error from cause
-    except Exception as raised:
-        return raised
+    error.__cause__ = cause
+    return error
 
 
 def with_connection():

@@ -30,7 +30,7 @@ from lambdadb.faults import Fault
 from lambdadb.invocation import handler, invocation
 from lambdadb.policy import PerEnvironment, PerInvocation
 from lambdadb.retry import ResumeRetry
-from lambdadb.tracing import Span, Tracer
+from lambdadb.tracing import trace
 from lambdadb.transaction import run_transaction, transactional
 
 __all__ = [
@@ -46,12 +46,11 @@ __all__ = [
     "PerEnvironment",
     "PerInvocation",
     "ResumeRetry",
-    "Span",
-    "Tracer",
     "TransactionEnded",
     "create_engine",
     "handler",
     "invocation",
     "run_transaction",
+    "trace",
     "transactional",
 ]

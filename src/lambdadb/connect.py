@@ -20,7 +20,7 @@ from lambdadb.course import Course
 from lambdadb.credentials import Login, LoginUnavailable
 from lambdadb.deadline import Clock, Deadline, Scope
 from lambdadb.errors import ConnectFailed, DatabaseResuming, LambdaDBError, OutOfTime
-from lambdadb.faults import Fault, one_line
+from lambdadb.faults import Fault, one_line, remedy_of
 from lambdadb.psycopg import Attempt, Driver
 from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
@@ -37,7 +37,7 @@ HEARD = 5.0
 SECOND_LOOK = 2.0
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Connector:
     """Opens the connections of one engine."""
 
@@ -195,7 +195,7 @@ class Connector:
         kind = DatabaseResuming if resuming else ConnectFailed
         return kind(
             f"No connection to {course.target} after {course.seconds:.1f} s and {course.attempts} "
-            f"attempt(s), {fault.value}: {one_line(last.text)}. {fault.remedy}",
+            f"attempt(s), {fault.value}: {one_line(last.text)}. {remedy_of(fault, last.text)}",
             fault=fault,
             waited=course.seconds,
             attempts=course.attempts,

@@ -129,7 +129,7 @@ def listen(engine: Engine) -> None:
         if tracer.statements != "none":
             from lambdadb.tracing.statements import Statements
 
-            Statements(tracer, pool.clock).listen(engine)
+            Statements(tracer, pool.clock).watch(engine.dialect)
     sqlalchemy.event.listen(engine, "handle_error", named, retval=True)
     # After the dialect's own listener, which asks the engine's first questions.
     sqlalchemy.event.listen(engine, "connect", unlimited)

@@ -112,7 +112,22 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
     (Fault.RESUMING, r"Connection reset by peer|Broken pipe|Connection refused"),
     (Fault.UNREACHABLE, r"timed out|timeout expired|No route to host|Network is unreachable"),
 )
-_TABLE = tuple((fault, re.compile(pattern, re.IGNORECASE)) for fault, pattern in _TEXTS)
+
+# What is not the URL's fault but a setting's, for servers that do not know a startup parameter.
+_NO_STARTUP_PARAMETER = (
+    r'unrecognized configuration parameter "idle_session_timeout"|unsupported startup parameter'
+)
+
+
+def remedy_of(fault: Fault, text: str) -> str:
+    """What to do about a fault that this text stands for."""
+    if re.search(_NO_STARTUP_PARAMETER, text):
+        return (
+            "A PostgreSQL before 14 knows no idle_session_timeout, and pgbouncer takes no options: use "
+            "PerEnvironment or PerInvocation(idle_session_timeout=None), and for pgbouncer "
+            "idle_in_transaction_session_timeout=None as well."
+        )
+    return fault.remedy
 
 
 def fault_of(text: str) -> Fault:
@@ -122,8 +137,8 @@ def fault_of(text: str) -> Fault:
     A text that no rule knows is `MISCONFIGURED` when the server said it (FATAL), since a server that
     answers is awake, and `UNREACHABLE` when it did not.
     """
-    for fault, pattern in _TABLE:
-        if pattern.search(text):
+    for fault, pattern in _TEXTS:  # compiled, and kept so by re, when the first connect fails
+        if re.search(pattern, text, re.IGNORECASE):
             return fault
     return Fault.MISCONFIGURED if "FATAL:" in text else Fault.UNREACHABLE
 

@@ -49,7 +49,6 @@ class Policy:
             raise InvalidSettings(f"ping_after={self.ping_after!r}: use 0 or more seconds.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class PerEnvironment(Policy):
     """
     Keep one connection for the life of the execution environment.
@@ -64,7 +63,6 @@ class PerEnvironment(Policy):
     keeps: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, kw_only=True)
 class PerInvocation(Policy):
     """
     Connect once per invocation and leave no session behind.

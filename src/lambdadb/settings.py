@@ -53,6 +53,6 @@ class Settings:
         if self.tracer is not None and not isinstance(self.tracer, Tracer):
             raise InvalidSettings(
                 f"tracer is {type(self.tracer).__name__}: use one of lambdadb.tracing, or derive a "
-                "class from lambdadb.Tracer that has record(span)."
+                "class from lambdadb.tracing.Tracer that has record(span)."
             )
         check_template(self.tag)

@@ -185,7 +185,7 @@ def test_all_that_the_packages_offer_can_be_imported(tree: Path, index: Path, tm
                 archive.extractall(tmp_path)
     (tmp_path / "lambdadb").symlink_to(Path(layer.__file__).parents[1])
     whole = json.loads(python(IMPORT_ALL, tmp_path, options=("-B",)).stdout)
-    ours = json.loads(python(IMPORT_ALL, tree).stdout)
+    ours = json.loads(python(IMPORT_ALL, tree, options=("-B",)).stdout)
     imported = {name for name, outcome in whole.items() if outcome == "imported"}
     assert {"sqlalchemy.orm", "sqlalchemy.testing", "lambdadb.connect", "pgvector.psycopg"} <= imported
     assert imported - {name for name, outcome in ours.items() if outcome == "imported"} == set()
@@ -299,9 +299,12 @@ def test_limits_of_lambda(other: Run, built: Layer) -> None:
     assert len(json.loads(other.result.stdout)["problems"]) == 2
 
 
-def test_no_greenlet_unless_told(built: Layer) -> None:
-    """An engine that is not asynchronous does without."""
-    assert "greenlet" not in {package.name for package in built.packages}
+def test_extras_are_asked_for_by_name() -> None:
+    """The layer requires what lambdadb does, with those extras and no others."""
+    own = list(layer.own_requirements(["binary"]))
+    assert "psycopg[binary]" in own
+    assert any(requirement.startswith("tenacity") for requirement in own)
+    assert not [requirement for requirement in own if requirement.startswith(("sqlalchemy[", "rich"))]
 
 
 def test_no_python_of_that_version(

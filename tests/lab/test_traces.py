@@ -56,7 +56,7 @@ def make(tmp_path: Path, daemon: Daemon, postgres: Postgres) -> Iterator[Make]:
 PLAIN = """
     import os, sys
     import lambdadb
-    from lambdadb.tracing import trace
+    from lambdadb import trace
     from lambdadb.tracing.xray import XRay
     from sqlalchemy import text
     engine = lambdadb.create_engine(os.environ["DATABASE_URL"], tracer=XRay("all"))
@@ -113,7 +113,7 @@ def test_during_init(make: Make, daemon: Daemon) -> None:
         import os
         import aws_xray_sdk.core
         import lambdadb
-        from lambdadb.tracing import trace
+        from lambdadb import trace
         from lambdadb.tracing.xray import XRay
         engine = lambdadb.create_engine(os.environ["DATABASE_URL"], tracer=XRay("all"))
         traced = "_X_AMZN_TRACE_ID" in os.environ
@@ -144,7 +144,7 @@ def test_powertools_in_the_same_handler(make: Make, daemon: Daemon) -> None:
         import os
         from aws_lambda_powertools import Tracer
         import lambdadb
-        from lambdadb.tracing import trace
+        from lambdadb import trace
         from lambdadb.tracing.xray import XRay
         from sqlalchemy import text
         tracer = Tracer(auto_patch=False)
@@ -178,7 +178,7 @@ def test_tasks_of_an_asynchronous_engine(make: Make, daemon: Daemon, sdk: str) -
         {sdk}
         from lambdadb import PerEnvironment
         from lambdadb.aio import create_async_engine
-        from lambdadb.tracing import trace
+        from lambdadb import trace
         from lambdadb.tracing.xray import XRay
         from sqlalchemy import text
         engine = create_async_engine(
@@ -210,7 +210,7 @@ def test_threads(make: Make, daemon: Daemon) -> None:
         import os
         from concurrent.futures import ThreadPoolExecutor
         import lambdadb
-        from lambdadb.tracing import trace
+        from lambdadb import trace
         from lambdadb.tracing.xray import XRay
         from sqlalchemy import text
         engine = lambdadb.create_engine(
@@ -244,11 +244,12 @@ def test_canaries(make: Make, daemon: Daemon, postgres: Postgres) -> None:
         f"""
         import os
         import lambdadb
-        from lambdadb.tracing import trace
+        from lambdadb import trace
         from lambdadb.tracing.xray import XRay
+        from lambdadb.tracing import Tracer
         from lambdadb.tracing.log_lines import LogLines
         from sqlalchemy import text
-        class Both(lambdadb.Tracer):
+        class Both(Tracer):
             statements = "all"
             def __init__(self): self.all = XRay("all"), LogLines("all")
             def record(self, span): [one.record(span) for one in self.all]

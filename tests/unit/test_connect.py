@@ -18,13 +18,13 @@ from lambdadb import (
     OutOfTime,
     PerEnvironment,
     ResumeRetry,
-    Tracer,
 )
 from lambdadb.credentials import LoginUnavailable
 from lambdadb.deadline import Clock
 from lambdadb.faults import fault_of
 from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
+from lambdadb.tracing import Tracer
 
 from .conftest import scope_until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lambdadb import Fault
-from lambdadb.faults import fault_of
+from lambdadb.faults import fault_of, remedy_of
 
 AT = 'connection to server at "10.0.0.7", port 5432 failed: '
 REFUSED = "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?"
@@ -101,3 +101,16 @@ def test_an_unknown_silence_is_waited_for_but_an_unknown_answer_is_not():
 def test_every_fault_says_what_to_do(fault):
     """No fault reaches an operator without a remedy."""
     assert len(fault.remedy) > 40
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'FATAL:  unrecognized configuration parameter "idle_session_timeout"',
+        "FATAL:  unsupported startup parameter: options",
+    ],
+)
+def test_a_server_that_knows_no_timeout_is_met_with_the_setting_to_change(text):
+    """The URL is not at fault, so the error does not send anybody there."""
+    assert "idle_session_timeout=None" in remedy_of(fault_of(text), text)
+    assert remedy_of(Fault.EXHAUSTED, "sorry, too many clients already") == Fault.EXHAUSTED.remedy

@@ -1,4 +1,4 @@
-"""The command `lambdadb`: run the benchmark, or an emulated cluster to try things against."""
+"""The command `lambdadb`: the benchmark, an emulated cluster to try things against, the layer."""
 
 from __future__ import annotations
 

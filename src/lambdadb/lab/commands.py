@@ -18,6 +18,7 @@ from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, Event, Shape
 from lambdadb.lab.bench import Bench
 from lambdadb.lab.clock import Clock
+from lambdadb.lab.layer_command import layer
 from lambdadb.lab.plan import OWN_TABLE, Settings, place
 from lambdadb.lab.postgres import Postgres
 from lambdadb.lab.rows import Row, as_line
@@ -40,7 +41,11 @@ def lambdadb() -> None:
     Examples:
       lambdadb bench                     measure four handlers, hot and cold, in a minute or two
       lambdadb emulate --cold --speed 20 a cluster that pauses, to point your own code at
+      lambdadb layer                     the Lambda layer, for any Python and architecture
     """
+
+
+lambdadb.add_command(layer)
 
 
 @lambdadb.command()

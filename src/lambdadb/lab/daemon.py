@@ -50,6 +50,12 @@ class Node:
         """The names of all of it: `("handler", ("orders@host", ("attempt",)))`."""
         return (self.name, *(child.names for child in self.children))
 
+    def walk(self) -> Iterator[Node]:
+        """This one, then those in it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
 
 class Daemon:
     """

@@ -116,9 +116,14 @@ class Environment:
             raise LabError(f"{self.function_name} has no process now: invoke it first")
         return self.life.process.pid
 
-    def invoke(self, event: object) -> object:
+    def invoke(self, event: object, *, trace_id: str | None = None) -> object:
         """
         Run the handler with the event and return its result; the process is frozen afterwards.
+
+        Args:
+            event: What the handler gets; anything that JSON can carry.
+            trace_id: X-Ray's header, `Root=...;Parent=...;Sampled=0`; by default one of its own for
+                each invocation, sampled.
 
         Raises:
             LabError: The event is not JSON, another invocation runs here, or this is closed.
@@ -132,7 +137,7 @@ class Environment:
                 "one at a time; use one Environment per concurrent invocation"
             )
         try:
-            return self.run(body)
+            return self.run(body, trace_id or new_trace_id())
         except LabError:
             raise
         except BaseException:
@@ -144,7 +149,7 @@ class Environment:
                 self.collect(self.life.output.new_lines())
             self.busy.release()
 
-    def run(self, body: bytes) -> object:
+    def run(self, body: bytes, trace_id: str) -> object:
         # Lambda repeats an init (after an overrun, an exit or a timeout) within the invocation.
         deadline = time.monotonic() + self.timeout
         if self.life is None and self.init_count == 0:
@@ -155,7 +160,9 @@ class Environment:
         request_id = str(uuid.uuid4())
         if self.life is None and not self.initialise(deadline):
             raise self.timed_out(request_id)
-        return self.result(request_id, body, deadline)
+        left = deadline - time.monotonic()
+        headers = context_headers(request_id, trace_id, self.variables, time.time() + left)
+        return self.result(Event(request_id, body, headers), deadline)
 
     def initialise(self, deadline: float) -> bool:
         """Start a process up to its first question for an event; False: out of time."""
@@ -177,18 +184,16 @@ class Environment:
         if self.closed:
             raise LabError(f"{self.function_name}: this environment is closed; make a new one")
 
-    def result(self, request_id: str, body: bytes, deadline: float) -> object:
+    def result(self, event: Event, deadline: float) -> object:
         life = self.life
         assert life is not None
-        left = deadline - time.monotonic()
-        headers = context_headers(request_id, self.variables, time.time() + left)
         self.thaw(life)
-        life.api.hand_out(Event(request_id, body, headers))
+        life.api.hand_out(event)
         if not life.wait(lambda: life.api.asking and life.api.answer is not None, deadline):
-            raise self.timed_out(request_id)
+            raise self.timed_out(event.request_id)
         answer = life.api.answer
         if not life.api.asking:
-            error = self.exited(life, request_id)
+            error = self.exited(life, event.request_id)
             if answer is None or answer.failed:
                 raise error
         else:
@@ -351,13 +356,20 @@ def function_error(answer: Answer) -> FunctionError:
     )
 
 
-def context_headers(request_id: str, variables: Mapping[str, str], deadline: float) -> dict[str, str]:
-    """What the runtime client builds the handler's context from; `deadline` is in epoch seconds."""
+def new_trace_id() -> str:
+    """The header of a trace that begins now and is sampled."""
     root = f"1-{int(time.time()):08x}-{secrets.token_hex(12)}"
+    return f"Root={root};Parent={secrets.token_hex(8)};Sampled=1"
+
+
+def context_headers(
+    request_id: str, trace_id: str, variables: Mapping[str, str], deadline: float
+) -> dict[str, str]:
+    """What the runtime client builds the handler's context from; `deadline` is in epoch seconds."""
     name, region = variables["AWS_LAMBDA_FUNCTION_NAME"], variables["AWS_REGION"]
     return {
         "Lambda-Runtime-Aws-Request-Id": request_id,
         "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
         "Lambda-Runtime-Invoked-Function-Arn": (f"arn:aws:lambda:{region}:123456789012:function:{name}"),
-        "Lambda-Runtime-Trace-Id": (f"Root={root};Parent={secrets.token_hex(8)};Sampled=1"),
+        "Lambda-Runtime-Trace-Id": trace_id,
     }

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 from lambdadb.errors import InvalidSettings
 
 logger = logging.getLogger("lambdadb")
+_FAILED = "%s failed; the work that it was told of goes on"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,6 +75,15 @@ class Tracer:
         """A span of the user's own, around what runs inside."""
         del name
         return nullcontext()
+
+
+def recording(tracer: Tracer) -> bool:
+    """Whether a tracer would keep a span now; never raises."""
+    try:
+        return tracer.recording()
+    except Exception:
+        logger.exception(_FAILED, type(tracer).__name__)
+        return False
 
 
 def tell(tracer: Tracer | None, span: Callable[[], Span]) -> None:

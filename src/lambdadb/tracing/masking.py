@@ -104,10 +104,10 @@ _SHORT = {
     "db.query.text": "query",
     "db.response.status_code": "sqlstate",
     "db.system.name": "system",
-    "db.version": "version",
     "error.type": "error",
     "faas.coldstart": "cold_start",
     "faas.name": "function",
+    "lambdadb.server_version": "version",
     "server.address": "host",
     "server.port": "port",
 }
@@ -115,7 +115,9 @@ _SHORT = {
 
 def short(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """A span's attributes by one word each, of letters, digits and underscores."""
-    return {
-        _SHORT.get(name) or re.sub("[^A-Za-z0-9_]", "_", name.removeprefix("lambdadb.")): value
-        for name, value in attributes.items()
-    }
+    return {_word(name): value for name, value in attributes.items()}
+
+
+@lru_cache(maxsize=128)
+def _word(name: str) -> str:
+    return _SHORT.get(name) or re.sub("[^A-Za-z0-9_]", "_", name.removeprefix("lambdadb."))

@@ -7,7 +7,7 @@ import os
 import random
 from dataclasses import dataclass
 
-from lambdadb import Span, Tracer
+from lambdadb.tracing import Span, Tracer
 
 DIMENSIONS = 1536
 INSERT = (

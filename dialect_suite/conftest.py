@@ -1,0 +1,55 @@
+"""The suite's engines, made by SQLAlchemy or by lambdadb."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import sqlalchemy
+import sqlalchemy.dialects.postgresql.provision
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.testing import config as suite
+from sqlalchemy.testing import provision
+
+import lambdadb
+import lambdadb.aio
+from lambdadb.pool import GuardedPool
+
+# As many connections as SQLAlchemy's own pool keeps, for which the suite is written.
+POLICY = lambdadb.PerEnvironment(connections=5)
+# The one keyword of the suite that lambdadb refuses. It asks for a StaticPool, to find a temporary
+# table again, and gets its counterpart.
+REFUSED, INSTEAD = "poolclass", lambdadb.PerEnvironment()
+
+_create_engine = sqlalchemy.create_engine
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--made-by", choices=["sqlalchemy", "lambdadb"], required=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # It would create extensions that the suite does not use, and that not every server has.
+    provision.post_configure_engine.for_db("postgresql")(lambda *_: None)
+    [url] = config.getoption("dburi")
+    ours = config.getoption("--made-by") == "lambdadb"
+    asynchronous = sqlalchemy.make_url(url).get_driver_name() == "psycopg_async"
+
+    def create_engine(url: Any, **keywords: Any) -> Engine:
+        if ours:
+            keywords["policy"] = INSTEAD if keywords.pop(REFUSED, None) else POLICY
+        with patch.object(sqlalchemy, "create_engine", _create_engine):
+            if asynchronous:
+                create = lambdadb.aio.create_async_engine if ours else create_async_engine
+                return create(url, **keywords).sync_engine
+            return (lambdadb.create_engine if ours else _create_engine)(url, **keywords)
+
+    sqlalchemy.create_engine = create_engine
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    db: Any = suite.db
+    made_by = "lambdadb" if isinstance(db.pool, GuardedPool) else "sqlalchemy"
+    assert made_by == session.config.getoption("--made-by")

@@ -1,0 +1,17 @@
+"""Store an order; each connect, and each statement of 100 ms and more, is a line in the log."""
+
+import os
+
+from sqlalchemy import text
+
+from lambdadb import create_engine, handler
+from lambdadb.tracing.log_lines import LogLines
+
+engine = create_engine(os.environ["DATABASE_URL"], tracer=LogLines(0.1))
+INSERT = text("INSERT INTO orders (item) VALUES (:item) RETURNING id")
+
+
+@handler(engine)
+def lambda_handler(event: dict[str, str], context: object) -> dict[str, int]:
+    with engine.begin() as connection:
+        return {"id": connection.execute(INSERT, {"item": event["item"]}).scalar_one()}

@@ -1,0 +1,182 @@
+"""What a tracer is told of an engine's work against a real server."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+import lambdadb
+import lambdadb.aio
+from lambdadb.tracing import Span, Tracer
+
+
+class Recorder(Tracer):
+    """Remembers what it is told."""
+
+    def __init__(self, statements="all"):
+        self.statements = statements
+        self.spans: list[Span] = []
+        self.on = True
+
+    def recording(self):
+        return self.on
+
+    def record(self, span):
+        self.spans.append(span)
+
+    def of(self, name):
+        return [span for span in self.spans if span.name == name]
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+def test_a_statement_is_told_with_its_time_and_without_its_values(road, database, recorder):
+    """The text with placeholders, where it ran and how long; nothing that was passed or written."""
+
+    def steps():
+        engine = road.create_engine(database, tracer=recorder)
+        with engine.begin() as connection:
+            query = text("SELECT 'canary-0literal', pg_sleep(0.05) WHERE :value <> '1'")
+            connection.execute(query, {"value": "canary-0value"})
+        engine.dispose()
+
+    road.run(steps)
+    (span,) = recorder.of("statement")
+    assert "canary" not in repr(span)
+    told = span.attributes
+    assert told["db.query.text"] == "SELECT ?, pg_sleep(?) WHERE %(value)s <> ?"
+    assert told["db.operation.name"] == "SELECT"
+    assert (told["db.namespace"], told["server.port"]) == (database.database, database.port)
+    assert told["lambdadb.driver"].startswith("psycopg 3.")
+    assert 0.05 <= span.seconds < 5.0
+    (connect,) = recorder.of("connect")
+    assert connect.began + connect.seconds <= span.began + 0.001
+
+
+def test_a_batch_is_one_span_with_its_size(road, database, recorder):
+    """Rows of one `executemany` are one statement."""
+
+    def steps():
+        engine = road.create_engine(database, tracer=recorder)
+        with engine.begin() as connection:
+            insert = text("INSERT INTO item (name) VALUES (:name)")
+            connection.execute(insert, [{"name": "a"}, {"name": "b"}, {"name": "c"}])
+        engine.dispose()
+
+    road.run(steps)
+    (span,) = recorder.of("statement")
+    assert span.attributes["db.operation.batch.size"] == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "sqlstate"),
+    [("SELECT nothing", "42703"), ("SELECT pg_terminate_backend(pg_backend_pid())", "57P01")],
+)
+def test_a_failed_statement_is_told_with_its_sqlstate(road, database, recorder, query, sqlstate, caplog):
+    """Also where its connection is lost, of which the driver then knows nothing more."""
+
+    def steps():
+        engine = road.create_engine(database, tracer=recorder)
+        with pytest.raises(DBAPIError), engine.begin() as connection:
+            connection.execute(text(query))
+        engine.dispose()
+
+    road.run(steps)
+    (span,) = recorder.of("statement")
+    assert span.attributes["db.response.status_code"] == sqlstate
+    assert span.error is not None
+    assert "failed; the work" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("statements", "told"), [("all", 2), ("none", 0), ("traced", 1), (0.04, 1), (60.0, 0)]
+)
+def test_only_the_statements_asked_for_are_told(road, database, statements, told):
+    """All, none, those inside a block of the user's own, or those that take long."""
+    recorder = Recorder(statements)
+
+    def steps():
+        engine = road.create_engine(database, tracer=recorder)
+        with engine.begin() as connection:
+            connection.execute(text("SELECT 1"))
+            with lambdadb.trace("slow"):
+                connection.execute(text("SELECT pg_sleep(0.05)"))
+        engine.dispose()
+
+    road.run(steps)
+    assert len(recorder.of("statement")) == told
+
+
+def test_nothing_is_told_while_it_does_not_record(road, database, recorder):
+    """An invocation that is not sampled."""
+    recorder.on = False
+
+    def steps():
+        engine = road.create_engine(database, tracer=recorder)
+        with engine.begin() as connection:
+            connection.execute(text("SELECT 1"))
+        engine.dispose()
+
+    road.run(steps)
+    assert not recorder.spans
+
+
+def test_a_tracer_that_fails_changes_no_result(road, database, caplog):
+    """Neither a connect nor a statement: its failure is logged."""
+
+    class Broken(Recorder):
+        def record(self, span):
+            raise ZeroDivisionError
+
+    def steps():
+        engine = road.create_engine(database, tracer=Broken())
+        with engine.begin() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+        engine.dispose()
+
+    road.run(steps)
+    assert caplog.text.count("Broken failed") == 2
+
+
+def test_a_repeated_transaction_is_told(database, recorder):
+    """How often it ran; one that ran once, as usual, is no news."""
+    engine = lambdadb.create_engine(database, tracer=recorder)
+    runs = iter(["DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", "SELECT 1"])
+    lambdadb.run_transaction(engine, lambda connection: connection.execute(text(next(runs))))
+    lambdadb.run_transaction(engine, lambda connection: connection.execute(text("SELECT 1")))
+    engine.dispose()
+    (span,) = recorder.of("transaction")
+    assert span.attributes == {"lambdadb.runs": 2}
+    assert span.error is None
+
+
+def test_a_reconnect_tells_how_long_the_lost_connection_was_idle(database, recorder, sessions):
+    """The connect after a thaw is told apart from a first one."""
+    engine = lambdadb.create_engine(database, tracer=recorder)
+    engine.connect().close()
+    sessions.terminate()
+    engine.connect().close()
+    engine.dispose()
+    first, second = recorder.of("connect")
+    assert "lambdadb.idle" not in first.attributes
+    assert 0.0 <= second.attributes["lambdadb.idle"] < 60.0
+
+
+def test_the_login_is_a_part_of_the_connect(database, recorder):
+    """So that a slow store of secrets is not taken for a slow database."""
+
+    class Store:
+        def logins(self, parameters):
+            yield {"password": database.password}
+
+    url = database._replace(password=None)
+    engine = lambdadb.create_engine(url, tracer=recorder, credentials=Store())
+    engine.connect().close()
+    engine.dispose()
+    (connect,) = recorder.of("connect")
+    assert [part.name for part in connect.children] == ["login", "attempt"]
+    assert connect.attributes["lambdadb.user"] == database.username

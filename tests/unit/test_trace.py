@@ -1,0 +1,187 @@
+"""The user's own spans, and which statements a tracer is told of."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+
+import pytest
+
+import lambdadb.tracing
+from lambdadb import InvalidSettings
+from lambdadb.tracing import Span, Tracer, register, tell, trace, wanted
+
+
+class Notes(Tracer):
+    """Writes down what begins and ends."""
+
+    def __init__(self, statements="none", *, on=True):
+        self.statements = statements
+        self.on = on
+        self.seen = []
+        register(self)
+
+    def recording(self):
+        return self.on
+
+    @contextlib.contextmanager
+    def block(self, name):
+        self.seen.append(name)
+        try:
+            yield
+        except BaseException as error:
+            self.seen.append(type(error).__name__)
+            raise
+        self.seen.append(f"/{name}")
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+def test_a_block_is_opened_on_every_tracer(notes):
+    """`with` opens a span on each tracer that is recording, and closes it."""
+    second, silent = Notes(), Notes(on=False)
+    with trace("render"):
+        assert notes.seen == second.seen == ["render"]
+    assert notes.seen == second.seen == ["render", "/render"]
+    assert silent.seen == []
+
+
+def test_functions_are_decorated(notes):
+    """A decorated function is traced at each call, also within itself, and keeps its name."""
+
+    @trace("down")
+    def down(number):
+        """It goes down."""
+        return [number, *down(number - 1)] if number else []
+
+    assert down(2) == [2, 1]
+    assert notes.seen == ["down"] * 3 + ["/down"] * 3
+    assert (down.__name__, down.__doc__) == ("down", "It goes down.")
+
+
+def test_coroutine_functions_are_decorated(notes):
+    """Its span lasts until the coroutine returns, and it still is a coroutine function."""
+
+    @trace("query_user")
+    async def query_user():
+        await asyncio.sleep(0)
+        return list(notes.seen)
+
+    assert inspect.iscoroutinefunction(query_user)
+    assert asyncio.run(query_user()) == ["query_user"]
+    assert notes.seen == ["query_user", "/query_user"]
+
+
+def test_generator_functions_are_refused():
+    """Their bodies run when nobody is inside the function any more."""
+
+    def rows():
+        yield 1
+
+    with pytest.raises(InvalidSettings, match="rows, a generator function"):
+        trace("rows")(rows)
+
+
+def test_errors_pass(notes):
+    """The function's error is seen by the tracer, and reaches the caller as it is."""
+    error = ValueError("no")
+    with pytest.raises(ValueError, match="no") as caught, trace("render"):
+        raise error
+    assert caught.value is error
+    assert notes.seen == ["render", "ValueError"]
+
+
+@pytest.mark.parametrize("method", ["recording", "block", "__enter__", "__exit__"])
+def test_a_broken_tracer_harms_nobody(log, notes, monkeypatch, method):
+    """What it raises is logged; the block runs, and other tracers go on."""
+
+    class Broken(Tracer):
+        """A tracer and its own block; one method of it fails."""
+
+        def block(self, name):
+            return self
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return True  # a tracer must not swallow the function's error either
+
+    def fail(*arguments):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(Broken, method, fail)
+    broken = Broken()
+    register(broken)
+    with pytest.raises(ValueError, match="the function's own"), trace("render"):
+        raise ValueError("the function's own")
+    assert notes.seen == ["render", "ValueError"]
+    assert [record.message for record in log.records] == [
+        "Broken failed; the work that it was told of goes on"
+    ]
+
+
+def test_a_broken_record_harms_nobody(log):
+    """What record() raises is logged."""
+    tell(Tracer(), lambda: Span(name="connect", began=0.0, seconds=1.0))
+    assert "Tracer failed" in log.text
+
+
+def test_nothing_is_made_for_a_tracer_that_does_not_record():
+    """A span costs something, and is only made if it is kept."""
+    tell(Notes(on=False), lambda: pytest.fail("made"))
+    tell(None, lambda: pytest.fail("made"))
+
+
+def test_tracers_go_with_their_engines():
+    """Being registered keeps no tracer alive."""
+    gc.collect()
+    before = len(lambdadb.tracing._tracers)
+    tracer = Notes()
+    register(tracer)
+    assert len(lambdadb.tracing._tracers) == before + 1
+    del tracer
+    gc.collect()
+    assert len(lambdadb.tracing._tracers) == before
+
+
+def test_which_statements_are_wanted():
+    """All, none, those beyond some seconds, or those inside a block: of this task, or around it."""
+    assert wanted(Notes("all"), 0.0)
+    assert not wanted(Notes("none"), 100.0)
+    assert wanted(Notes(0.5), 0.5)
+    assert not wanted(Notes(0.5), 0.4)
+    traced = Notes("traced")
+    assert not wanted(traced, 1.0)
+    with trace("outer"):
+        with trace("inner"):
+            assert wanted(traced, 0.0)
+        assert wanted(traced, 0.0)
+    assert not wanted(traced, 1.0)
+
+
+def test_traced_is_said_of_a_task():
+    """A block in one task says nothing of the statements of another."""
+    traced = Notes("traced")
+
+    async def task(inside):
+        with trace("block") if inside else contextlib.nullcontext():
+            await asyncio.sleep(0)
+            return wanted(traced, 0.0)
+
+    async def both():
+        return await asyncio.gather(task(True), task(False))
+
+    assert asyncio.run(both()) == [True, False]
+
+
+@pytest.mark.parametrize("statements", ["some", True, -1.0, float("nan"), None])
+def test_an_impossible_choice_of_statements_is_refused(statements):
+    """While the engine is made, not at the first statement."""
+    with pytest.raises(InvalidSettings, match="use 'all', 'none', 'traced'"):
+        Notes(statements)
