@@ -1,8 +1,9 @@
 """
 What each part adds to a cold start, and what the first login costs there, beside boto3's ways.
 
-Every figure is of a fresh process that has imported SQLAlchemy and psycopg, as a function with a
-database has. All programs run in turns; shown are medians and, of ratios, the smallest and the largest.
+Every figure is of a fresh process; those of parts, of one that has imported SQLAlchemy and psycopg, as
+a function with a database has. Whole functions are measured from their first import to their first row.
+All programs run in turns; shown are medians and, of ratios, the smallest and the largest.
 A secret is read from a server on loopback, without TLS: what TLS costs is the same for everybody.
 
     nox -s cold_start
@@ -24,8 +25,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lambdadb.lab.postgres import Postgres
+
 PROGRAM = """
-import sqlalchemy, psycopg, sqlalchemy.dialects.postgresql.psycopg
 {before}
 import json, sys, time
 modules, cpu, wall = len(sys.modules), time.process_time(), time.perf_counter()
@@ -33,6 +35,8 @@ modules, cpu, wall = len(sys.modules), time.process_time(), time.perf_counter()
 cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
 print(json.dumps({{"cpu": cpu * 1e3, "wall": wall * 1e3, "modules": len(sys.modules) - modules}}))
 """
+
+DRIVER = "import sqlalchemy, psycopg, sqlalchemy.dialects.postgresql.psycopg\n"
 
 # What is imported, over SQLAlchemy and the driver for lambdadb itself, over lambdadb for the others.
 IMPORTS = (
@@ -45,6 +49,7 @@ IMPORTS = (
     "lambdadb.tracing.xray",
 )
 
+PASSWORD = "pw"  # noqa: S105 the embedded server's
 HOST = "orders.cluster-c9akciq32.eu-west-1.rds.amazonaws.com"
 TOKENS = {
     "RdsIam": f"""
@@ -75,6 +80,45 @@ boto3.client("secretsmanager").get_secret_value(SecretId="orders/app")
 """,
 }
 
+# Whole functions: a secret, a connect with its password, a row. {url} has neither user nor password.
+FUNCTIONS = {
+    "lambdadb, SecretsManager, XRay": """
+import sqlalchemy
+import lambdadb
+from lambdadb.credentials.secrets_manager import SecretsManager
+from lambdadb.tracing.xray import XRay
+engine = lambdadb.create_engine(
+    "postgresql+psycopg://{place}", credentials=SecretsManager("orders/app"), tracer=XRay()
+)
+with lambdadb.invocation(engine), engine.begin() as connection:
+    assert connection.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
+""",
+    "SQLAlchemy, boto3, X-Ray's SDK": """
+import json
+import boto3
+import sqlalchemy
+from aws_xray_sdk.core import xray_recorder
+from sqlalchemy.pool import StaticPool
+answer = boto3.client("secretsmanager").get_secret_value(SecretId="orders/app")
+login = json.loads(answer["SecretString"])
+url = sqlalchemy.make_url("postgresql+psycopg://{place}").set(**login)
+engine = sqlalchemy.create_engine(url, poolclass=StaticPool)
+with xray_recorder.in_subsegment("query"), engine.begin() as connection:
+    assert connection.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
+""",
+    "psycopg, boto3": """
+import json
+import boto3
+import psycopg
+answer = boto3.client("secretsmanager").get_secret_value(SecretId="orders/app")
+login = json.loads(answer["SecretString"])
+with psycopg.connect(
+    "postgresql://{place}", user=login["username"], password=login["password"]
+) as connection:
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+""",
+}
+
 Figures = dict[str, float]
 
 
@@ -83,7 +127,7 @@ class Secret(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        text = json.dumps({"SecretString": json.dumps({"username": "app", "password": "pw"})})
+        text = json.dumps({"SecretString": json.dumps({"username": "postgres", "password": PASSWORD})})
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -101,6 +145,9 @@ def measured(before: str, code: str, port: int) -> Figures:
         "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "x" * 40,
         "AWS_SESSION_TOKEN": "x" * 800,
+        # As in a sampled invocation: X-Ray's SDK then polls for no sampling rules.
+        "LAMBDA_TASK_ROOT": "/var/task",
+        "_X_AMZN_TRACE_ID": f"Root=1-65000000-{'0' * 24};Parent={'0' * 16};Sampled=1",
         "AWS_REGION": "eu-west-1",
         "AWS_DEFAULT_REGION": "eu-west-1",
         "AWS_ENDPOINT_URL_SECRETS_MANAGER": f"http://127.0.0.1:{port}",
@@ -146,7 +193,7 @@ def table(title: str, results: dict[str, list[Figures]], *, compared: bool) -> T
         cells.append(f"{median(figures, 'modules'):.0f}")
         for key in ("cpu", "wall") if compared else ():
             middle, low, high = spread(ours, figures, key)
-            cells.append("1" if figures is ours else f"{middle:.0f} ({low:.0f}-{high:.0f})")
+            cells.append("1" if figures is ours else f"{middle:.3g} ({low:.3g}-{high:.3g})")
         shown.add_row(name, *cells)
     return shown
 
@@ -161,15 +208,21 @@ def main() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         runs, port = chosen.runs, server.server_port
         own, *others = IMPORTS
-        results["imports"] = in_turns({own: f"import {own}"}, "", runs, port)
-        results["imports"] |= in_turns({n: f"import {n}" for n in others}, f"import {own}", runs, port)
-        results["token"] = in_turns(TOKENS, f"import {own}", runs, port)
-        results["secret"] = in_turns(SECRETS, f"import {own}", runs, port)
+        with_own = f"{DRIVER}import {own}"
+        results["imports"] = in_turns({own: f"import {own}"}, DRIVER, runs, port)
+        results["imports"] |= in_turns({n: f"import {n}" for n in others}, with_own, runs, port)
+        results["token"] = in_turns(TOKENS, with_own, runs, port)
+        results["secret"] = in_turns(SECRETS, with_own, runs, port)
+        with Postgres(password=PASSWORD) as postgres:
+            place = postgres.url().partition("@")[2]
+            whole = {name: code.replace("{place}", place) for name, code in FUNCTIONS.items()}
+            results["function"] = in_turns(whole, "", runs, port)
         server.shutdown()
     console = Console()
     console.print(table("Imported", results["imports"], compared=False))
     console.print(table("First IAM token of a process", results["token"], compared=True))
     console.print(table("First secret of a process", results["secret"], compared=True))
+    console.print(table("A whole function, to its first row", results["function"], compared=True))
     if chosen.json:
         chosen.json.write_text(json.dumps(results, indent=1))
 

@@ -21,8 +21,7 @@ _IDENTIFIER = r"[A-Za-z_\x80-\U0010FFFF][A-Za-z0-9_$\x80-\U0010FFFF]*"
 
 # By PostgreSQL's lexical rules ("Lexical Structure" in its documentation); at one place the first that
 # matches wins. No part of a repetition can match what another one does, so the time is linear.
-_TOKEN = re.compile(
-    rf"""
+_TOKEN = rf"""
       (?P<blank> [ \t\n\r\f\v]+ | --[^\n\r]* )
     | (?P<comment> /\* )
     | (?P<literal>
@@ -35,9 +34,7 @@ _TOKEN = re.compile(
     | (?P<identifier> (?:[uU]&)?"[^"]*(?:""[^"]*)*" | {_IDENTIFIER} | \$[0-9]+ )
     | (?P<unended> ".* )
     | (?P<other> . )
-    """,
-    re.X | re.S,
-)
+"""
 _COMMENT = re.compile(r"/\*|\*/")
 
 
@@ -54,11 +51,12 @@ def masked(sql: str) -> str:
 # A function sends the same few statements again and again.
 @lru_cache(maxsize=128)
 def _masked(sql: str) -> str:
+    tokens = re.compile(_TOKEN, re.X | re.S)  # here, since it takes milliseconds
     shown: list[str] = []
     length = at = 0
     end = min(len(sql), _READ)
     while at < end and length <= SHOWN:
-        token = _TOKEN.match(sql, at, end)
+        token = tokens.match(sql, at, end)
         assert token is not None  # each character is at least "other"
         at = token.end()
         match token.lastgroup:
