@@ -257,9 +257,10 @@ def app(shop: Shop) -> Iterator[str]:
     shop.connection.execute("DROP ROLE app")
 
 
-def test_a_login_from_secrets_manager(app: str, aws: dict[str, str]) -> None:
+@pytest.mark.parametrize("example", ["orders_secret.lambda_handler", "orders_traced.lambda_handler"])
+def test_a_login_from_secrets_manager(example: str, app: str, aws: dict[str, str]) -> None:
     """The secret's user stores the order."""
-    with environment("orders_secret.lambda_handler", app, **aws) as function:
+    with environment(example, app, **aws) as function:
         assert function.invoke({"item": "tea"}) == {"id": 1}
 
 
