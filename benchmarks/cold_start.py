@@ -47,6 +47,7 @@ IMPORTS = (
     "lambdadb.tracing.log_lines",
     "lambdadb.tracing.opentelemetry",
     "lambdadb.tracing.xray",
+    "aws_xray_sdk.core",
 )
 
 PASSWORD = "pw"  # noqa: S105 the embedded server's

@@ -1,7 +1,7 @@
 """
 The asynchronous door: the same connects and the same pool, waiting on the event loop.
 
-Needs `pip install 'lambdadb[asyncio]'`.
+Needs greenlet: the extra `asyncio`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 from lambdadb import tls
 from lambdadb.bounds import Bounds
 from lambdadb.course import Course
-from lambdadb.credentials import Login, LoginUnavailable
+from lambdadb.credentials import Asked, Login, LoginUnavailable
 from lambdadb.deadline import Clock, Deadline, Scope
 from lambdadb.errors import ConnectFailed, DatabaseResuming, LambdaDBError, OutOfTime
 from lambdadb.faults import Fault, one_line, remedy_of
@@ -112,26 +112,25 @@ class Connector:
             yield {}
             return
         course.target = self.driver.target(parameters)
-        logins: Any = store.logins(parameters)
-        asynchronous = hasattr(logins, "__anext__")
-        follow = partial(anext, logins, None) if asynchronous else partial(next, iter(logins), None)
-        wait = self.clock.awaited if asynchronous else self.clock.result
-        while True:
-            began = self.clock.now()
-            try:
-                login = wait(follow, deadline.remaining(self.clock))
-            except LambdaDBError:
-                raise
-            except Exception as error:
-                text = str(error)
-                if not isinstance(error, LoginUnavailable):
-                    text = f"{type(store).__name__} raised {type(error).__name__}: {error}"
-                raise AttemptFailed(Fault.LOGIN, text) from error
-            finally:
-                course.add("login", began)
-            if login is None:
-                return
+        asked = Asked(store, parameters)
+        while (login := self._next(asked, deadline, course)) is not None:
             yield login
+
+    def _next(self, asked: Asked, deadline: Deadline, course: Course) -> Login | None:
+        wait: Any = self.clock.awaited if asked.asynchronous else self.clock.result
+        began = self.clock.now()
+        try:
+            login: Login | None = wait(asked.following, deadline.remaining(self.clock))
+            return login
+        except LambdaDBError:
+            raise
+        except Exception as error:
+            text = str(error)
+            if not isinstance(error, LoginUnavailable):
+                text = f"{asked} raised {type(error).__name__}: {error}. {Fault.LOGIN.remedy}"
+            raise AttemptFailed(Fault.LOGIN, text) from error
+        finally:
+            course.add("login", began)
 
     def _open(
         self, parameters: dict[str, Any], deadline: Deadline, course: Course
@@ -195,7 +194,7 @@ class Connector:
         kind = DatabaseResuming if resuming else ConnectFailed
         return kind(
             f"No connection to {course.target} after {course.seconds:.1f} s and {course.attempts} "
-            f"attempt(s), {fault.value}: {one_line(last.text)}. {remedy_of(fault, last.text)}",
+            f"attempt(s), {fault.value}: {one_line(last.text)}. {remedy_of(fault, last.text)}".rstrip(),
             fault=fault,
             waited=course.seconds,
             attempts=course.attempts,

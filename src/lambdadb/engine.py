@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lambdadb.tracing import Tracer
 
 _DRIVERS = ("postgresql", "postgresql+psycopg", "postgresql+psycopg_async")
+_SSLMODES = ("verify-full", "verify-ca", "require", "prefer", "allow", "disable")
 _DECIDED_BY_POLICY = {
     *("creator", "async_creator", "module"),
     *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
@@ -95,16 +96,19 @@ def engine_keywords(
             f"{', '.join(clash)}: decided by the policy. For a second session use "
             "PerEnvironment(connections=2); for another pool use sqlalchemy.create_engine."
         )
-    if "connect_timeout" in {**url.query, **keywords.get("connect_args", {})}:
+    given = {**url.query, **keywords.get("connect_args", {})}
+    if "connect_timeout" in given:
         raise InvalidSettings(
             "connect_timeout: say it as retry=ResumeRetry(limit=seconds), which also respects the time "
             "that Lambda has left; remove it from the URL and from connect_args."
         )
-    if settings.credentials is not None and (url.password or "password" in url.query):
+    if settings.credentials is not None and (url.password or "password" in given):
         raise InvalidSettings(
-            f"Two passwords: the url has one, and credentials={type(settings.credentials).__name__} "
-            "gives one at each connect. Remove the url's."
+            f"Two passwords: one is in the url or in connect_args, and credentials="
+            f"{type(settings.credentials).__name__} gives one at each connect. Remove the first."
         )
+    if given.get("sslmode", "verify-full") not in _SSLMODES:
+        raise InvalidSettings(f"sslmode={given['sslmode']!r}: use one of {', '.join(_SSLMODES)}.")
     driver = Driver(asyncio=asyncio)
     scope = Scope()
     connector = Connector(driver=driver, settings=settings, clock=clock, scope=scope)

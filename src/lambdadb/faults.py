@@ -59,8 +59,8 @@ _REMEDIES = {
         "IAM authentication also rds-db:connect, the region and the host that the token is for."
     ),
     Fault.LOGIN: (
-        "The database was not asked. Check that the function's role may read the login, and that it can "
-        "reach where it is kept: from a VPC through a VPC endpoint or a NAT gateway."
+        "There is no login to try, or none after a refused one. Check that the function's role may read "
+        "it, and that it can reach where it is kept: from a VPC through a VPC endpoint or a NAT gateway."
     ),
     Fault.UNTRUSTED: (
         "No login was sent, since the server did not prove who it is. How servers are verified, and how "
@@ -121,6 +121,10 @@ _NO_STARTUP_PARAMETER = (
 
 def remedy_of(fault: Fault, text: str) -> str:
     """What to do about a fault that this text stands for."""
+    if fault is Fault.LOGIN:
+        return ""  # whoever had no login has said what to do
+    if "no password supplied" in text:
+        return "The server asks for a password, and none was given: name it in the URL, or use credentials=."
     if re.search(_NO_STARTUP_PARAMETER, text):
         return (
             "A PostgreSQL before 14 knows no idle_session_timeout, and pgbouncer takes no options: use "

@@ -4,6 +4,7 @@ What the caller chose for one engine, as one frozen value that is passed on whol
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +48,22 @@ class Settings:
             raise InvalidSettings(f"policy={self.policy!r}: use PerEnvironment() or PerInvocation().")
         if not isinstance(self.retry, ResumeRetry):
             raise InvalidSettings(f"retry={self.retry!r}: use ResumeRetry(limit=..., reserve=...).")
+        for name, value in (("credentials", self.credentials), ("tracer", self.tracer)):
+            if isinstance(value, type):
+                raise InvalidSettings(f"{name}={value.__name__} is a class: use {value.__name__}(...).")
+        if inspect.iscoroutinefunction(getattr(self.credentials, "logins", None)):
+            raise InvalidSettings(
+                f"{type(self.credentials).__name__}.logins is a coroutine function: make it an "
+                "asynchronous generator, with yield instead of return."
+            )
         if self.credentials is not None and not callable(getattr(self.credentials, "logins", None)):
             kind = type(self.credentials).__name__
             raise InvalidSettings(f"credentials is {kind}, which has no logins(parameters) method.")
-        if self.tracer is not None and not isinstance(self.tracer, Tracer):
+        known = isinstance(self.tracer, Tracer) and type(self.tracer).record is not Tracer.record
+        if self.tracer is not None and not known:
             raise InvalidSettings(
-                f"tracer is {type(self.tracer).__name__}: use one of lambdadb.tracing, or derive a "
-                "class from lambdadb.tracing.Tracer that has record(span)."
+                f"tracer is {type(self.tracer).__name__}: use XRay, OpenTelemetry or LogLines "
+                "of lambdadb.tracing.xray, .opentelemetry and .log_lines, or derive a class from "
+                "lambdadb.tracing.Tracer that has record(span)."
             )
         check_template(self.tag)

@@ -372,7 +372,8 @@ def test_missing_extra(tmp_path: Path) -> None:
     done = lambdadb("bench", folder=tmp_path, code=[sys.executable, "-c", code])
     assert done.code == 2
     assert done.stderr.strip() == (
-        "lambdadb: rich not installed, and the command line needs it: pip install 'lambdadb[lab]'"
+        "lambdadb: rich not installed, and the command line needs it: "
+        "pip install '.[lab]' in a clone of lambdadb"
     )
 
 

@@ -358,7 +358,10 @@ def test_when_every_login_is_refused_the_server_s_refusal_is_the_error(vault_con
     ("error", "said"),
     [
         (LoginUnavailable("The secret orders/app is marked for deletion"), "marked for deletion"),
-        (ConnectionError("no route to the vault"), "Broken raised ConnectionError: no route"),
+        (
+            ConnectionError("no route to the vault"),
+            r"logins\(\) raised ConnectionError: no route",
+        ),
         (TimeoutError("no answer within 2.0 s"), "no answer within 2.0 s"),
     ],
 )
@@ -377,6 +380,36 @@ def test_a_store_that_fails_is_named_as_the_reason(error, said, connector_to, re
     assert caught.value.__cause__ is error
     assert connector.driver.made == []
     assert recorder.spans[0].error is caught.value
+
+
+def giving(answer):
+    """A store whose `logins` is an ordinary function."""
+    return type("Vault", (), {"logins": lambda self, parameters: answer()})()
+
+
+def test_a_store_may_return_a_list(connector_to):
+    """A generator is the usual form, not the only one."""
+    connector = connector_to(holding(0.0), HELD, credentials=giving(lambda: [{"password": "only"}]))
+    connector.connect(host="h")
+    assert passwords_sent(connector) == ["only"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda: None, "it returned None"),
+        (lambda: {"password": "canary-1kept"}, "it gave a str instead of a login"),
+        (lambda: [("user", "canary-1kept")], "it gave a tuple instead of a login"),
+        (lambda: [], "the credentials gave none"),
+        (lambda: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_store_that_gives_no_login_is_told_what_it_gave(answer, said, connector_to):
+    """As a failed connect, like all that goes wrong in a store; by its type, not by its value."""
+    connector = connector_to(holding(0.0), HELD, credentials=giving(answer))
+    with pytest.raises(ConnectFailed, match=said) as caught:
+        connector.connect(host="h")
+    assert caught.value.fault is Fault.LOGIN
 
 
 def test_a_store_that_hangs_is_waited_for_no_longer_than_the_deadline():

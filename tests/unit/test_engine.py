@@ -19,6 +19,8 @@ from lambdadb import (
     create_engine,
 )
 from lambdadb.aio import create_async_engine
+from lambdadb.credentials.rds_iam import RdsIam
+from lambdadb.tracing import Tracer
 
 URL = "postgresql+psycopg://app:canary-secret@db.example:5432/orders"
 BOTH = pytest.mark.parametrize("create", [create_engine, create_async_engine])
@@ -72,7 +74,10 @@ def test_a_wrong_url_is_refused_at_once_without_showing_it(create, url, said):
         ({"policy": "PerEnvironment"}, "policy"),
         ({"retry": 3}, "retry"),
         ({"credentials": object()}, "login"),
+        ({"credentials": type("Vault", (), {"logins": list})}, "is a class"),
         ({"tracer": object()}, "record"),
+        ({"tracer": Tracer()}, "record"),
+        ({"tracer": Tracer}, "is a class"),
         ({"tag": "{function}"}, "function"),
     ],
 )
@@ -80,6 +85,23 @@ def test_keywords_that_cannot_work_are_refused_by_name(create, keywords, said):
     """A keyword against the policy, or of the wrong kind, is named while building."""
     with pytest.raises(InvalidSettings, match=said):
         create(URL, **keywords)
+
+
+@pytest.mark.parametrize("keywords", [{}, {"connect_args": {"password": "canary-2arg"}}])
+def test_a_second_password_is_refused(keywords):
+    """Beside a store's login there is no place for the URL's, which would be sent to nobody."""
+    url = URL if not keywords else URL.replace(":canary-secret", "")
+    with pytest.raises(InvalidSettings, match="Two passwords"):
+        create_engine(url, credentials=RdsIam(), **keywords)
+
+
+@pytest.mark.parametrize("mode", ["verify_full", "REQUIRE", "true"])
+def test_an_sslmode_that_libpq_does_not_know_is_refused(mode):
+    """While the engine is made, with those that there are."""
+    with pytest.raises(InvalidSettings, match="verify-full, verify-ca"):
+        create_engine(f"{URL}?sslmode={mode}")
+    with pytest.raises(InvalidSettings, match="verify-full, verify-ca"):
+        create_engine(URL, connect_args={"sslmode": mode})
 
 
 def test_a_timeout_in_the_url_is_refused():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import threading
 
 import pytest
 
@@ -185,3 +186,25 @@ def test_an_impossible_choice_of_statements_is_refused(statements):
     """While the engine is made, not at the first statement."""
     with pytest.raises(InvalidSettings, match="use 'all', 'none', 'traced'"):
         Notes(statements)
+
+
+def test_a_block_without_a_name_is_refused():
+    """`@trace` instead of `@trace("...")` would never run the function."""
+    with pytest.raises(InvalidSettings, match="needs a name"):
+        trace(lambda: None)
+    with pytest.raises(InvalidSettings, match="is none"):
+        trace("class")(Notes)
+
+
+def test_one_block_may_be_entered_again():
+    """Inside itself, and by several threads at once: each entry has a state of its own."""
+    tracer = Notes("traced")
+    block = trace("q")
+    with block, block:
+        assert wanted(tracer, 0.0)
+    assert not wanted(tracer, 0.0)
+    with block:
+        thread = threading.Thread(target=block.__enter__)
+        thread.start()
+        thread.join()
+    assert not wanted(tracer, 0.0)

@@ -12,8 +12,9 @@ class Vault:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import Protocol
+import inspect
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from typing import Any, Protocol
 
 Login = Mapping[str, object]
 """libpq's `user` and `password`, and if need be `host`, `port`, `dbname` and others."""
@@ -60,3 +61,53 @@ class LoginUnavailable(Exception):
     A connect that meets it raises `ConnectFailed` with `Fault.LOGIN`, as for any other exception of a
     store.
     """
+
+
+class Asked:
+    """
+    A store that is asked: the logins that it gives, one after the other.
+
+    Attributes:
+        asynchronous: Whether `following` has to be awaited on the event loop.
+    """
+
+    def __init__(self, store: Any, parameters: Mapping[str, object]) -> None:
+        self._store = store
+        self._parameters = parameters
+        self._logins: Any = None
+        self.asynchronous = inspect.isasyncgenfunction(store.logins)
+
+    def __str__(self) -> str:
+        return f"{type(self._store).__name__}.logins()"
+
+    def following(self) -> Any:
+        """
+        The next login; None after the last one.
+
+        Raises:
+            TypeError: What the store gave is none.
+            Exception: Whatever the store raises.
+        """
+        if self.asynchronous:
+            return self._awaited()
+        if self._logins is None:
+            logins = self._store.logins(self._parameters)
+            if not isinstance(logins, Iterable):
+                raise TypeError(f"it returned {_kind(logins)}: let it yield logins, or return a list")
+            self._logins = iter(logins)
+        return self._checked(next(self._logins, None))
+
+    async def _awaited(self) -> Login | None:
+        if self._logins is None:
+            self._logins = self._store.logins(self._parameters)
+        following: Awaitable[Any] = anext(self._logins, None)
+        return self._checked(await following)
+
+    def _checked(self, login: Any) -> Login | None:
+        if login is not None and not isinstance(login, Mapping):
+            raise TypeError(f"it gave {_kind(login)} instead of a login such as {{'password': ...}}")
+        return login
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -63,7 +63,7 @@ def botocore_session() -> Any:
         pass
     raise LoginUnavailable(
         "botocore is not installed, which finds AWS keys that are in no environment variable, and knows "
-        "proxies and profiles: pip install 'lambdadb[aws]'"
+        "proxies and profiles: pip install botocore"
     )
 
 

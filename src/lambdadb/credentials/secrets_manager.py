@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 from lambdadb.credentials import Login, LoginUnavailable, aws
 from lambdadb.deadline import Clock
 from lambdadb.errors import InvalidSettings
+from lambdadb.faults import Fault
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -55,7 +56,7 @@ _REMEDIES = {
         "Allow the function's role secretsmanager:GetSecretValue on the secret's ARN and, if it is "
         "encrypted with a key of your own, kms:Decrypt on that key."
     ),
-    "ResourceNotFoundException": "Check its name and the region; in another account, name its ARN.",
+    "ResourceNotFoundException": "Check its name, the region, and that it has a value; in another account, name its ARN.",
     "InvalidRequestException": "Is it marked for deletion, or has it no value yet?",
     "DecryptionFailure": "Check that its KMS key is enabled, and that the role may kms:Decrypt with it.",
 }
@@ -80,7 +81,7 @@ class SecretsManager:
         clock: Tells a kept secret's age.
 
     Raises:
-        InvalidSettings: `secret_id` is empty.
+        InvalidSettings: `secret_id` is empty, or `max_age` is no number of seconds.
 
     **Costs:** one request in `max_age` seconds; up to three more where the server refuses the login.
     """
@@ -96,6 +97,8 @@ class SecretsManager:
     ) -> None:
         if not secret_id:
             raise InvalidSettings("secret_id is empty. Is the environment variable that holds it set?")
+        if not (isinstance(max_age, (int, float)) and max_age >= 0):
+            raise InvalidSettings(f"SecretsManager(max_age={max_age!r}): use 0 or more seconds.")
         self._secret_id = secret_id
         arn = secret_id.split(":")
         self._region = region or (arn[3] if len(arn) > 3 else None) or aws.environment_region()
@@ -174,7 +177,9 @@ class SecretsManager:
             except _Unanswered as failure:
                 failures.append(str(failure))
                 logger.log(failure.level, "Secret %r: %s", self._secret_id, failure)
-        raise _NobodyAnswered(f"Secret {self._secret_id!r} could not be read: {'; '.join(failures)}.")
+        raise _NobodyAnswered(
+            f"Secret {self._secret_id!r} could not be read: {'; '.join(failures)}. {Fault.LOGIN.remedy}"
+        )
 
     def _sources(self, fresh: bool) -> Iterator[Source]:
         if self._given is not None:

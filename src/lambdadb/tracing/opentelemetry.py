@@ -13,8 +13,8 @@ try:
     from opentelemetry.context import Context
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{error}: install OpenTelemetry's API with pip install 'lambdadb[otel]', or add the ADOT layer "
-        "to the function."
+        f"{error}: install OpenTelemetry's API with pip install opentelemetry-api, or add the ADOT "
+        "layer to the function."
     ) from error
 
 from lambdadb.tracing import Span, Statements, Tracer
@@ -40,7 +40,7 @@ class OpenTelemetry(Tracer):
     `db.client.connection.create_time` of each connect.
 
     Args:
-        statements: Which statements are recorded: "all", "none", "traced", or the seconds beyond which.
+        statements: Which statements are recorded: "all", "none", "traced", or the seconds from which on.
         tracer_provider: Makes the spans; OpenTelemetry's global one by default.
         meter_provider: Makes the metrics; OpenTelemetry's global one by default.
 

@@ -42,13 +42,13 @@ class XRay(Tracer):
     """
     Record connects, and the statements asked for, as subsegments of the function's segment.
 
-    Needs active tracing on the function, and no SDK: X-Ray's takes half a second to import. Where
+    Needs active tracing on the function, and no SDK: X-Ray's takes 0.15 s to import. Where
     the function has imported it (Powertools' Tracer does), what is recorded is nested in the SDK's
     subsegments, and those in `lambdadb.trace` blocks. Outside Lambda it records in sampled segments
     of the SDK only.
 
     Args:
-        statements: Which statements are recorded: "all", "none", "traced", or the seconds beyond which.
+        statements: Which statements are recorded: "all", "none", "traced", or the seconds from which on.
         recorder: The SDK's recorder, if not its global one.
 
     **Costs:** in a sampled invocation, a datagram to the local daemon for each connect, statement
