@@ -124,7 +124,9 @@ def remedy_of(fault: Fault, text: str) -> str:
     if fault is Fault.LOGIN:
         return ""  # whoever had no login has said what to do
     if "no password supplied" in text:
-        return "The server asks for a password, and none was given: name it in the URL, or use credentials=."
+        return (
+            "The server asks for a password and was given none: use credentials=, or name it in the URL."
+        )
     if re.search(_NO_STARTUP_PARAMETER, text):
         return (
             "A PostgreSQL before 14 knows no idle_session_timeout, and pgbouncer takes no options: use "

@@ -56,7 +56,9 @@ _REMEDIES = {
         "Allow the function's role secretsmanager:GetSecretValue on the secret's ARN and, if it is "
         "encrypted with a key of your own, kms:Decrypt on that key."
     ),
-    "ResourceNotFoundException": "Check its name, the region, and that it has a value; in another account, name its ARN.",
+    "ResourceNotFoundException": (
+        "Check its name, the region, and that it has a value; in another account, name its ARN."
+    ),
     "InvalidRequestException": "Is it marked for deletion, or has it no value yet?",
     "DecryptionFailure": "Check that its KMS key is enabled, and that the role may kms:Decrypt with it.",
 }
