@@ -50,12 +50,15 @@ class LoopClock(Clock):
         """Await it on the running loop, `seconds` at most."""
 
         async def call() -> T:
-            return await function()
+            task = asyncio.ensure_future(function())
+            try:
+                if not (await asyncio.wait({task}, timeout=seconds))[0]:
+                    raise TimeoutError(f"no answer within {seconds:.1f} s")
+                return task.result()
+            finally:
+                task.cancel()
 
-        try:
-            return await_only(asyncio.wait_for(call(), seconds))
-        except asyncio.TimeoutError:  # before Python 3.11 another one than the builtin
-            raise TimeoutError(f"no answer within {seconds:.1f} s") from None
+        return await_only(call())
 
 
 async def _ready(sockets: Mapping[int, int], seconds: float) -> Iterable[int]:

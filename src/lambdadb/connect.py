@@ -117,11 +117,13 @@ class Connector:
             yield login
 
     def _next(self, asked: Asked, deadline: Deadline, course: Course) -> Login | None:
-        wait: Any = self.clock.awaited if asked.asynchronous else self.clock.result
+        asynchronous = asked.asynchronous
+        wait: Any = self.clock.awaited if asynchronous else self.clock.result
         began = self.clock.now()
         try:
             login: Login | None = wait(asked.following, deadline.remaining(self.clock))
-            return login
+            if asked.asynchronous is asynchronous:
+                return login
         except LambdaDBError:
             raise
         except Exception as error:
@@ -131,6 +133,7 @@ class Connector:
             raise AttemptFailed(Fault.LOGIN, text) from error
         finally:
             course.add("login", began)
+        return self._next(asked, deadline, course)
 
     def _open(
         self, parameters: dict[str, Any], deadline: Deadline, course: Course

@@ -18,7 +18,7 @@ from lambdadb.psycopg import ask
 # The last rows are the types whose codecs need the OID that an extension was given here.
 _QUESTIONS = """
     SELECT current_schema(), current_setting('transaction_isolation'),
-           name, oid, typarray, oid::regtype, typdelim
+           name, oid, typarray, oid::regtype, typdelim, typnamespace::regnamespace
     FROM (VALUES ('hstore'), ('vector')) AS wanted (name)
          LEFT JOIN pg_catalog.pg_type ON oid = to_regtype(name)
 """
@@ -42,7 +42,7 @@ def _initialize(dialect: Any, initialize: Any, connection: Connection) -> None:
         initialize(connection)  # a do_connect listener made it
         return
     rows = ask(driver, _QUESTIONS)
-    types = {str(row[2]): _type_info(*row[2:]) for row in rows}
+    types = {str(row[2]): _type_info(*row[2:7]) for row in rows}
     schema, isolation, *_ = rows[0]
     hooks = _answers(dialect, driver, schema, isolation, types)
     vars(dialect).update(hooks)
@@ -51,10 +51,20 @@ def _initialize(dialect: Any, initialize: Any, connection: Connection) -> None:
     finally:
         for name in hooks:
             delattr(dialect, name)
-    if (vector := types["vector"]) is not None and "pgvector.sqlalchemy" in sys.modules:
+    vector = types["vector"]
+    if vector is not None and _pgvector_gives_lists():
         from lambdadb.vector import speak_binary
 
+        dialect.vector_schema = next(row[7] for row in rows if row[2] == "vector")
         speak_binary(dialect, vector, dialect._psycopg_adapters_map, driver.adapters)
+
+
+def _pgvector_gives_lists() -> bool:
+    """Whether the function has imported pgvector's types, and from version 0.5 on."""
+    if "pgvector.sqlalchemy" not in sys.modules:
+        return False
+    vector = getattr(sys.modules["pgvector"], "Vector", None)
+    return vector is not None and isinstance(vector._from_db("[0]"), list)
 
 
 def _answers(

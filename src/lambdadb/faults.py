@@ -100,7 +100,7 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
     (Fault.MISCONFIGURED, r"could not translate host name|could not parse network address"),
     (Fault.MISCONFIGURED, r"invalid .*value|invalid port number|definition of service|missing \"=\""),
     (Fault.MISCONFIGURED, r"channel binding required|authentication method requirement"),
-    (Fault.MISCONFIGURED, r"invalid connection option|with sslnegotiation=direct"),
+    (Fault.MISCONFIGURED, r"invalid connection option|with sslnegotiation=direct|unterminated quoted"),
     # libpq, target_session_attrs: the server is not, or not yet, of the wanted kind
     (Fault.RESUMING, r"session is (not )?read-only|server is (not )?in hot standby mode"),
     # libpq 16 to 18, src/interfaces/libpq: fe-connect.c, fe-secure-common.c, fe-secure-openssl.c

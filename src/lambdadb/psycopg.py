@@ -80,8 +80,9 @@ class Attempt:
             self._start()
 
     def _start(self, **addresses: str) -> None:
-        conninfo = _conninfo({**self._parameters, **addresses})
-        self.pgconn = pq.PGconn.connect_start(conninfo.encode())
+        # What UTF-8 does not know stays as it is, or the error would show the password.
+        conninfo = _conninfo({**self._parameters, **addresses}).encode(errors="surrogatepass")
+        self.pgconn = pq.PGconn.connect_start(conninfo)
         self.event = selectors.EVENT_WRITE
 
     def advance(self) -> bool:

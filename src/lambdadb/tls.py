@@ -88,15 +88,14 @@ def verified(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> d
 
 def weaker(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
     """What the caller's explicit choice leaves unverified towards a host that is not this machine."""
-    mode, host, address, service = (
-        _given(name, parameters, environment) for name in ("sslmode", "host", "hostaddr", "service")
-    )
-    if service and not (mode or host or address):
+    mode = _given("sslmode", parameters, environment)
+    local = _is_local(parameters, environment)
+    if local and not mode and _given("service", parameters, environment):
         return (
-            "A service file names the server, which lambdadb does not read: add sslmode=verify-full, or "
-            "libpq's own default falls back to plain text."
+            "A service file may name another server, which lambdadb does not read: add "
+            "sslmode=verify-full, or libpq's own default falls back to plain text."
         )
-    if mode not in _WEAKER or _is_local(parameters, environment):
+    if local or mode not in _WEAKER:
         return None
     return f"sslmode={mode} {_WEAKER[mode]}. Leave it out, and the server is verified: docs/tls.md."
 

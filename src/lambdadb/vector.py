@@ -16,6 +16,7 @@ from psycopg.types import TypeInfo
 from sqlalchemy import CompoundSelect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType
 
 
 def speak_binary(dialect: Any, info: TypeInfo, *adapters: AdaptersMap) -> None:
@@ -24,7 +25,8 @@ def speak_binary(dialect: Any, info: TypeInfo, *adapters: AdaptersMap) -> None:
 
     A column of `pgvector.sqlalchemy.VECTOR` stays what it is, and takes and gives the values that it
     did: lists of floats, each of them the float4's exact value, as with pgvector's `register_vector`.
-    Vectors in textual queries stay text, and so do `halfvec` and `sparsevec`.
+    Vectors in textual queries stay text, and so do `halfvec` and `sparsevec`. After DROP EXTENSION and
+    CREATE EXTENSION the engine has to be made anew, since the type has another OID then.
 
     Args:
         info: The type, as this database knows it.
@@ -40,6 +42,9 @@ def speak_binary(dialect: Any, info: TypeInfo, *adapters: AdaptersMap) -> None:
 
 class _Packed(bytes):
     """A vector as the server's `vector_recv` takes it."""
+
+    def __repr__(self) -> str:  # in errors and in the log of statements
+        return f"vector({(len(self) - 4) // 4})"
 
 
 class _PackedDumper(Dumper):
@@ -69,7 +74,9 @@ class BinaryVector(VECTOR):
         """The column as a result."""
         # By a function of the server, because psycopg asks for all columns of a result in binary or
         # for none, and does not know the binary form of some.
-        return _Sent(column)
+        sent = _Sent(column)
+        sent.type = column.type  # which may be a decorator of this one
+        return sent
 
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
         """A list of floats, from either form."""
@@ -92,6 +99,17 @@ class _Sent(FunctionElement[Any]):
 def _compile_sent(element: _Sent, compiler: Any, **keywords: Any) -> str:
     column: str = compiler.process(element.clauses, **keywords)
     selects = [entry.get("selectable") for entry in compiler.stack]
-    # DISTINCT and UNION compare their results, and may order by them: as vectors, not as bytes.
-    compared = any(getattr(s, "_distinct", False) or isinstance(s, CompoundSelect) for s in selects)
-    return column if compared else f"vector_send({column})"
+    if column.startswith("DISTINCT ") or any(_compares(s, compiler.dialect) for s in selects):
+        return column
+    # The schema may be in the search path no longer; a column may have become a halfvec.
+    schema = compiler.dialect.vector_schema
+    return f"{schema}.vector_send(({column})::{schema}.vector)"
+
+
+def _compares(query: Any, dialect: Any) -> bool:
+    """Whether the server compares results of a query with each other: as vectors, not as bytes."""
+    if getattr(query, "_distinct", False) or isinstance(query, CompoundSelect):
+        return True
+    # By a label it is the result that is ordered by; of a label in a string, the type is not known.
+    by = (*getattr(query, "_order_by_clauses", ()), *getattr(query, "_group_by_clauses", ()))
+    return any(isinstance(c.type.dialect_impl(dialect), (BinaryVector, NullType)) for c in by)

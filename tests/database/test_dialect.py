@@ -10,12 +10,13 @@ from sqlalchemy import text
 
 
 def learnt(engine: Any) -> dict[str, Any]:
-    """What a dialect knows after a first connect, less caches, modules and having listeners."""
+    """What a dialect knows after a first connect, less caches, modules and what is ours."""
     engine.connect().close()
     engine.dispose()
     plain = (bool, int, str, tuple, type(None))
     known = {name: value for name, value in vars(engine.dialect).items() if isinstance(value, plain)}
-    known.pop("_has_events", None)
+    for own in ("_has_events", "vector_schema"):
+        known.pop(own, None)
     return known
 
 

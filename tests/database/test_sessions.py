@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 
@@ -11,6 +12,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from lambdadb import ConnectFailed, Fault, PerEnvironment, PerInvocation
+from lambdadb.aio import create_async_engine
 from lambdadb.deadline import Clock
 from lambdadb.engine import engine_keywords
 from lambdadb.settings import Settings
@@ -287,3 +289,47 @@ def test_an_interrupted_connect_leaves_no_session(database, sessions):
         engine.connect()
     sessions.become(0)
     assert "1 free" in engine.pool.status()
+
+
+class Delegating:
+    """An asynchronous store that passes the question on."""
+
+    def __init__(self, *passwords):
+        self.passwords = passwords
+
+    def logins(self, parameters):
+        return self._logins()
+
+    async def _logins(self):
+        for password in self.passwords:
+            await asyncio.sleep(0)
+            yield {"password": password}
+
+
+def test_an_asynchronous_store_is_asked_on_the_loop(database):
+    """Also one whose method only returns the generator; a refused login is followed by the next."""
+    store = Delegating("canary-3wrong", database.password)
+
+    async def connect():
+        engine = create_async_engine(database._replace(password=None), credentials=store)
+        async with engine.connect() as connection:
+            assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+        await engine.dispose()
+
+    asyncio.run(connect())
+
+
+def test_an_asynchronous_store_s_own_timeout_is_told_as_its_own(database):
+    """Not as the deadline's, which is far away."""
+
+    class Slow:
+        async def logins(self, parameters):
+            raise TimeoutError("vault: read timed out after 1 s")
+            yield
+
+    async def connect():
+        engine = create_async_engine(database._replace(password=None), credentials=Slow())
+        with pytest.raises(ConnectFailed, match="read timed out after 1 s"):
+            await engine.connect()
+
+    asyncio.run(connect())

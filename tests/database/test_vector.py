@@ -112,8 +112,11 @@ def test_it_is_read_in_binary_where_only_the_client_looks_at_it(engines):
     plain, distinct = select(column), select(column).distinct().order_by(column)
     both = union(select(column), select(column))
     inner = select(plain.subquery())
-    shown = [str(query.compile(ours)).count("vector_send") for query in (plain, distinct, both, inner)]
-    assert shown == [1, 0, 0, 1]
+    by_label = select(column.label("x")).order_by("x")
+    near = select(column).order_by(column.l2_distance([0.0, 0.0, 0.0]))
+    queries = (plain, inner, near, distinct, both, by_label)
+    shown = [str(query.compile(ours)).count("vector_send") for query in queries]
+    assert shown == [1, 1, 1, 0, 0, 0]
     assert "vector_send" not in str(plain.compile(own))
     copied = insert(documents).from_select(["e"], plain)
     assert "vector_send" not in str(copied.compile(ours))
@@ -206,4 +209,57 @@ def test_what_is_no_vector_is_refused_before_it_is_sent(table, value):
     engine = lambdadb.create_engine(table)
     with engine.begin() as connection, pytest.raises((sqlalchemy.exc.StatementError, ValueError)):
         connection.execute(insert(documents).values(e=value))
+    engine.dispose()
+
+
+class Doubled(sqlalchemy.TypeDecorator):
+    """A decorator of the user's own."""
+
+    impl = VECTOR(3)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return [2.0 * number for number in value]
+
+    def process_result_value(self, value, dialect):
+        return tuple(number / 2.0 for number in value)
+
+
+def test_a_decorator_of_the_type_is_used_both_ways(table):
+    """What it makes of a value is made of it in binary too."""
+    doubled = Table(
+        "document", MetaData(), Column("id", Integer, primary_key=True), Column("e", Doubled)
+    )
+    engine = lambdadb.create_engine(table)
+    with engine.begin() as connection:
+        connection.execute(insert(doubled).values(e=[1.0, 2.0, 3.0]))
+        assert connection.execute(select(doubled.c.e)).scalar() == (1.0, 2.0, 3.0)
+        assert connection.execute(select(doubled.c.e).distinct()).scalar() == (1.0, 2.0, 3.0)
+        assert connection.execute(text("SELECT e FROM document")).scalar() == "[2,4,6]"
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "change", ["SET LOCAL search_path TO tenant", "ALTER TABLE document ALTER e TYPE halfvec(3)"]
+)
+def test_a_read_does_not_depend_on_search_path_or_exact_type(table, change):
+    """The function that sends it is named with its schema, and given what it takes."""
+    engine = lambdadb.create_engine(table)
+    qualified = Table("document", MetaData(), Column("e", VECTOR(3)), schema="public")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA tenant"))
+        connection.execute(insert(documents).values(e=[1.0, 2.0, 3.0]))
+        connection.execute(text(change))
+        assert connection.execute(select(qualified.c.e)).scalar() == [1.0, 2.0, 3.0]
+    engine.dispose()
+
+
+def test_an_older_pgvector_stays_as_it_is(table, monkeypatch):
+    """Before version 0.5 it gives other values than lists, and has other names: it is left alone."""
+    monkeypatch.delattr("pgvector.Vector")
+    engine = lambdadb.create_engine(table)
+    with engine.begin() as connection:
+        connection.execute(insert(documents).values(e=[1.0, 2.0, 3.0]))
+        assert connection.execute(select(documents.c.e)).scalar() == [1.0, 2.0, 3.0]
+    assert "vector_send" not in str(select(documents.c.e).compile(engine))
     engine.dispose()

@@ -401,6 +401,7 @@ def test_a_store_may_return_a_list(connector_to):
         (lambda: {"password": "canary-1kept"}, "it gave a str instead of a login"),
         (lambda: [("user", "canary-1kept")], "it gave a tuple instead of a login"),
         (lambda: [], "the credentials gave none"),
+        (lambda: [{"password": b"canary-1kept"}], "it gave bytes as password"),
         (lambda: 1 / 0, "ZeroDivisionError"),
     ],
 )

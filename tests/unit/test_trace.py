@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import inspect
 import threading
@@ -208,3 +209,23 @@ def test_one_block_may_be_entered_again():
         thread.start()
         thread.join()
     assert not wanted(tracer, 0.0)
+
+
+def test_a_generator_s_own_error_is_kept():
+    """A block in a generator may be left in another context than it was entered in, and out of turn."""
+
+    def generator(name):
+        with trace(name):
+            yield
+
+    first, second = generator("first"), generator("second")
+    contextvars.copy_context().run(next, first)
+    with pytest.raises(KeyError, match="own"):
+        first.throw(KeyError("the user's own"))
+    tracer = Notes()
+    first = generator("first")
+    next(first)
+    next(second)
+    first.close()
+    assert tracer.seen == ["first", "second", "GeneratorExit"]
+    second.close()

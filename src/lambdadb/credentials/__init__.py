@@ -82,7 +82,7 @@ class Asked:
 
     def following(self) -> Any:
         """
-        The next login; None after the last one.
+        The next login; None after the last one, or if they turn out to be asynchronous.
 
         Raises:
             TypeError: What the store gave is none.
@@ -92,6 +92,9 @@ class Asked:
             return self._awaited()
         if self._logins is None:
             logins = self._store.logins(self._parameters)
+            if hasattr(logins, "__aiter__"):
+                self._logins, self.asynchronous = logins, True
+                return None
             if not isinstance(logins, Iterable):
                 raise TypeError(f"it returned {_kind(logins)}: let it yield logins, or return a list")
             self._logins = iter(logins)
@@ -100,12 +103,16 @@ class Asked:
     async def _awaited(self) -> Login | None:
         if self._logins is None:
             self._logins = self._store.logins(self._parameters)
+        self._logins = aiter(self._logins)
         following: Awaitable[Any] = anext(self._logins, None)
         return self._checked(await following)
 
     def _checked(self, login: Any) -> Login | None:
         if login is not None and not isinstance(login, Mapping):
             raise TypeError(f"it gave {_kind(login)} instead of a login such as {{'password': ...}}")
+        for name, value in (login or {}).items():
+            if isinstance(value, bytes):
+                raise TypeError(f"it gave bytes as {name}, where text is expected")
         return login
 
 

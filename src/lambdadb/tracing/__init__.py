@@ -164,9 +164,11 @@ class trace:
         if not isinstance(name, str):
             raise InvalidSettings("trace needs a name: @lambdadb.trace('query_user').")
         self._name = name
+        self._blocks: list[ExitStack] = []
 
     def __enter__(self) -> None:
         blocks = ExitStack()
+        self._blocks.append(blocks)
         _entered.set((*_entered.get(), blocks))
         for tracer in list(_tracers.values()):
             _unharmed(tracer, self._open, tracer, blocks)
@@ -183,8 +185,11 @@ class trace:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        *outer, blocks = _entered.get()
-        _entered.set(tuple(outer))
+        # A generator's block may be left out of turn, and in another context than it was entered in.
+        entered = _entered.get()
+        blocks = ([one for one in entered if one in self._blocks] or self._blocks)[-1]
+        self._blocks.remove(blocks)
+        _entered.set(tuple(one for one in entered if one is not blocks))
         blocks.__exit__(kind, error, traceback)
 
     def __call__(self, function: F) -> F:

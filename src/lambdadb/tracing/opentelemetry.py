@@ -110,7 +110,7 @@ class OpenTelemetry(Tracer):
         ) as made:
             try:
                 yield
-            except Exception as error:
+            except BaseException as error:  # cancelled, too
                 made.set_attribute("error.type", type(error).__name__)
                 _fail(made, error, None)
                 raise

@@ -42,7 +42,7 @@ class Statements:
         error: BaseException | None = None
         try:
             execute(cursor, statement, *rest)
-        except Exception as raised:
+        except BaseException as raised:  # cancelled, too
             error = raised
             raise
         finally:

@@ -82,7 +82,7 @@ class XRay(Tracer):
         failed: BaseException | None = None
         try:
             yield
-        except Exception as error:
+        except BaseException as error:  # cancelled, too
             failed = error
             raise
         finally:
