@@ -244,6 +244,9 @@ def aws() -> Iterator[dict[str, str]]:
     parameters = session.client("ssm", endpoint_url=variables["AWS_ENDPOINT_URL"])
     parameters.put_parameter(Name="/orders/app", Value="pw", Type="SecureString")
     yield variables
+    # moto keeps what it knows in the process, in which this may run again.
+    secrets.delete_secret(SecretId="orders/app", ForceDeleteWithoutRecovery=True)
+    parameters.delete_parameter(Name="/orders/app")
     server.stop()
 
 

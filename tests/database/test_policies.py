@@ -33,7 +33,7 @@ def test_an_environment_keeps_one_session(road, database, sessions):
         for _ in range(3):
             with road.invocation(engine), Session(engine) as session:
                 pids.append(session.scalar(PID))
-        assert [pid for pid, *_ in sessions()] == [pids[0]]
+        assert [pid for pid, *_ in sessions.become(1)] == [pids[0]]
         assert pids == [pids[0]] * 3
         engine.dispose()
 
@@ -54,7 +54,7 @@ def test_an_invocation_leaves_no_session(road, database, sessions):
                     with engine.begin() as connection:
                         pids.add(connection.scalar(PID))
                 assert len(pids) == 1
-                assert len(sessions()) == 1
+                assert sessions.become(1)
                 seen.append(pids)
             sessions.become(0)
         assert seen[0] != seen[1]
@@ -69,7 +69,7 @@ def test_outside_an_invocation_a_session_ends_with_its_checkout(road, database, 
         engine = road.create_engine(database, policy=PerInvocation())
         with engine.connect() as connection:
             connection.execute(PID)
-            assert len(sessions()) == 1
+            assert sessions.become(1)
         sessions.become(0)
 
     road.run(steps)
@@ -136,7 +136,7 @@ def test_eight_threads_at_first_use_open_one_session(database, sessions):
     for thread in threads:
         thread.join()
     assert (len(got), len(refused)) == (1, 7)
-    assert len(sessions()) == 1
+    assert sessions.become(1)
     got[0].close()
     engine.dispose()
 
@@ -155,7 +155,7 @@ def test_a_second_connection_can_be_allowed(road, database, sessions):
                 engine.connect()
         with engine.connect() as connection:
             assert connection.scalars(text("SELECT name FROM item")).all() == ["log"]
-        assert len(sessions()) == 2
+        assert sessions.become(2)
         engine.dispose()
 
     road.run(steps)
@@ -195,7 +195,7 @@ def test_a_session_left_to_the_garbage_collector_comes_back(database, sessions):
     gc.collect()
     with engine.connect() as connection:
         connection.execute(PID)
-    assert len(sessions()) == 1
+    assert sessions.become(1)
     engine.dispose()
 
 

@@ -35,7 +35,7 @@ def test_the_server_shows_the_functions_name(in_lambda, road, database, sessions
     def steps():
         engine = road.create_engine(database)
         with engine.connect():
-            assert [name for _, name, _ in sessions()] == ["orders-import"]
+            assert [name for _, name, _ in sessions.become(1)] == ["orders-import"]
         engine.dispose()
 
     road.run(steps)
@@ -53,7 +53,7 @@ def test_the_callers_template_is_used(in_lambda, road, database, sessions):
     def steps():
         engine = road.create_engine(database, tag="{name}/{version}/{alias}", policy=PerInvocation())
         with road.invocation(engine, Context()), engine.connect():
-            assert [name for _, name, _ in sessions()] == ["orders-import/12/live"]
+            assert [name for _, name, _ in sessions.become(1)] == ["orders-import/12/live"]
 
     road.run(steps)
 
