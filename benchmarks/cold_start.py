@@ -84,8 +84,8 @@ boto3.client("secretsmanager").get_secret_value(SecretId="orders/app")
 # Whole functions: a secret, a connect with its password, a row. {url} has neither user nor password.
 FUNCTIONS = {
     "lambdadb, SecretsManager, XRay": """
-import sqlalchemy
 import lambdadb
+import sqlalchemy
 from lambdadb.credentials.secrets_manager import SecretsManager
 from lambdadb.tracing.xray import XRay
 engine = lambdadb.create_engine(

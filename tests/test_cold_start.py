@@ -24,9 +24,18 @@ DRIVER = "import sqlalchemy, psycopg, sqlalchemy.dialects.postgresql.psycopg"
 
 
 def test_importing_lambdadb_adds_only_lambdadb():
-    """Over SQLAlchemy and the driver: our own modules, nothing else; and no thread."""
+    """Over SQLAlchemy and the driver: our own modules and the built-in gc; and no thread."""
     added = modules_after(f"{DRIVER}\nimport lambdadb") - modules_after(DRIVER)
-    assert roots(added) <= {"lambdadb"}, sorted(added)
+    assert roots(added) <= {"gc", "lambdadb"}, sorted(added)
+
+
+def test_garbage_is_collected_again_after_importing():
+    """The collector is off during imports only, and stays off where it was off."""
+    for before, after in (("gc.enable()", True), ("gc.disable()", False)):
+        code = (
+            f"import gc\n{before}\nimport lambdadb\nlambdadb.create_engine('postgresql+psycopg://u@h/d')"
+        )
+        modules_after(f"{code}\nassert gc.isenabled() is {after}")
 
 
 def test_creating_an_engine_imports_neither_orm_nor_retry_loop_nor_aws():

@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "lambdadb"
 FLOORS = [
-    {"call", "endpoint", "errors"},
+    {"call", "endpoint", "errors", "startup"},
     {"deadline", "faults", "tag"},
     {"credentials", "tracing"},
     {"policy", "retry"},

@@ -14,24 +14,27 @@ def lambda_handler(event, context):
 ```
 """
 
-from lambdadb.engine import create_engine
-from lambdadb.errors import (
-    CommitInDoubt,
-    ConnectFailed,
-    ConnectionInUse,
-    DatabaseResuming,
-    InvalidSettings,
-    InvocationEnded,
-    LambdaDBError,
-    OutOfTime,
-    TransactionEnded,
-)
-from lambdadb.faults import Fault
-from lambdadb.invocation import handler, invocation
-from lambdadb.policy import PerEnvironment, PerInvocation
-from lambdadb.retry import ResumeRetry
-from lambdadb.tracing import trace
-from lambdadb.transaction import run_transaction, transactional
+from lambdadb.startup import uncollected
+
+with uncollected():
+    from lambdadb.engine import create_engine
+    from lambdadb.errors import (
+        CommitInDoubt,
+        ConnectFailed,
+        ConnectionInUse,
+        DatabaseResuming,
+        InvalidSettings,
+        InvocationEnded,
+        LambdaDBError,
+        OutOfTime,
+        TransactionEnded,
+    )
+    from lambdadb.faults import Fault
+    from lambdadb.invocation import handler, invocation
+    from lambdadb.policy import PerEnvironment, PerInvocation
+    from lambdadb.retry import ResumeRetry
+    from lambdadb.tracing import trace
+    from lambdadb.transaction import run_transaction, transactional
 
 __all__ = [
     "CommitInDoubt",

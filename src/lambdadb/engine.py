@@ -17,6 +17,7 @@ from lambdadb.deadline import Clock, Scope
 from lambdadb.errors import InvalidSettings
 from lambdadb.pool import GuardedPool
 from lambdadb.settings import Settings
+from lambdadb.startup import uncollected
 
 if TYPE_CHECKING:
     from lambdadb.credentials import Credentials
@@ -87,10 +88,12 @@ def engine_keywords(
     The driver comes in as SQLAlchemy's `module=`: psycopg with another `connect()`. Listeners to
     `do_connect` therefore work as always, and so does everything above them.
     """
-    # Imported here: the driver is loaded by the engine that needs it, as SQLAlchemy does.
-    from lambdadb.connect import Connector
-    from lambdadb.psycopg import Driver, socket_state
+    with uncollected():
+        # Imported here: the driver is loaded by the engine that needs it, as SQLAlchemy does.
+        from lambdadb.connect import Connector
+        from lambdadb.psycopg import Driver, socket_state
 
+        driver = Driver(asyncio=asyncio)
     if clash := sorted(_DECIDED_BY_POLICY & keywords.keys()):
         raise InvalidSettings(
             f"{', '.join(clash)}: decided by the policy. For a second session use "
@@ -109,7 +112,6 @@ def engine_keywords(
         )
     if given.get("sslmode", "verify-full") not in _SSLMODES:
         raise InvalidSettings(f"sslmode={given['sslmode']!r}: use one of {', '.join(_SSLMODES)}.")
-    driver = Driver(asyncio=asyncio)
     scope = Scope()
     connector = Connector(driver=driver, settings=settings, clock=clock, scope=scope)
     module = SimpleNamespace(**{**vars(driver.dbapi), "connect": connector.connect})

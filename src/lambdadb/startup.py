@@ -1,0 +1,27 @@
+"""
+A shorter cold start: importing without the garbage collector.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """
+    Import, inside, without collecting garbage.
+
+    Importing allocates a lot and leaves next to nothing behind, yet starts collection after collection,
+    each of which walks all that was imported before: 13 % of the processor time that SQLAlchemy and
+    the driver take (`nox -s cold_start`).
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
