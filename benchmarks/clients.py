@@ -83,6 +83,13 @@ def static_pool(url: str) -> Client:
     return _sqlalchemy(url, poolclass=StaticPool, pool_pre_ping=True)
 
 
+def unpinged_static_pool(url: str) -> Client:
+    """One connection, used unseen: after a freeze in which it ended, an invocation fails."""
+    from sqlalchemy.pool import StaticPool
+
+    return _sqlalchemy(url, poolclass=StaticPool)
+
+
 def _psycopg_pool(url: str, kind: str, **keywords: object) -> Client:
     import psycopg_pool
 
@@ -152,6 +159,7 @@ CLIENTS: dict[str, Callable[[str], Client]] = {
     "bare psycopg": bare_psycopg,
     "SQLAlchemy defaults": sqlalchemy_defaults,
     "SQLAlchemy NullPool": null_pool,
+    "SQLAlchemy StaticPool": unpinged_static_pool,
     "SQLAlchemy StaticPool + pre-ping": static_pool,
     "psycopg_pool": psycopg_pool,
     "psycopg_pool, null": psycopg_null_pool,
