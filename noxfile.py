@@ -7,6 +7,7 @@ Into an environment of its own each, or with `nox --no-venv` into what is instal
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import nox
 
@@ -31,6 +32,14 @@ def install(session: nox.Session, package: str, *groups: str) -> None:
     """The package and development tools by the names of pyproject.toml's dependency groups."""
     if session.virtualenv.venv_backend != "none":
         session.install(package, *nox.project.dependency_groups(PROJECT, *groups))
+
+
+def benchmark(session: nox.Session, *groups: str, besides: Sequence[str] = ()) -> None:
+    """Run the session's file in benchmarks/, with the lab, these groups, and packages besides."""
+    install(session, ".[lab]", *groups)
+    if besides and session.virtualenv.venv_backend != "none":
+        session.install(*besides)
+    session.run("python", f"benchmarks/{session.name}.py", *session.posargs)
 
 
 @nox.session(python=HERE)
@@ -97,89 +106,72 @@ def bench(session: nox.Session) -> None:
 @nox.session(python=HERE)
 def resume(session: nox.Session) -> None:
     """Seconds lost after a resume, in each shape of failure, beside two common retry loops."""
-    install(session, ".[lab]")
-    session.run("python", "benchmarks/resume.py", *session.posargs)
+    benchmark(session)
 
 
 @nox.session(python=HERE)
 def faults(session: nox.Session) -> None:
     """Rows lost, doubled, denied and in doubt when a connection is cut at every place, beside peers."""
-    install(session, ".[lab]")
-    session.run("python", "benchmarks/faults.py", *session.posargs)
+    benchmark(session)
 
 
 @nox.session(python=HERE)
 def checkout(session: nox.Session) -> None:
     """Microseconds of a checkout and its return, beside SQLAlchemy's StaticPool."""
-    install(session, ".[lab]")
-    session.run("python", "benchmarks/checkout.py", *session.posargs)
+    benchmark(session)
 
 
 @nox.session(python=HERE)
 def roots(session: nox.Session) -> None:
     """Milliseconds of a connect over TLS, with the roots of one region and with other files."""
-    install(session, ".[lab]", "test")
-    session.run("python", "benchmarks/roots.py", *session.posargs)
+    benchmark(session, "test")
 
 
 @nox.session(python=HERE)
 def logins(session: nox.Session) -> None:
     """Round trips and processor time of a login, by kind of login and of TLS; needs Docker."""
-    install(session, ".[lab]", "test", "containers")
-    session.run("python", "benchmarks/logins.py", *session.posargs)
+    benchmark(session, "test", "containers")
 
 
 @nox.session(python=HERE)
 def vectors(session: nox.Session) -> None:
     """1,000 rows of vector(1536) written and read, in text and in binary."""
-    install(session, ".[lab]")
-    session.run("python", "benchmarks/vectors.py", *session.posargs)
+    benchmark(session)
 
 
 @nox.session(python=HERE)
 def cold_start(session: nox.Session) -> None:
     """What each adapter adds to a cold start, and what a login costs there, beside boto3's ways."""
-    install(session, ".[lab,aws]")
-    session.run("python", "benchmarks/cold_start.py", *session.posargs)
+    benchmark(session, "test")
 
 
 @nox.session(python=HERE)
 def traces(session: nox.Session) -> None:
     """Microseconds that tracing adds to a warm invocation, beside X-Ray's own SDK."""
-    install(session, ".[lab]", "test")
-    session.run("python", "benchmarks/traces.py", *session.posargs)
+    benchmark(session, "test")
 
 
 @nox.session(python=HERE)
 def noise(session: nox.Session) -> None:
     """Subsegments per invocation, beside X-Ray's own instrumentations, and pictures of traces."""
-    install(session, ".[lab]", "test")
-    if session.virtualenv.venv_backend != "none":
-        session.install("sqlalchemy<2.1", "psycopg-pool")  # theirs need both
-    session.run("python", "benchmarks/noise.py", *session.posargs)
+    benchmark(session, "test", besides=["sqlalchemy<2.1", "psycopg-pool"])  # theirs need both
 
 
 @nox.session(python=HERE)
 def round_trips(session: nox.Session) -> None:
     """Round trips of every callable, counted on the wire; `-- --write` renews the page."""
-    install(session, ".[lab]")
-    session.run("python", "benchmarks/round_trips.py", *session.posargs)
+    benchmark(session)
 
 
 @nox.session(python=HERE)
 def compare(session: nox.Session) -> None:
     """lambdadb beside what a function would use instead, in one run."""
-    install(session, ".[lab]")
-    session.install("psycopg_pool", "aws-advanced-python-wrapper")
-    session.run("python", "benchmarks/compare.py", *session.posargs)
+    benchmark(session, besides=["psycopg_pool", "aws-advanced-python-wrapper"])
 
 
 @nox.session(python=HERE)
 def layer(session: nox.Session) -> None:
     """The cold start from the zip of `lambdadb layer`, beside a plain one; and a layer for arm64."""
-    install(session, ".[lab]")
-    if session.virtualenv.venv_backend != "none":
-        session.install("pip", "uv")
-    session.run("python", "benchmarks/layer.py", *session.posargs)
+    benchmark(session, besides=["pip"])
     output = f"{session.create_tmp()}/arm64.zip"
     session.run("lambdadb", "layer", "--arch", "arm64", "--asyncio", "--output", output)

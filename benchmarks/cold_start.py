@@ -16,6 +16,7 @@ import argparse
 import http.server
 import json
 import os
+import secrets
 import statistics
 import subprocess
 import sys
@@ -50,7 +51,7 @@ IMPORTS = (
     "aws_xray_sdk.core",
 )
 
-PASSWORD = "pw"  # noqa: S105 the embedded server's
+PASSWORD = secrets.token_hex(8)
 HOST = "orders.cluster-c9akciq32.eu-west-1.rds.amazonaws.com"
 TOKENS = {
     "RdsIam": f"""
@@ -81,6 +82,19 @@ boto3.client("secretsmanager").get_secret_value(SecretId="orders/app")
 """,
 }
 
+# lambdadb imports without collecting garbage, which works for what was not imported before it.
+ORDERS = {
+    "lambdadb first": """
+import lambdadb
+import sqlalchemy
+lambdadb.create_engine("postgresql+psycopg://app@h/d")
+""",
+    "SQLAlchemy and the driver first": f"""
+{DRIVER}
+import lambdadb
+lambdadb.create_engine("postgresql+psycopg://app@h/d")
+""",
+}
 # Whole functions: a secret, a connect with its password, a row. {url} has neither user nor password.
 FUNCTIONS = {
     "lambdadb, SecretsManager, XRay": """
@@ -214,6 +228,7 @@ def main() -> None:
         results["imports"] |= in_turns({n: f"import {n}" for n in others}, with_own, runs, port)
         results["token"] = in_turns(TOKENS, with_own, runs, port)
         results["secret"] = in_turns(SECRETS, with_own, runs, port)
+        results["order"] = in_turns(ORDERS, "", runs, port)
         with Postgres(password=PASSWORD) as postgres:
             place = postgres.url().partition("@")[2]
             whole = {name: code.replace("{place}", place) for name, code in FUNCTIONS.items()}
@@ -221,6 +236,7 @@ def main() -> None:
         server.shutdown()
     console = Console()
     console.print(table("Imported", results["imports"], compared=False))
+    console.print(table("Imported and an engine made, by order", results["order"], compared=True))
     console.print(table("First IAM token of a process", results["token"], compared=True))
     console.print(table("First secret of a process", results["secret"], compared=True))
     console.print(table("A whole function, to its first row", results["function"], compared=True))

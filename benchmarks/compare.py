@@ -25,11 +25,12 @@ from typing import Any
 from clients import CLIENTS
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from resume import pause
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from lambdadb.lab.aurora import Cluster, Shape, State
+from lambdadb.lab.aurora import Cluster, Shape
 from lambdadb.lab.postgres import Postgres
 
 HERE = Path(__file__).parent
@@ -141,13 +142,7 @@ def cold(name: str, url: str) -> float:
 
 def resumed(name: str, cluster: Cluster) -> float | None:
     """Seconds lost after a paused cluster was awake; None if the first invocation failed."""
-    cluster.auto_pause = 0.2
-    end = time.monotonic() + PATIENCE
-    while cluster.state is not State.PAUSED:
-        if time.monotonic() > end:
-            raise SystemExit(f"The cluster does not pause: {cluster.events[-3:]}")
-        time.sleep(0.05)
-    cluster.auto_pause = 2 * PATIENCE
+    pause(cluster)
     with Worker(name, cluster.url() + "?sslmode=disable") as worker:
         answer = worker.do("invoke 1")
     return None if "error" in answer else max(answer["at"] - cluster.available_since, 0.0)

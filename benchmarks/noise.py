@@ -22,7 +22,7 @@ from sqlalchemy import ForeignKey, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 import lambdadb
-from lambdadb.tracing import trace
+from lambdadb.tracing import Statements, trace
 from lambdadb.tracing.xray import XRay
 
 ROWS = {
@@ -58,6 +58,9 @@ class Order(Base):
     item: Mapped[str]
 
 
+OURS: dict[str, Statements] = {"none": "none", "traced": "traced", "all": "all"}
+
+
 def query_customer(session: Session, name: str) -> Customer:
     """The part of the handler that somebody wants to see."""
     known = text(f"name <> '{CANARY}'")
@@ -69,8 +72,8 @@ def query_customer(session: Session, name: str) -> Customer:
 def function(row: str) -> Any:
     """The handler with the instrumentation of a row."""
     url = os.environ["DATABASE_URL"]
-    if row in ("none", "traced", "all"):
-        engine = lambdadb.create_engine(url, tracer=XRay(row))  # type: ignore[arg-type]
+    if row in OURS:
+        engine = lambdadb.create_engine(url, tracer=XRay(OURS[row]))
         sessions = sessionmaker(engine)
         query = trace("query_customer")(query_customer)
     else:

@@ -85,8 +85,8 @@ def client(name: str, url: str) -> None:
     print(json.dumps({"connected": time.monotonic(), "attempts": attempts}))
 
 
-def meet(cluster: Cluster, name: str) -> dict[str, object]:
-    """Let one client wake one cluster; the cluster is paused before, and not again while it is met."""
+def pause(cluster: Cluster) -> None:
+    """Have the cluster paused, and not again while a client meets it."""
     cluster.auto_pause = 0.2
     end = time.monotonic() + PATIENCE
     while cluster.state is not State.PAUSED:
@@ -94,6 +94,11 @@ def meet(cluster: Cluster, name: str) -> dict[str, object]:
             raise SystemExit(f"The {cluster.shape.value} cluster does not pause: {cluster.events[-3:]}")
         time.sleep(0.05)
     cluster.auto_pause = 2 * PATIENCE
+
+
+def meet(cluster: Cluster, name: str) -> dict[str, object]:
+    """Let one client wake one cluster."""
+    pause(cluster)
     url = cluster.url()
     if name != "lambdadb":
         url = url.replace("+psycopg", "")

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pgvector.sqlalchemy  # noqa: F401 an engine that finds it imported learns of its types
+from pgvector.sqlalchemy import VECTOR
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Column, Integer, MetaData, insert, text
+from sqlalchemy import Column, Integer, MetaData, insert, literal_column, select, text
 from sqlalchemy import Table as SQLTable
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
@@ -57,6 +57,13 @@ def warm(callable: str, situation: str, call: Call, **keywords: Any) -> Case:
 def transaction(engine: Any) -> None:
     with lambdadb.invocation(engine), engine.begin() as connection:
         connection.execute(ONE)
+
+
+def vector_read(engine: Any) -> None:
+    one = literal_column("CAST('[1,2,3]' AS vector)", VECTOR(3))
+    with lambdadb.invocation(engine), engine.begin() as connection:
+        if connection.execute(select(one)).scalar() != [1.0, 2.0, 3.0]:
+            raise SystemExit("a vector that was read is not the one that was asked for")
 
 
 def checkout(engine: Any) -> None:
@@ -110,6 +117,7 @@ CASES = [
     warm("engine.connect", "later, the connection is there: its socket is polled", checkout),
     warm("engine.connect", "unused for longer than `ping_after`", checkout, **LONG_UNUSED),
     Case("engine.begin", "first invocation: login, question, BEGIN, a statement, COMMIT", transaction),
+    Case("engine.begin", "first invocation, and a vector is read", vector_read),
     warm("engine.begin", "warm: BEGIN, a statement, COMMIT", transaction),
     warm("engine.begin", "warm, and the statement fails: BEGIN, it, ROLLBACK", failing),
     warm("engine.begin", "`PerInvocation`: login and those three", transaction, **PER_INVOCATION),

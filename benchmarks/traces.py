@@ -11,6 +11,7 @@ ratios smaller, is left out. The second row is the first one again: their ratio 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import socket
@@ -61,8 +62,9 @@ def function() -> Any:
 
     statements, _, sdk = os.environ["ROW"].partition(" ")
     if "sdk" in (statements, sdk):
-        import aws_xray_sdk.core  # noqa: F401
-    tracer = XRay(statements) if statements in ("all", "none") else None  # type: ignore[arg-type]
+        importlib.import_module("aws_xray_sdk.core")
+    tracers = {"all": XRay("all"), "none": XRay("none")}
+    tracer = tracers.get(statements)
     engine = lambdadb.create_engine(os.environ["DATABASE_URL"], tracer=tracer)
     work = begun_and_ended if statements == "sdk" else unit
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -28,6 +30,7 @@ _create_engine = sqlalchemy.create_engine
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--made-by", choices=["sqlalchemy", "lambdadb"], required=True)
+    parser.addoption("--outcomes", required=True, help="the file for a JSON object: test -> outcome")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,6 +50,19 @@ def pytest_configure(config: pytest.Config) -> None:
             return (lambdadb.create_engine if ours else _create_engine)(url, **keywords)
 
     sqlalchemy.create_engine = create_engine
+
+
+_outcomes: dict[str, str] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    # Of its three phases the call decides, unless another one did not pass.
+    if report.when == "call" or report.outcome != "passed":
+        _outcomes[report.nodeid] = report.outcome
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    Path(session.config.getoption("--outcomes")).write_text(json.dumps(_outcomes))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

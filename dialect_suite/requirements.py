@@ -52,12 +52,12 @@ _HAS_SINCE_SQLALCHEMY_2_1 = "reflect_table_options computed_columns_virtual"
 class Requirements(SuiteRequirements):
     """PostgreSQL 18 over psycopg."""
 
-    def get_isolation_levels(self, config: Any) -> dict[str, Any]:  # noqa: ARG002 SQLAlchemy's
+    def get_isolation_levels(self, _config: Any) -> dict[str, Any]:
         """By their names in SQL."""
         levels = ["AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
         return {"default": "READ COMMITTED", "supported": levels}
 
-    def get_order_by_collation(self, config: Any) -> str:  # noqa: ARG002 SQLAlchemy's
+    def get_order_by_collation(self, _config: Any) -> str:
         """One that every PostgreSQL has."""
         return "POSIX"
 

@@ -15,8 +15,7 @@ def uncollected() -> Iterator[None]:
     Import, inside, without collecting garbage.
 
     Importing allocates a lot and leaves next to nothing behind, yet starts collection after collection,
-    each of which walks all that was imported before: 13 % of the processor time that SQLAlchemy and
-    the driver take (`nox -s cold_start`).
+    each of which walks all that was imported before. `nox -s cold_start` shows what that saves.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -66,7 +66,7 @@ TEXTS = {
         AT + 'root certificate file "/none" does not exist\nEither provide the file, use the system\'s '
         "trusted roots with sslrootcert=system, or change sslmode to disable server certificate "
         "verification.",
-        AT + 'could not read root certificate file "/tmp/root.pem": no certificate or crl found',
+        AT + 'could not read root certificate file "/var/task/root.pem": no certificate or crl found',
         AT + "host name must be specified for a verified SSL connection",
         AT + "server does not support SSL, but SSL was required",
         AT + "received invalid response to SSL negotiation: H",

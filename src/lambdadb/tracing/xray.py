@@ -42,7 +42,7 @@ class XRay(Tracer):
     """
     Record connects, and the statements asked for, as subsegments of the function's segment.
 
-    Needs active tracing on the function, and no SDK: X-Ray's takes 0.15 s to import. Where
+    Needs active tracing on the function, and no SDK, which X-Ray only maintains. Where
     the function has imported it (Powertools' Tracer does), what is recorded is nested in the SDK's
     subsegments, and those in `lambdadb.trace` blocks. Outside Lambda it records in sampled segments
     of the SDK only.
