@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from pgvector.sqlalchemy import VECTOR
 from rich.console import Console
 from rich.table import Table
@@ -109,6 +110,7 @@ def repeated_once(engine: Any) -> None:
 
 LONG_UNUSED = {"policy": lambdadb.PerEnvironment(ping_after=0.0)}
 PER_INVOCATION = {"policy": lambdadb.PerInvocation()}
+PSYCOPG = {"connect_args": {"cursor_factory": psycopg.Cursor}}
 AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
 CASES = [
@@ -116,13 +118,14 @@ CASES = [
     Case("engine.connect", "an engine's first: login, and one question to the server", checkout),
     warm("engine.connect", "later, the connection is there: its socket is polled", checkout),
     warm("engine.connect", "unused for longer than `ping_after`", checkout, **LONG_UNUSED),
-    Case("engine.begin", "first invocation: login, question, BEGIN, a statement, COMMIT", transaction),
+    Case("engine.begin", "first invocation: login, question, a statement, COMMIT", transaction),
     Case("engine.begin", "first invocation, and a vector is read", vector_read),
-    warm("engine.begin", "warm: BEGIN, a statement, COMMIT", transaction),
-    warm("engine.begin", "warm, and the statement fails: BEGIN, it, ROLLBACK", failing),
-    warm("engine.begin", "`PerInvocation`: login and those three", transaction, **PER_INVOCATION),
+    warm("engine.begin", "warm: a statement with BEGIN, COMMIT", transaction),
+    warm("engine.begin", "warm, and the statement fails: it with BEGIN, ROLLBACK", failing),
+    warm("engine.begin", "`PerInvocation`: login and those two", transaction, **PER_INVOCATION),
+    warm("engine.begin", "warm, with psycopg's own cursor: BEGIN by itself", transaction, **PSYCOPG),
     warm("engine.begin", "AUTOCOMMIT, warm: the statement", transaction, **AUTOCOMMIT),
-    warm("Session", "warm: BEGIN, a statement, COMMIT", with_a_session),
+    warm("Session", "warm: a statement with BEGIN, COMMIT", with_a_session),
     warm("run_transaction", "warm: BEGIN with its id, a statement, COMMIT", unit_of_work),
     warm("run_transaction", "with a `sessionmaker`", unit_with_a_session),
     Case("run_transaction", "with a marker", with_a_marker, make_marks),

@@ -15,6 +15,7 @@ FLOORS = [
     {"policy", "retry"},
     {"course", "settings"},
     {"bounds", "names"},
+    {"cursor"},
     {"tls"},
     {"psycopg"},
     {"connect", "pool", "vector"},

@@ -31,6 +31,8 @@ WAITING: dict[int, int] = {
 }
 _OK = pq.ConnStatus.OK
 _NO_PIPELINE = pq.PipelineStatus.OFF
+# psycopg 3.2 has no wait that ends: there, each of its turns has to be looked at (`_until`).
+_WaitTimeout: type[psycopg.Error] | None = getattr(psycopg.errors, "_WaitTimeout", None)
 CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
 
@@ -67,7 +69,7 @@ class Ended(psycopg.OperationalError):
     """The invocation that opened the connection is over."""
 
 
-class _Bounded:
+class _Bounded(psycopg.BaseConnection[Any]):
     """
     A psycopg connection whose statements end with the invocation's time.
 
@@ -76,7 +78,6 @@ class _Bounded:
     """
 
     bounds: Bounds
-    pgconn: PGconn
     limit: float | None = None
     """A moment at which a wait is given up all the same: while connecting, and in pings."""
     expired = False
@@ -88,6 +89,18 @@ class _Bounded:
     hang_up: select.poll
     """Polls its socket for what comes unasked."""
     _rolling_back = False
+    joining = False
+    """Whether a cursor is about to send BEGIN itself, together with its statement."""
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next statement begins a transaction, outside of psycopg's own pipelines."""
+        idle = self.pgconn.transaction_status == _IDLE
+        return idle and not self._autocommit and self._pipeline is None
+
+    def _start_query(self) -> PQGen[None]:
+        if not self.joining:
+            yield from super()._start_query()
 
     def end(self) -> None:
         """
@@ -106,39 +119,43 @@ class _Bounded:
         ):
             copy.shutdown(socket.SHUT_RDWR)
 
-    def _bounded(self, generator: PQGen[Any]) -> PQGen[Any]:
+    def _times(self) -> tuple[float, float] | None:
+        """When what is to be sent now is cancelled and when it is closed; raises if it is too late."""
         if self.ended:
             self.pgconn.finish()
             raise Ended("the invocation that opened this connection has ended")
         times = self.bounds.times(self.limit)
-        return generator if times is None else self._until(*times, generator)
+        if times is not None and self.bounds.clock.now() >= times[0] and not self._rolling_back:
+            raise Expired("the statement was not sent", sent=False)
+        return times
+
+    def _look_at_the_time(self, cancel_at: float, close_at: float) -> None:
+        now = self.bounds.clock.now()
+        if now < cancel_at:
+            return
+        if now >= close_at:
+            self.expired = True
+            self.pgconn.finish()
+            raise Expired("no answer came, and the connection was closed", sent=True)
+        if not self.expired:
+            self.expired = True
+            _cancel(self.pgconn, self.bounds.clock)
 
     def _until(self, cancel_at: float, close_at: float, generator: PQGen[Any]) -> PQGen[Any]:
-        time = self.bounds.clock.now
-        if time() >= cancel_at and not self._rolling_back:
-            raise Expired("the statement was not sent", sent=False)
+        """`generator`, whoever waits for it, with a look at the time in each turn."""
         ready: Any = None
         try:
             while True:
                 wish = generator.send(ready)
-                now = time()
-                if now >= close_at:
-                    self.expired = True
-                    self.pgconn.finish()
-                    raise Expired("no answer came, and the connection was closed", sent=True)
-                if now >= cancel_at and not self.expired:
-                    self.expired = True
-                    _cancel(self.pgconn, self.bounds.clock)
+                self._look_at_the_time(cancel_at, close_at)
                 ready = yield wish
         except StopIteration as end:
             return end.value
-        except psycopg.errors.QueryCanceled as error:
-            if not self.expired:
-                raise  # the server's statement_timeout, or somebody else's cancel
-            raise Expired("the statement was cancelled", sent=True) from error
 
     def _failed(self, error: psycopg.OperationalError) -> psycopg.OperationalError:
         """What a failed wait means."""
+        if self.expired and isinstance(error, psycopg.errors.QueryCanceled):
+            return Expired("the statement was cancelled", sent=True)
         # psycopg leaves some connections open whose statement was sent and not answered ("connection
         # socket closed"). SQLAlchemy would take such an error for the server's answer, although a
         # COMMIT may have been done.
@@ -163,8 +180,17 @@ class BoundedConnection(_Bounded, psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
+        times = self._times()
         try:
-            return super().wait(self._bounded(gen), *arguments, **keywords)
+            if times is None:
+                return super().wait(gen, *arguments, **keywords)
+            if arguments or keywords or _WaitTimeout is None:
+                return super().wait(self._until(*times, gen), *arguments, **keywords)
+            try:
+                return super().wait(gen, timeout=times[0] - self.bounds.clock.now())
+            except _WaitTimeout:
+                gen = self._until(*times, gen)
+            return super().wait(gen)
         except psycopg.OperationalError as error:
             raise self._failed(error) from error.__cause__
 
@@ -194,8 +220,17 @@ class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
 
     async def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
+        times = self._times()
         try:
-            return await super().wait(self._bounded(gen), *arguments, **keywords)
+            if times is None:
+                return await super().wait(gen, *arguments, **keywords)
+            if arguments or keywords or _WaitTimeout is None:
+                return await super().wait(self._until(*times, gen), *arguments, **keywords)
+            try:
+                return await super().wait(gen, timeout=times[0] - self.bounds.clock.now())
+            except _WaitTimeout:
+                gen = self._until(*times, gen)
+            return await super().wait(gen)
         except psycopg.OperationalError as error:
             raise self._failed(error) from error.__cause__
 

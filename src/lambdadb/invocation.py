@@ -14,12 +14,13 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
+from sqlalchemy import Engine
+
 from lambdadb.deadline import Clock, Running, lambda_deadline
 from lambdadb.errors import DatabaseResuming, InvalidSettings
 from lambdadb.pool import GuardedPool
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     AnyEngine = Engine | AsyncEngine
@@ -54,7 +55,7 @@ class invocation:
     def __init__(self, engine: AnyEngine, context: object = None, *, clock: Clock | None = None) -> None:
         self._engine = engine
         self._scope = self._pool().scope
-        self.asynchronous = hasattr(engine, "sync_engine")
+        self.asynchronous = not isinstance(engine, Engine)
         arn = str(getattr(context, "invoked_function_arn", ""))
         self._running = Running(lambda_deadline(context, clock or Clock()), arn)
 
@@ -216,6 +217,8 @@ def _on_one_loop(
 
 def _event_and_context(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, Any]:
     """The last two of what a handler, which may be a method, was called with, or those so named."""
+    if len(arguments) == 2 and not keywords:
+        return arguments
     given = [*arguments, keywords["event"]] if "event" in keywords else list(arguments)
     given = [*given, keywords["context"]] if "context" in keywords else given
     if len(given) < 2:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
@@ -32,6 +33,9 @@ _USED = "lambdadb.used"  # in a connection's `info`: when it was last used
 # Modules whose frames are not the user's, by the first part of their names.
 _PLUMBING = {"sqlalchemy", "contextlib", "tenacity"}
 _OURS = "lambdadb"
+
+# The usual way to a checkout, and how many frames it is away from `_entrance`.
+_ENTRANCE, _DEPTH = Engine.connect.__code__, 8
 
 Holder = tuple[CodeType | None, int, int]
 """Who checked a connection out: a place in the code, its line and a thread. Made for each checkout."""
@@ -261,7 +265,7 @@ if hasattr(os, "register_at_fork"):
 
 def _holder() -> Holder:
     """The first frame outside of the plumbing: a few attribute reads a frame, and no stack trace."""
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = _entrance()
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         plumbing = _is_plumbing.get(name)
@@ -269,6 +273,15 @@ def _holder() -> Holder:
             return frame.f_code, frame.f_lineno, threading.get_ident()
         frame = frame.f_back or _awaiting_frame()
     return None, 0, threading.get_ident()
+
+
+def _entrance() -> FrameType:
+    """Where SQLAlchemy was entered, if by `Engine.connect` (each frame looked at costs); else any."""
+    try:
+        entrance = sys._getframe(_DEPTH)
+    except ValueError:  # the stack is not that deep
+        return sys._getframe(2)
+    return entrance if entrance.f_code is _ENTRANCE else sys._getframe(2)
 
 
 _is_plumbing: dict[str, bool] = {}

@@ -31,6 +31,7 @@ from lambdadb.bounds import (
     Expired,
     out_of_time,
 )
+from lambdadb.cursor import AsyncCursor, Cursor
 from lambdadb.endpoint import is_proxy
 from lambdadb.faults import Fault, fault_of
 from lambdadb.names import Names, names_a_host
@@ -215,6 +216,8 @@ class Driver:
         connection.limit = limit
         connection.hang_up = select.poll()
         connection.hang_up.register(attempt.pgconn.socket, select.POLLIN | _CLOSING)
+        if psycopg.capabilities.has_pipeline():
+            connection.cursor_factory = AsyncCursor if self._asyncio else Cursor
         for name in ("row_factory", "cursor_factory"):
             if parameters.get(name) is not None:
                 setattr(connection, name, parameters[name])

@@ -78,8 +78,8 @@ def run_transaction(
         DatabaseResuming, ConnectFailed: While connecting; nothing is committed.
         Exception: Whatever `work` raises, after a rollback.
 
-    **Costs:** those of the same transaction without it: BEGIN, the statements, COMMIT; a marker one
-    more. After a failure: a connect, and one round trip for each question.
+    **Costs:** one round trip more than the same transaction without it: BEGIN, which asks for the id,
+    the statements, COMMIT; a marker one more. After a failure: a connect, and one for each question.
     """
     try:
         result: T = _Unit(target, work, marker).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import round_trips
+from sqlalchemy import text
 
 import lambdadb
 
@@ -31,15 +32,20 @@ def test_the_page_has_no_other_rows():
 
 
 def test_a_statement_is_prepared_once(cluster):
-    """The sixth execution on a connection costs one more, and no later one does."""
-    engine = lambdadb.create_engine(cluster.url())
-    costs = []
-    for _ in range(9):
-        before = cluster.round_trips
-        round_trips.transaction(engine)
-        costs.append(cluster.round_trips - before)
-    engine.dispose()
-    assert costs[1:] == [3, 3, 3, 3, 4, 3, 3, 3]
+    """The sixth execution on a connection costs one more, unless it is first in its transaction."""
+    costs = {}
+    for first in (True, False):
+        engine = lambdadb.create_engine(cluster.url())
+        costs[first] = []
+        for _ in range(9):
+            with engine.begin() as connection:
+                if not first:
+                    connection.execute(text("SELECT 0"))
+                before = cluster.round_trips
+                connection.execute(text("SELECT 1"))
+                costs[first].append(cluster.round_trips - before)
+        engine.dispose()
+    assert costs == {True: [1] * 9, False: [1, 1, 1, 1, 1, 2, 1, 1, 1]}
 
 
 def test_building_an_engine_connects_nowhere(cluster):
