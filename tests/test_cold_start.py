@@ -38,6 +38,20 @@ def test_garbage_is_collected_again_after_importing():
         modules_after(f"{code}\nassert gc.isenabled() is {after}")
 
 
+def test_what_was_imported_is_walked_by_no_young_collection():
+    """It is old at once: a first collection would otherwise walk all of it while the function starts."""
+    code = "import gc, lambdadb\nold = len(gc.get_objects(2))\nyoung = len(gc.get_objects(0))"
+    modules_after(f"{code}\nassert young < 1_000 < 20_000 < old, (young, old)")
+
+
+def test_nothing_is_left_frozen_and_nothing_is_thawed():
+    """An object that becomes garbage later is still found, and what the program froze stays frozen."""
+    modules_after("import gc, lambdadb\nassert gc.get_freeze_count() == 0")
+    code = "import gc\ngc.freeze()\nbefore = gc.get_freeze_count()\nimport lambdadb"
+    after = "0.9 * before < gc.get_freeze_count() <= before"  # some are used no more, and freed
+    modules_after(f"{code}\nassert {after}, (before, gc.get_freeze_count())")
+
+
 def test_creating_an_engine_imports_neither_orm_nor_retry_loop_nor_aws():
     """An engine that connects at the first attempt needs no ORM, asyncio, tenacity or boto3."""
     code = "import lambdadb\nlambdadb.create_engine('postgresql+psycopg://u@h/d')"

@@ -23,4 +23,9 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():
+                # All that is new would be walked now, at once. This makes it old instead, unseen: what
+                # is frozen and unfrozen is in the oldest generation (Python, "gc").
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
