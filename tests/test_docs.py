@@ -90,9 +90,11 @@ def test_every_python_block_is_an_example(page: Path) -> None:
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_every_example_is_shown_and_run(example: Path) -> None:
-    """No example is kept that no page shows or that no test here runs."""
+    """No example is kept that no page shows or that no test here runs, by itself or in another."""
     assert any(f"examples/{example.name}" in page.read_text() for page in PAGES)
-    assert re.search(rf'"{example.stem}\.', Path(__file__).read_text())
+    others = "".join(other.read_text() for other in EXAMPLES.glob("*.py"))
+    run = re.search(rf'"{example.stem}\.', Path(__file__).read_text())
+    assert run or f"\nfrom {example.stem} import" in others
 
 
 @NAMED
@@ -145,7 +147,9 @@ def test_every_setting_is_documented_with_its_default(settings: object) -> None:
     """docs/settings.md has a row for each knob."""
     text = (ROOT / "docs" / "settings.md").read_text()
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
-        assert re.search(rf"^\| `{field.name}` \| {getattr(settings, field.name):g}\b", text, re.M)
+        default = getattr(settings, field.name)
+        shown = str(default) if isinstance(default, bool) else f"{default:g}"
+        assert re.search(rf"^\| `{field.name}` \| {shown}\b", text, re.M)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +229,12 @@ def test_orders(handler: str, shop: Shop) -> None:
     """Each order is stored, and its id returned."""
     assert shop.invoke(handler, {"item": "tea"}, {"item": "milk"}) == {"id": 2}
     assert shop.rows("SELECT item FROM orders ORDER BY id") == [("tea",), ("milk",)]
+
+
+def test_orders_ahead(shop: Shop) -> None:
+    """The first invocation finds the connection that was opened while the module was imported."""
+    shop.connection.execute("INSERT INTO orders (item) VALUES ('tea')")
+    assert shop.invoke("orders_ahead.lambda_handler", {"id": 1}) == "tea"
 
 
 @pytest.fixture(scope="module")

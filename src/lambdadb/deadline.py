@@ -175,8 +175,8 @@ class Scope:
         return next((parts[7] for parts in arns if len(parts) > 7), "")
 
     def _update(self) -> None:
-        known = [one.deadline for one in self._running if one.deadline is not None]
-        self.deadline: Deadline | None = known[0] if known else None
+        self.deadline: Deadline | None = None
         """The earliest of their deadlines."""
-        for deadline in known[1:]:
-            self.deadline = deadline.earlier(self.deadline)
+        for one in self._running:
+            if one.deadline is not None:
+                self.deadline = one.deadline.earlier(self.deadline)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 from lambdadb.deadline import Clock, Scope
 from lambdadb.errors import InvalidSettings
+from lambdadb.policy import PerEnvironment
 from lambdadb.pool import GuardedPool
 from lambdadb.settings import Settings
 from lambdadb.startup import uncollected
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _DRIVERS = ("postgresql", "postgresql+psycopg", "postgresql+psycopg_async")
 _SSLMODES = ("verify-full", "verify-ca", "require", "prefer", "allow", "disable")
+# How the environment came to be (AWS Lambda Developer Guide, "Defined runtime environment variables").
+_INITIALIZATION = "AWS_LAMBDA_INITIALIZATION_TYPE"
 _DECIDED_BY_POLICY = {
     *("creator", "async_creator", "module"),
     *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
@@ -47,7 +51,7 @@ def create_engine(
     An ordinary `sqlalchemy.Engine` whose connections follow a policy made for Lambda.
 
     It opens nothing by itself: call it in module scope and connect in the handler, where there is
-    time to wait for a database that is waking up.
+    time to wait for a database that is waking up. `PerEnvironment(connect_ahead=True)` makes it begin.
 
     Args:
         url: `postgresql+psycopg://user@host/database`.
@@ -71,7 +75,15 @@ def create_engine(
     url = checked_url(url)
     engine = sqlalchemy.create_engine(url, **engine_keywords(url, settings, keywords, Clock()))
     listen(engine)
+    if connects_ahead(settings.policy) and os.environ.get(_INITIALIZATION) != "snap-start":
+        pool: Any = engine.pool
+        pool.connect_ahead()
     return engine
+
+
+def connects_ahead(policy: Policy) -> bool:
+    """Whether an engine is to connect as soon as it is made."""
+    return isinstance(policy, PerEnvironment) and policy.connect_ahead
 
 
 def engine_keywords(

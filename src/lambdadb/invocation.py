@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     AnyEngine = Engine | AsyncEngine
 
+_CLOCK = Clock()
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -57,7 +59,7 @@ class invocation:
         self._scope = self._pool().scope
         self.asynchronous = not isinstance(engine, Engine)
         arn = str(getattr(context, "invoked_function_arn", ""))
-        self._running = Running(lambda_deadline(context, clock or Clock()), arn)
+        self._running = Running(lambda_deadline(context, clock or _CLOCK), arn)
 
     def _pool(self) -> GuardedPool:
         pool = getattr(self._engine, "pool", None)

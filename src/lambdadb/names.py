@@ -40,7 +40,9 @@ class Names:
     def __init__(self, host: str, turn: int) -> None:
         self._host = host
         self._turn = turn
-        self._call = Call(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        # As text it would be looked at by the codec "idna", whose import takes a millisecond.
+        name = host.encode() if host.isascii() else host
+        self._call = Call(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
         self.socket = self._call.socket
 
     def known(self) -> bool:

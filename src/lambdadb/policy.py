@@ -49,6 +49,7 @@ class Policy:
             raise InvalidSettings(f"ping_after={self.ping_after!r}: use 0 or more seconds.")
 
 
+@dataclass(frozen=True, kw_only=True)
 class PerEnvironment(Policy):
     """
     Keep one connection for the life of the execution environment.
@@ -61,6 +62,14 @@ class PerEnvironment(Policy):
     """
 
     keeps: ClassVar[bool] = True
+
+    connect_ahead: bool = False
+    """
+    Whether `create_engine` begins to connect at once, in a thread, while the module that called it goes
+    on importing. The first checkout takes that connection, waits for it a second at most, or opens
+    another. Not for asynchronous engines. Nothing is opened while a SnapStart snapshot is made, since
+    everybody restored from it would share the session.
+    """
 
 
 class PerInvocation(Policy):

@@ -15,11 +15,12 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from lambdadb.deadline import Clock, Scope
-from lambdadb.errors import ConnectionInUse, InvocationEnded
+from lambdadb.errors import ConnectionInUse, InvocationEnded, LambdaDBError
 from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lambdadb")
 
 PING = 2.0  # seconds after which a ping is given up: a new connect takes milliseconds
+AHEAD = 1.0  # seconds for which a checkout waits for the connect that was begun ahead of it
 _USED = "lambdadb.used"  # in a connection's `info`: when it was last used
 
 # Modules whose frames are not the user's, by the first part of their names.
@@ -87,13 +89,14 @@ class GuardedPool(Pool):
         # return finds no place.
         self._free: list[ConnectionPoolEntry | None] = [None] * self.policy.connections
         self._holders: dict[object, Holder] = {}
+        self._ahead: threading.Thread | None = None
 
     def _do_get(self) -> ConnectionPoolEntry:
         free, holders = self._free, self._holders
         try:
             entry = free.pop()
         except IndexError:
-            raise self._in_use() from None
+            entry = self._from_ahead()
         holder = _holder()
         try:
             if entry is None or entry.dbapi_connection is None or self._is_dead(entry):
@@ -109,6 +112,36 @@ class GuardedPool(Pool):
                 entry.close()
             raise
         return entry
+
+    def connect_ahead(self) -> None:
+        """Open a connection in a thread; a checkout that finds no other one waits for it."""
+        self._ahead = threading.Thread(target=self._open_one, daemon=True)
+        self._ahead.start()
+
+    def _open_one(self) -> None:
+        try:
+            self.connect().close()
+        except (LambdaDBError, DBAPIError) as error:
+            logger.info("Connecting ahead: %s The first checkout will try again.", error)
+
+    def _from_ahead(self) -> ConnectionPoolEntry | None:
+        """The place of the connection that is opened ahead, or `ConnectionInUse`."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            deadline = self.settings.retry.deadline(self.clock, self.scope.deadline)
+            ahead.join(min(AHEAD, deadline.remaining(self.clock)))
+            if ahead.is_alive():
+                # What keeps it waiting is for the checkout to find out, and to tell.
+                self._give_up(ahead)
+        try:
+            return self._free.pop()
+        except IndexError:
+            raise self._in_use() from None
+
+    def _give_up(self, ahead: threading.Thread) -> None:
+        for entry, (_, _, ident) in list(self._holders.items()):
+            if ident == ahead.ident and self._holders.pop(entry, None) is not None:
+                self._free.append(None)  # what still comes of it finds no place, and is closed
 
     def _replace(self, entry: ConnectionPoolEntry) -> None:
         if entry.dbapi_connection is not None:
@@ -159,7 +192,8 @@ class GuardedPool(Pool):
         A session still open would stay open, in its transaction, while the environment is frozen.
         """
         for pool in (self, *self._elders):
-            pool._end_held()
+            if pool._holders:
+                pool._end_held()
         self._elders.clear()
         if not self.policy.keeps:
             self._close_free()
@@ -177,7 +211,10 @@ class GuardedPool(Pool):
                 entry.close()
 
     def _end_held(self) -> None:
+        ahead = None if self._ahead is None else self._ahead.ident
         for entry, holder in list(self._holders.items()):
+            if holder[2] == ahead:
+                continue  # nobody has asked for it yet
             if self._holders.pop(entry, None) is None:
                 continue  # returned this moment
             self._free.append(None)

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 import lambdadb
+import lambdadb.aio
 from lambdadb import ConnectionInUse, PerEnvironment, PerInvocation
 
 POLICIES = pytest.mark.parametrize("policy", [PerEnvironment(), PerInvocation()])
@@ -227,3 +228,110 @@ def test_a_failed_first_connect_can_be_repeated(road, database, sessions):
         assert "1 free" in engine.pool.status()
 
     road.run(steps)
+
+
+AHEAD = PerEnvironment(connect_ahead=True)
+
+
+class Gate:
+    """Credentials that keep a connect waiting: those of the first one until they are opened."""
+
+    def __init__(self, database):
+        self._login = {"user": database.username, "password": database.password}
+        self.asked = 0
+        self.open = threading.Event()
+
+    def logins(self, parameters):
+        del parameters
+        self.asked += 1
+        if self.asked == 1:
+            assert self.open.wait(10.0)
+        return [self._login]
+
+
+def without_password(database):
+    return database._replace(password=None)
+
+
+def test_connecting_ahead_needs_no_checkout(database, sessions):
+    """The session is there before anybody has asked for it, and serves the first who does."""
+    engine = lambdadb.create_engine(database, policy=AHEAD)
+    ((pid, *_),) = sessions.become(1)
+    with engine.connect() as connection:
+        assert connection.scalar(PID) == pid
+    engine.dispose()
+
+
+def test_a_checkout_waits_for_the_connect_ahead(database, sessions):
+    """One connect, not two; and a second session at once is refused as ever."""
+    gate = Gate(database)
+    engine = lambdadb.create_engine(without_password(database), policy=AHEAD, credentials=gate)
+    threading.Timer(0.1, gate.open.set).start()
+    with engine.connect() as connection:
+        connection.execute(PID)
+        assert (gate.asked, len(sessions.become(1))) == (1, 1)
+        with pytest.raises(ConnectionInUse):
+            engine.connect()
+    engine.dispose()
+
+
+def test_a_connect_ahead_that_takes_long_is_given_up(database, sessions, monkeypatch):
+    """The checkout connects by itself, and what comes of the other one later is closed."""
+    monkeypatch.setattr("lambdadb.pool.AHEAD", 0.01)
+    gate = Gate(database)
+    engine = lambdadb.create_engine(without_password(database), policy=AHEAD, credentials=gate)
+    with engine.connect() as connection:
+        pid = connection.scalar(PID)
+        gate.open.set()
+        assert connection.scalar(PID) == pid
+    with engine.connect() as connection:
+        assert connection.scalar(PID) == pid
+    assert [one for one, *_ in sessions.become(1)] == [pid]
+    assert gate.asked == 2
+    engine.dispose()
+
+
+def test_an_invocation_that_needs_no_database_leaves_the_connect_ahead_alone(database, sessions, caplog):
+    """It goes on for the next one, and nobody is told of a session that was never closed."""
+    gate = Gate(database)
+    engine = lambdadb.create_engine(without_password(database), policy=AHEAD, credentials=gate)
+    with lambdadb.invocation(engine):
+        pass
+    gate.open.set()
+    sessions.become(1)
+    assert "still checked out" not in caplog.text
+    engine.dispose()
+
+
+def test_a_connect_ahead_that_fails_is_tried_again(database, sessions, caplog):
+    """The first checkout says what is wrong, or finds that it is right by now."""
+    caplog.set_level("INFO", "lambdadb")
+    tries = iter([{"user": "nobody_at_all"}, {"password": database.password}])
+
+    class Store:
+        def logins(self, parameters):
+            del parameters
+            return [next(tries)]
+
+    engine = lambdadb.create_engine(without_password(database), policy=AHEAD, credentials=Store())
+    with engine.connect() as connection:
+        connection.execute(PID)
+    assert "Connecting ahead: No connection to" in caplog.text
+    assert len(sessions.become(1)) == 1
+    engine.dispose()
+
+
+def test_a_snapshot_gets_no_session(database, sessions, monkeypatch):
+    """Every environment restored from it would believe to have it."""
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start")
+    engine = lambdadb.create_engine(database, policy=AHEAD)
+    with engine.connect() as connection:
+        connection.execute(PID)
+        assert len(sessions.become(1)) == 1
+    engine.dispose()
+
+
+def test_an_asynchronous_engine_cannot_connect_ahead(database):
+    """There is no event loop while a module is imported."""
+    with pytest.raises(lambdadb.InvalidSettings, match="connect_ahead"):
+        lambdadb.aio.create_async_engine(database, policy=AHEAD)
