@@ -127,9 +127,10 @@ def aws_wrapper(url: str) -> Client:
 
 
 def _lambdadb(url: str, policy: str) -> Client:
-    from sqlalchemy import text
-
     import lambdadb
+
+    # isort: split
+    from sqlalchemy import text  # imported by lambdadb already, without collecting garbage
 
     engine = lambdadb.create_engine(url, policy=getattr(lambdadb, policy)())
     one = text(ONE)

@@ -18,6 +18,7 @@ FLOORS = [
     {"cursor"},
     {"tls"},
     {"psycopg"},
+    {"race"},
     {"connect", "pool", "vector"},
     {"dialect"},
     {"invocation", "transaction"},

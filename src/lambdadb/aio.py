@@ -20,8 +20,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from lambdadb import transaction
 from lambdadb.deadline import Clock
-from lambdadb.engine import checked_url, connects_ahead, engine_keywords, listen
-from lambdadb.errors import InvalidSettings
+from lambdadb.engine import begin_ahead, checked_url, engine_keywords, listen
 from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,15 +102,11 @@ def create_async_engine(
     settings = Settings.chosen(
         policy=policy, retry=retry, credentials=credentials, tracer=tracer, tag=tag
     )
-    if connects_ahead(settings.policy):
-        raise InvalidSettings(
-            "connect_ahead=True: an asynchronous engine connects on its event loop, and none is running "
-            "while a module is imported. Remove it, or use lambdadb.create_engine."
-        )
     url = checked_url(url)
-    keywords = engine_keywords(url, settings, keywords, LoopClock(), asyncio=True)
-    engine = sqlalchemy_create_async_engine(url, **keywords)
+    made = engine_keywords(url, settings, keywords, LoopClock(), asyncio=True)
+    engine = sqlalchemy_create_async_engine(url, **made)
     listen(engine.sync_engine)
+    begin_ahead(engine.sync_engine, keywords)
     return engine
 
 

@@ -9,19 +9,22 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
+from selectors import EVENT_READ
 from typing import Any
 
 from lambdadb import tls
 from lambdadb.bounds import Bounds
+from lambdadb.call import Call
 from lambdadb.course import Course
 from lambdadb.credentials import Asked, Login, LoginUnavailable
 from lambdadb.deadline import Clock, Deadline, Scope
 from lambdadb.errors import ConnectFailed, DatabaseResuming, LambdaDBError, OutOfTime
 from lambdadb.faults import Fault, one_line, remedy_of
 from lambdadb.psycopg import Attempt, Driver
+from lambdadb.race import Race
 from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
 from lambdadb.tag import session_tag
@@ -29,12 +32,14 @@ from lambdadb.tracing import tell
 
 logger = logging.getLogger("lambdadb")
 
-# Seconds for which an attempt is kept after the server's last word in the middle of a login, which a
-# small instance that has just woken up may take its time for.
-HEARD = 5.0
+AHEAD = 1.0  # seconds for which a connect waits for the login that was begun ahead of it
 
 # Seconds for a second look at a certificate that was refused, to say what is wrong with it.
 SECOND_LOOK = 2.0
+
+
+Session = tuple[Attempt, dict[str, Any]]
+"""A successful attempt to log in, and its parameters."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -49,6 +54,8 @@ class Connector:
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     warned: set[str] = field(default_factory=set)
     """What the operator was told once and need not be told at each connect."""
+    ahead: list[Ahead] = field(default_factory=list)
+    """The login that was begun before anybody asked for it, until somebody does."""
 
     def connect(self, conninfo: str = "", **parameters: Any) -> Any:
         """
@@ -70,7 +77,8 @@ class Connector:
         parameters = self.driver.parameters(conninfo, parameters)
         course = Course(self.clock)
         try:
-            attempt, parameters = self._logged_in(parameters, deadline, course)
+            session = self._taken(parameters, deadline, course)
+            attempt, parameters = session or self.logged_in(parameters, deadline, course)
         except AttemptFailed as last:
             error = self._gave_up(course, last)
             self._tell(course, parameters, error)
@@ -83,9 +91,33 @@ class Connector:
         bounds = Bounds(self.scope, self.clock, self.settings.retry.reserve)
         return self.driver.adopt(attempt, parameters, bounds, deadline.at)
 
-    def _logged_in(
-        self, wanted: dict[str, Any], deadline: Deadline, course: Course
-    ) -> tuple[Attempt, dict[str, Any]]:
+    def connect_ahead(self, conninfo: str = "", **parameters: Any) -> None:
+        """
+        Begin to log in, in a thread; the next `connect` with the same arguments takes the session.
+
+        Nothing of the engine runs in that thread: a session is asked its questions, and its listeners
+        are told of it, by whoever takes it.
+        """
+        self.ahead.append(Ahead(self, self.driver.parameters(conninfo, parameters)))
+
+    def _taken(
+        self, parameters: Mapping[str, Any], deadline: Deadline, course: Course
+    ) -> Session | None:
+        try:
+            ahead, began = self.ahead.pop(), self.clock.now()
+        except IndexError:
+            return None
+        try:
+            seconds = min(AHEAD, deadline.remaining(self.clock))
+            session = ahead.session(parameters, self.clock, seconds)
+        finally:
+            ahead.close()
+        course.add("ahead", began)
+        if session is not None:
+            course.target, course.attempts = ahead.course.target, ahead.course.attempts
+        return session
+
+    def logged_in(self, wanted: dict[str, Any], deadline: Deadline, course: Course) -> Session:
         """The successful attempt, and its parameters, with the first login that is not refused."""
         refused: list[dict[str, Any]] = []
         last = AttemptFailed(Fault.LOGIN, "the credentials gave none")
@@ -135,17 +167,27 @@ class Connector:
             course.add("login", began)
         return self._next(asked, deadline, course)
 
-    def _open(
-        self, parameters: dict[str, Any], deadline: Deadline, course: Course
-    ) -> tuple[Attempt, dict[str, Any]]:
-        tag = session_tag(self.settings.tag, self.environment, self.scope.alias)
+    def tag(self) -> str | None:
+        """The name of a session that is opened now."""
+        return session_tag(self.settings.tag, self.environment, self.scope.alias)
+
+    def _open(self, parameters: dict[str, Any], deadline: Deadline, course: Course) -> Session:
+        tag = self.tag()
         parameters = self.driver.startup(parameters, self.settings.policy, tag)
         weaker = tls.weaker(parameters, self.environment)
         if weaker is not None and weaker not in self.warned:
             self.warned.add(weaker)
             logger.warning("%s: %s", course.target, weaker)
         parameters = tls.verified(parameters, self.environment)
-        race = Race(self, parameters, deadline, course)
+        race = Race(
+            driver=self.driver,
+            parameters=parameters,
+            retry=self.settings.retry,
+            deadline=deadline,
+            clock=self.clock,
+            random=self.random,
+            course=course,
+        )
         try:
             return race.run(), parameters
         except AttemptFailed as failure:
@@ -206,122 +248,58 @@ class Connector:
         )
 
 
-class Race:
-    """
-    Attempts to log in, two of them side by side at most; the first to succeed wins.
+class Ahead:
+    """A login that was begun before anybody asked for it, and whom it is for."""
 
-    The older one is kept as long as it is unanswered, since it may be held by a database that is
-    waking up. The younger one is renewed when nothing is heard from it, since the older one may be lost.
-    """
-
-    def __init__(
-        self, connector: Connector, parameters: Mapping[str, Any], deadline: Deadline, course: Course
-    ) -> None:
-        self._connector = connector
-        self._clock = connector.clock
+    def __init__(self, connector: Connector, parameters: dict[str, Any]) -> None:
+        # Its thread waits by itself, even where the engine waits on an event loop.
+        self._connector = replace(connector, clock=Clock())
         self._parameters = parameters
-        self._deadline = deadline
-        self._course = course
-        self._open: dict[Attempt, float] = {}  # and when each began, the older one first
-        self._winner: Attempt | None = None
-        self._renew_at = 0.0
-        self._number = 0
+        self._tag = connector.tag()
+        self._process = os.getpid()
+        self.course = Course(self._connector.clock)
+        self._sessions: list[Session] = []  # one at most: who pops it has it
+        self._closed = False
+        self._call = Call(self._log_in)
 
-    def run(self) -> Attempt:
-        """The winner; raises `AttemptFailed` when none can be expected before the deadline."""
+    def _log_in(self) -> None:
+        connector = self._connector
+        deadline = connector.settings.retry.deadline(connector.clock, None)
         try:
-            return self._attempt()
-        except AttemptFailed as failure:
-            if not failure.fault.can_pass:
-                raise
-            logger.warning(
-                "%s is not ready (%s: %s); waiting for it up to %.1f s",
-                self._course.target,
-                failure.fault.value,
-                one_line(failure.text),
-                self._deadline.remaining(self._clock),
-            )
-            return self._again(failure)
+            session = connector.logged_in(self._parameters, deadline, self.course)
+        except (AttemptFailed, LambdaDBError) as error:
+            text = one_line(getattr(error, "text", str(error)))
+            logger.info("Connecting ahead to %s failed: %s", self.course.target, text)
+            return
+        self._sessions.append(session)
+        if self._closed:
+            self._end()
+
+    def session(self, parameters: Mapping[str, Any], clock: Clock, seconds: float) -> Session | None:
+        """The session, if it is there within `seconds`, alive, and what `parameters` ask for."""
+        if parameters != self._parameters or self._connector.tag() != self._tag or not self._mine:
+            return None
+        if not self._call.ended:
+            clock.wait({self._call.socket: EVENT_READ}, seconds)
+        if not self._sessions or not self._sessions[0][0].quiet():
+            return None
+        return self._sessions.pop()
 
     def close(self) -> None:
-        """End every attempt but the winner."""
-        for attempt in list(self._open):
-            if attempt is not self._winner:
-                self._end(attempt, None)
+        """End the session, or let it end as soon as it is there, unless it was taken."""
+        self._closed = True
+        self._call.close()
+        if self._mine:
+            self._end()
 
-    def _again(self, first: AttemptFailed) -> Attempt:
-        retry, random = self._connector.settings.retry, self._connector.random
-        failures = iter([first])
-
-        def attempt() -> Attempt:
-            for failure in failures:
-                raise failure  # the loop has to pause after the first attempt too
-            return self._attempt()
-
-        return retry.retrying(self._deadline, self._clock, random, self._rest)(attempt)
-
-    def _attempt(self) -> Attempt:
-        """Start one more attempt; return the winner, raise what ended an attempt, or its silence."""
-        if self._winner is None:
-            if len(self._open) == 2 and self._clock.now() >= self._renew_at:
-                self._end(self._newest, self._newest.silence().fault)
-            if len(self._open) < 2:
-                self._start()
-            self._listen(self._connector.settings.retry.silence)
-        if self._winner is None:
-            silence = self._newest.silence()
-            self._course.failed(silence.fault)
-            raise silence
-        return self._winner
-
-    def _start(self) -> None:
-        began = self._clock.now()
-        attempt = self._connector.driver.attempt(self._parameters, self._number)
-        self._number += 1
-        self._course.attempts += 1
-        self._open[attempt] = began
-        self._renew_at = began + self._connector.settings.retry.silence
-        self._advance(attempt)
+    def __del__(self) -> None:
+        self._call.close()  # of an engine that nobody used, nor disposed
 
     @property
-    def _newest(self) -> Attempt:
-        return next(reversed(self._open))
+    def _mine(self) -> bool:
+        """Whether this is the process that began it: a forked child has neither thread nor session."""
+        return self._process == os.getpid()
 
-    def _end(self, attempt: Attempt, fault: Fault | None) -> None:
-        self._course.add("attempt", self._open.pop(attempt), fault)
-        attempt.close()
-
-    def _rest(self, seconds: float) -> None:
-        """Pause, with an ear to the attempt that is still open."""
-        end = self._clock.now() + seconds
-        while self._winner is None and (left := end - self._clock.now()) > 0:
-            try:
-                self._listen(left)
-            except AttemptFailed as failure:
-                if not failure.fault.can_pass:
-                    raise
-
-    def _listen(self, seconds: float) -> None:
-        """Drive the open attempts until one wins, one fails (raises), or the time is over."""
-        end = self._clock.now() + min(seconds, self._deadline.remaining(self._clock))
-        while self._winner is None:
-            left = end - self._clock.now()
-            sockets = {attempt.socket: attempt.event for attempt in self._open}
-            ready = set(self._clock.wait(sockets, left))
-            if not ready and left <= 0:
-                return
-            for attempt in [a for a in self._open if a.socket in ready]:
-                self._advance(attempt)
-
-    def _advance(self, attempt: Attempt) -> None:
-        try:
-            if attempt.advance() and self._winner is None:
-                self._winner = attempt
-                self._course.add("attempt", self._open.pop(attempt))
-            elif attempt.heard and attempt is self._newest:
-                self._renew_at = self._clock.now() + HEARD
-        except AttemptFailed as failure:
-            self._course.failed(failure.fault)
-            self._end(attempt, failure.fault)
-            if self._winner is None:
-                raise
+    def _end(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._sessions.pop()[0].close()

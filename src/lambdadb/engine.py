@@ -75,15 +75,8 @@ def create_engine(
     url = checked_url(url)
     engine = sqlalchemy.create_engine(url, **engine_keywords(url, settings, keywords, Clock()))
     listen(engine)
-    if connects_ahead(settings.policy) and os.environ.get(_INITIALIZATION) != "snap-start":
-        pool: Any = engine.pool
-        pool.connect_ahead()
+    begin_ahead(engine, keywords)
     return engine
-
-
-def connects_ahead(policy: Policy) -> bool:
-    """Whether an engine is to connect as soon as it is made."""
-    return isinstance(policy, PerEnvironment) and policy.connect_ahead
 
 
 def engine_keywords(
@@ -126,9 +119,11 @@ def engine_keywords(
         raise InvalidSettings(f"sslmode={given['sslmode']!r}: use one of {', '.join(_SSLMODES)}.")
     scope = Scope()
     connector = Connector(driver=driver, settings=settings, clock=clock, scope=scope)
-    module = SimpleNamespace(**{**vars(driver.dbapi), "connect": connector.connect})
+    doors = {"connect": connector.connect, "connect_ahead": connector.connect_ahead}
+    module = SimpleNamespace(**{**vars(driver.dbapi), **doors})
     pool = {"settings": settings, "scope": scope, "clock": clock, "socket_state": socket_state}
-    return {**keywords, **pool, "poolclass": GuardedPool, "module": module}
+    pool |= {"poolclass": GuardedPool, "ahead": connector.ahead}
+    return {**keywords, **pool, "module": module}
 
 
 def listen(engine: Engine) -> None:
@@ -151,6 +146,19 @@ def listen(engine: Engine) -> None:
     sqlalchemy.event.listen(engine, "handle_error", named, retval=True)
     # After the dialect's own listener, which asks the engine's first questions.
     sqlalchemy.event.listen(engine, "connect", unlimited)
+
+
+def begin_ahead(engine: Engine, keywords: Mapping[str, Any]) -> None:
+    """Begin to log in, if the policy of the engine, made with `keywords`, wants that."""
+    pool: Any = engine.pool
+    policy: Policy = pool.policy
+    if not (isinstance(policy, PerEnvironment) and policy.connect_ahead):
+        return
+    if os.environ.get(_INITIALIZATION) == "snap-start":
+        return
+    dialect: Any = engine.dialect
+    arguments, parameters = dialect.create_connect_args(engine.url)
+    dialect.dbapi.connect_ahead(*arguments, **{**parameters, **keywords.get("connect_args", {})})
 
 
 def checked_url(url: str | URL) -> URL:

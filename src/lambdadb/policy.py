@@ -65,10 +65,9 @@ class PerEnvironment(Policy):
 
     connect_ahead: bool = False
     """
-    Whether `create_engine` begins to connect at once, in a thread, while the module that called it goes
-    on importing. The first checkout takes that connection, waits for it a second at most, or opens
-    another. Not for asynchronous engines. Nothing is opened while a SnapStart snapshot is made, since
-    everybody restored from it would share the session.
+    Whether `create_engine` begins to log in at once, in a thread, while the module that called it goes
+    on importing. The first connect takes that session, waits for it a second at most, or opens another.
+    Nothing is opened for a SnapStart snapshot, since everybody restored from it would share the session.
     """
 
 

@@ -15,12 +15,11 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from lambdadb.deadline import Clock, Scope
-from lambdadb.errors import ConnectionInUse, InvocationEnded, LambdaDBError
+from lambdadb.errors import ConnectionInUse, InvocationEnded
 from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lambdadb")
 
 PING = 2.0  # seconds after which a ping is given up: a new connect takes milliseconds
-AHEAD = 1.0  # seconds for which a checkout waits for the connect that was begun ahead of it
 _USED = "lambdadb.used"  # in a connection's `info`: when it was last used
 
 # Modules whose frames are not the user's, by the first part of their names.
@@ -37,7 +35,7 @@ _PLUMBING = {"sqlalchemy", "contextlib", "tenacity"}
 _OURS = "lambdadb"
 
 # The usual way to a checkout, and how many frames it is away from `_entrance`.
-_ENTRANCE, _DEPTH = Engine.connect.__code__, 8
+_ENTRANCE, _DEPTH = getattr(Engine.connect, "__code__", None), 8
 
 Holder = tuple[CodeType | None, int, int]
 """Who checked a connection out: a place in the code, its line and a thread. Made for each checkout."""
@@ -69,9 +67,11 @@ class GuardedPool(Pool):
         scope: Scope,
         clock: Clock,
         socket_state: Callable[[Any], SocketState],
+        ahead: list[Any],
         **keywords: Any,
     ) -> None:
         super().__init__(creator, **keywords)
+        self.ahead = ahead
         self.settings = settings
         self.policy = settings.policy
         self.scope = scope
@@ -89,14 +89,13 @@ class GuardedPool(Pool):
         # return finds no place.
         self._free: list[ConnectionPoolEntry | None] = [None] * self.policy.connections
         self._holders: dict[object, Holder] = {}
-        self._ahead: threading.Thread | None = None
 
     def _do_get(self) -> ConnectionPoolEntry:
         free, holders = self._free, self._holders
         try:
             entry = free.pop()
         except IndexError:
-            entry = self._from_ahead()
+            raise self._in_use() from None
         holder = _holder()
         try:
             if entry is None or entry.dbapi_connection is None or self._is_dead(entry):
@@ -112,36 +111,6 @@ class GuardedPool(Pool):
                 entry.close()
             raise
         return entry
-
-    def connect_ahead(self) -> None:
-        """Open a connection in a thread; a checkout that finds no other one waits for it."""
-        self._ahead = threading.Thread(target=self._open_one, daemon=True)
-        self._ahead.start()
-
-    def _open_one(self) -> None:
-        try:
-            self.connect().close()
-        except (LambdaDBError, DBAPIError) as error:
-            logger.info("Connecting ahead: %s The first checkout will try again.", error)
-
-    def _from_ahead(self) -> ConnectionPoolEntry | None:
-        """The place of the connection that is opened ahead, or `ConnectionInUse`."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            deadline = self.settings.retry.deadline(self.clock, self.scope.deadline)
-            ahead.join(min(AHEAD, deadline.remaining(self.clock)))
-            if ahead.is_alive():
-                # What keeps it waiting is for the checkout to find out, and to tell.
-                self._give_up(ahead)
-        try:
-            return self._free.pop()
-        except IndexError:
-            raise self._in_use() from None
-
-    def _give_up(self, ahead: threading.Thread) -> None:
-        for entry, (_, _, ident) in list(self._holders.items()):
-            if ident == ahead.ident and self._holders.pop(entry, None) is not None:
-                self._free.append(None)  # what still comes of it finds no place, and is closed
 
     def _replace(self, entry: ConnectionPoolEntry) -> None:
         if entry.dbapi_connection is not None:
@@ -211,10 +180,7 @@ class GuardedPool(Pool):
                 entry.close()
 
     def _end_held(self) -> None:
-        ahead = None if self._ahead is None else self._ahead.ident
         for entry, holder in list(self._holders.items()):
-            if holder[2] == ahead:
-                continue  # nobody has asked for it yet
             if self._holders.pop(entry, None) is None:
                 continue  # returned this moment
             self._free.append(None)
@@ -268,6 +234,8 @@ class GuardedPool(Pool):
     def dispose(self) -> None:
         """Close the connections that nobody holds; those held are closed as they come back."""
         self._disposed = True
+        while self.ahead:
+            self.ahead.pop().close()
         self._close_free()
 
     def recreate(self) -> GuardedPool:
@@ -278,6 +246,7 @@ class GuardedPool(Pool):
             scope=self.scope,
             clock=self.clock,
             socket_state=self._socket_state,
+            ahead=self.ahead,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,

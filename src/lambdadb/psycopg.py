@@ -116,6 +116,12 @@ class Attempt:
         text = "the connection was accepted, but the login was not answered so far"
         return AttemptFailed(Fault.RESUMING, text, silent=True)
 
+    def quiet(self) -> bool:
+        """Whether the server, after a successful login, has said nothing more, such as farewell."""
+        hang_up = select.poll()
+        hang_up.register(self.pgconn.socket, select.POLLIN | _CLOSING)
+        return not hang_up.poll(0)
+
     def close(self) -> None:
         """End it and, if it has one, its session."""
         if self._names is not None:
@@ -216,7 +222,8 @@ class Driver:
         connection.limit = limit
         connection.hang_up = select.poll()
         connection.hang_up.register(attempt.pgconn.socket, select.POLLIN | _CLOSING)
-        if psycopg.capabilities.has_pipeline():
+        # A replication connection takes no extended protocol, which carries two messages at once.
+        if psycopg.capabilities.has_pipeline() and not parameters.get("replication"):
             connection.cursor_factory = AsyncCursor if self._asyncio else Cursor
         for name in ("row_factory", "cursor_factory"):
             if parameters.get(name) is not None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 import lambdadb
-import lambdadb.aio
 from lambdadb import ConnectionInUse, PerEnvironment, PerInvocation
+
+from .conftest import Road
 
 POLICIES = pytest.mark.parametrize("policy", [PerEnvironment(), PerInvocation()])
 PID = text("SELECT pg_backend_pid()")
@@ -234,76 +237,76 @@ AHEAD = PerEnvironment(connect_ahead=True)
 
 
 class Gate:
-    """Credentials that keep a connect waiting: those of the first one until they are opened."""
+    """Credentials that keep a connect waiting: the first one, until they are opened."""
 
     def __init__(self, database):
         self._login = {"user": database.username, "password": database.password}
         self.asked = 0
-        self.open = threading.Event()
+        self.reached, self.open = threading.Event(), threading.Event()
 
     def logins(self, parameters):
         del parameters
         self.asked += 1
         if self.asked == 1:
+            self.reached.set()
             assert self.open.wait(10.0)
         return [self._login]
 
 
-def without_password(database):
-    return database._replace(password=None)
+def gated(road, database, **keywords):
+    """An engine that connects ahead, and its gate."""
+    gate = Gate(database)
+    url = database._replace(password=None)
+    return road.create_engine(url, policy=AHEAD, credentials=gate, **keywords), gate
 
 
-def test_connecting_ahead_needs_no_checkout(database, sessions):
+def test_connecting_ahead_needs_no_checkout(road, database, sessions):
     """The session is there before anybody has asked for it, and serves the first who does."""
-    engine = lambdadb.create_engine(database, policy=AHEAD)
+    engine = road.create_engine(database, policy=AHEAD)
     ((pid, *_),) = sessions.become(1)
-    with engine.connect() as connection:
-        assert connection.scalar(PID) == pid
-    engine.dispose()
+
+    def steps():
+        with engine.connect() as connection:
+            assert connection.scalar(PID) == pid
+        engine.dispose()
+
+    road.run(steps)
 
 
-def test_a_checkout_waits_for_the_connect_ahead(database, sessions):
+def test_a_checkout_waits_for_the_connect_ahead(road, database, sessions):
     """One connect, not two; and a second session at once is refused as ever."""
-    gate = Gate(database)
-    engine = lambdadb.create_engine(without_password(database), policy=AHEAD, credentials=gate)
+    engine, gate = gated(road, database)
     threading.Timer(0.1, gate.open.set).start()
-    with engine.connect() as connection:
-        connection.execute(PID)
-        assert (gate.asked, len(sessions.become(1))) == (1, 1)
-        with pytest.raises(ConnectionInUse):
-            engine.connect()
-    engine.dispose()
+
+    def steps():
+        with engine.connect() as connection:
+            connection.execute(PID)
+            assert (gate.asked, len(sessions.become(1))) == (1, 1)
+            with pytest.raises(ConnectionInUse):
+                engine.connect()
+        engine.dispose()
+
+    road.run(steps)
 
 
-def test_a_connect_ahead_that_takes_long_is_given_up(database, sessions, monkeypatch):
+def test_a_connect_ahead_that_takes_long_is_given_up(road, database, sessions, monkeypatch):
     """The checkout connects by itself, and what comes of the other one later is closed."""
-    monkeypatch.setattr("lambdadb.pool.AHEAD", 0.01)
-    gate = Gate(database)
-    engine = lambdadb.create_engine(without_password(database), policy=AHEAD, credentials=gate)
-    with engine.connect() as connection:
-        pid = connection.scalar(PID)
-        gate.open.set()
-        assert connection.scalar(PID) == pid
-    with engine.connect() as connection:
-        assert connection.scalar(PID) == pid
-    assert [one for one, *_ in sessions.become(1)] == [pid]
+    monkeypatch.setattr("lambdadb.connect.AHEAD", 0.01)
+    engine, gate = gated(road, database)
+
+    def steps():
+        with engine.connect() as connection:
+            pid = connection.scalar(PID)
+            gate.open.set()
+            assert connection.scalar(PID) == pid
+        assert [one for one, *_ in sessions.become(1)] == [pid]
+        engine.dispose()
+
+    road.run(steps)
     assert gate.asked == 2
-    engine.dispose()
 
 
-def test_an_invocation_that_needs_no_database_leaves_the_connect_ahead_alone(database, sessions, caplog):
-    """It goes on for the next one, and nobody is told of a session that was never closed."""
-    gate = Gate(database)
-    engine = lambdadb.create_engine(without_password(database), policy=AHEAD, credentials=gate)
-    with lambdadb.invocation(engine):
-        pass
-    gate.open.set()
-    sessions.become(1)
-    assert "still checked out" not in caplog.text
-    engine.dispose()
-
-
-def test_a_connect_ahead_that_fails_is_tried_again(database, sessions, caplog):
+def test_a_connect_ahead_that_was_refused_is_tried_again(road, database, sessions, caplog):
     """The first checkout says what is wrong, or finds that it is right by now."""
     caplog.set_level("INFO", "lambdadb")
     tries = iter([{"user": "nobody_at_all"}, {"password": database.password}])
@@ -313,25 +316,100 @@ def test_a_connect_ahead_that_fails_is_tried_again(database, sessions, caplog):
             del parameters
             return [next(tries)]
 
-    engine = lambdadb.create_engine(without_password(database), policy=AHEAD, credentials=Store())
+    url = database._replace(password=None)
+    engine = road.create_engine(url, policy=AHEAD, credentials=Store())
+
+    def steps():
+        with engine.connect() as connection:
+            connection.execute(PID)
+            assert len(sessions.become(1)) == 1
+        engine.dispose()
+
+    road.run(steps)
+    assert "Connecting ahead to" in caplog.text
+
+
+def test_a_session_that_ended_before_anybody_took_it(road, database, sessions):
+    """As in an environment that was provisioned an hour ago: the checkout connects."""
+    engine = road.create_engine(database, policy=AHEAD)
+    sessions.become(1)
+    sessions.terminate()
+
+    def steps():
+        with engine.connect() as connection:
+            connection.execute(PID)
+            assert len(sessions.become(1)) == 1
+        engine.dispose()
+
+    road.run(steps)
+
+
+def test_listeners_that_come_later_are_told_of_the_session_ahead(database, sessions):
+    """An engine's listeners can only be added once there is an engine."""
+    engine = lambdadb.create_engine(database, policy=AHEAD)
+    ((pid, *_),) = sessions.become(1)
+
+    @event.listens_for(engine, "connect")
+    def search_path(dbapi_connection, _):
+        dbapi_connection.execute("SET search_path = tenant")
+        dbapi_connection.commit()
+
+    with engine.connect() as connection:
+        assert connection.scalar(PID) == pid
+        assert connection.scalar(text("SHOW search_path")) == "tenant"
+    engine.dispose()
+
+
+def test_another_login_than_the_one_ahead(database, sessions):
+    """A listener that changes what is connected with gets a session of its own, and the other ends."""
+    engine = lambdadb.create_engine(database, policy=AHEAD)
+    sessions.become(1)
+
+    @event.listens_for(engine, "do_connect")
+    def other(dialect, record, arguments, parameters):
+        del dialect, record, arguments
+        parameters["application_name"] = "other"
+
     with engine.connect() as connection:
         connection.execute(PID)
-    assert "Connecting ahead: No connection to" in caplog.text
-    assert len(sessions.become(1)) == 1
+        assert [name for _, name, _ in sessions.become(1)] == ["other"]
+    engine.dispose()
+
+
+def test_disposing_an_engine_ends_the_session_ahead(database, sessions):
+    """It leaves nothing behind, as ever."""
+    engine = lambdadb.create_engine(database, policy=AHEAD)
+    sessions.become(1)
+    engine.dispose()
+    sessions.become(0)
+
+
+def test_a_child_connects_by_itself_while_its_parent_connects_ahead(database):
+    """It has neither the thread nor the session."""
+    engine, gate = gated(Road(asynchronous=False), database)
+    assert gate.reached.wait(10.0)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # ends it, should it hang
+        try:
+            with engine.connect() as connection:
+                os._exit(connection.scalar(text("SELECT 0")))
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    gate.open.set()
+    with engine.connect() as connection:
+        connection.execute(PID)
     engine.dispose()
 
 
 def test_a_snapshot_gets_no_session(database, sessions, monkeypatch):
     """Every environment restored from it would believe to have it."""
     monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start")
-    engine = lambdadb.create_engine(database, policy=AHEAD)
+    engine, gate = gated(Road(asynchronous=False), database)
+    gate.open.set()
     with engine.connect() as connection:
         connection.execute(PID)
-        assert len(sessions.become(1)) == 1
+    assert gate.asked == 1
     engine.dispose()
-
-
-def test_an_asynchronous_engine_cannot_connect_ahead(database):
-    """There is no event loop while a module is imported."""
-    with pytest.raises(lambdadb.InvalidSettings, match="connect_ahead"):
-        lambdadb.aio.create_async_engine(database, policy=AHEAD)
