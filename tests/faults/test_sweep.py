@@ -31,7 +31,7 @@ def test_every_boundary_and_every_byte_of_the_commit(number, action):
     """Closed or reset anywhere while the server lives: committed once, and the client knows."""
     with bed() as ground:
         trials = check(sweep(ground, ours()[number], action), least=45)
-    assert {trial.claim for trial in trials} == {"committed"}
+    assert [trial for trial in trials if trial.claim != "committed"] == []
 
 
 @pytest.mark.parametrize("number", [0, 2], ids=["sync", "async"])
@@ -39,7 +39,7 @@ def test_every_byte(number):
     """The same at every single byte of a unit of work on a warm connection."""
     with bed() as ground:
         trials = check(sweep(ground, ours()[number], Action.CLOSE, byte_cuts), least=500)
-    assert {trial.claim for trial in trials} == {"committed"}
+    assert [trial for trial in trials if trial.claim != "committed"] == []
 
 
 @CLIENTS
@@ -58,7 +58,7 @@ def test_a_crash_with_a_marker_leaves_no_doubt(number):
         trials = check(
             sweep(ground, ours(marked=True, time=10.0)[number], Action.CLOSE, crash=True), least=45
         )
-    assert {trial.claim for trial in trials} == {"committed"}
+    assert [trial for trial in trials if trial.claim != "committed"] == []
 
 
 @pytest.mark.parametrize("number", [0, 3], ids=["PerEnvironment", "PerInvocation async"])
