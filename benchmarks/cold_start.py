@@ -264,7 +264,7 @@ def main() -> None:
                 ahead = {name: code.replace("{place}", place) for name, code in AHEAD.items()}
                 results["ahead"] = in_turns(ahead, "", runs, port)
         server.shutdown()
-    console = Console()
+    console = Console(width=110)
     console.print(table("Imported", results["imports"], compared=False))
     console.print(table("Imported and an engine made, by order", results["order"], compared=True))
     console.print(table("First IAM token of a process", results["token"], compared=True))

@@ -36,7 +36,7 @@ _WaitTimeout: type[psycopg.Error] | None = getattr(psycopg.errors, "_WaitTimeout
 CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)
 class Bounds:
     """Until when the statements of an engine's connections may run."""
 

@@ -42,7 +42,7 @@ Session = tuple[Attempt, dict[str, Any]]
 """A successful attempt to log in, and its parameters."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+@dataclass(kw_only=True, repr=False, eq=False)
 class Connector:
     """Opens the connections of one engine."""
 

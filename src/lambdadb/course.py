@@ -14,7 +14,7 @@ from lambdadb.tracing import Attributes, Span
 _SHOWN = 5
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(repr=False, eq=False)
 class _Part:
     name: str
     began: float

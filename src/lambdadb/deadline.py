@@ -87,7 +87,7 @@ class Clock:
         raise InvalidSettings("Asynchronous credentials need lambdadb.aio.create_async_engine.")
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)
 class Deadline:
     """A moment on a `Clock` by which to be done."""
 
@@ -121,7 +121,7 @@ def lambda_deadline(context: object, clock: Clock) -> Deadline | None:
     return Deadline(clock.now() + milliseconds / 1000.0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(repr=False, eq=False)
 class Running:
     """One invocation that has begun and not ended."""
 

@@ -279,7 +279,7 @@ def socket_state(connection: AnyConnection) -> SocketState:
     return "quiet"
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)
 class Begun:
     """A transaction, and what identifies it to the server when its connection is lost."""
 

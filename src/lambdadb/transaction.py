@@ -123,7 +123,7 @@ class _Repeat(Exception):
         self.error = error
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class _CommitUnanswered(Exception):
     """COMMIT was sent and its answer did not come."""
 

@@ -292,7 +292,7 @@ class _NotThere(_Unanswered):
     level = logging.DEBUG
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(repr=False, eq=False)
 class _Kept:
     """A secret, and when it was asked for."""
 
