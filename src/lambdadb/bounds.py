@@ -33,6 +33,7 @@ _OK = pq.ConnStatus.OK
 _NO_PIPELINE = pq.PipelineStatus.OFF
 # psycopg 3.2 has no wait that ends: there, each of its turns has to be looked at (`_until`).
 _WaitTimeout: type[psycopg.Error] | None = getattr(psycopg.errors, "_WaitTimeout", None)
+NOT_READY = 0  # what psycopg's generators are told when a wait, once begun, has ended for want of time
 CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
 
@@ -141,9 +142,10 @@ class _Bounded(psycopg.BaseConnection[Any]):
             self.expired = True
             _cancel(self.pgconn, self.bounds.clock)
 
-    def _until(self, cancel_at: float, close_at: float, generator: PQGen[Any]) -> PQGen[Any]:
+    def _until(
+        self, cancel_at: float, close_at: float, generator: PQGen[Any], ready: Any = None
+    ) -> PQGen[Any]:
         """`generator`, whoever waits for it, with a look at the time in each turn."""
-        ready: Any = None
         try:
             while True:
                 wish = generator.send(ready)
@@ -189,7 +191,7 @@ class BoundedConnection(_Bounded, psycopg.Connection[Any]):
             try:
                 return super().wait(gen, timeout=times[0] - self.bounds.clock.now())
             except _WaitTimeout:
-                gen = self._until(*times, gen)
+                gen = self._until(*times, gen, NOT_READY)
             return super().wait(gen)
         except psycopg.OperationalError as error:
             raise self._failed(error) from error.__cause__
@@ -229,7 +231,7 @@ class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
             try:
                 return await super().wait(gen, timeout=times[0] - self.bounds.clock.now())
             except _WaitTimeout:
-                gen = self._until(*times, gen)
+                gen = self._until(*times, gen, NOT_READY)
             return await super().wait(gen)
         except psycopg.OperationalError as error:
             raise self._failed(error) from error.__cause__

@@ -30,7 +30,12 @@ class Call(Generic[T]):
         self.socket = self._reader.fileno()
         # What the caller has in its context, such as the span it is in, holds for the call too.
         run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(self._run,), daemon=True).start()
+        try:
+            threading.Thread(target=run, args=(self._run,), daemon=True).start()
+        except RuntimeError:  # the process may not have another one
+            self._reader.close()
+            self._writer.close()
+            raise
 
     def _run(self) -> None:
         try:

@@ -38,7 +38,7 @@ AHEAD = 1.0  # seconds for which a connect waits for the login that was begun ah
 SECOND_LOOK = 2.0
 
 
-Session = tuple[Attempt, dict[str, Any]]
+LoggedIn = tuple[Attempt, dict[str, Any]]
 """A successful attempt to log in, and its parameters."""
 
 
@@ -83,10 +83,6 @@ class Connector:
             error = self._gave_up(course, last)
             self._tell(course, parameters, error)
             raise error from last.__cause__ or error.orig
-        if course.faults:
-            logger.info(
-                "%s answered after %.1f s, %d attempts", course.target, course.seconds, course.attempts
-            )
         self._tell(course, parameters)
         bounds = Bounds(self.scope, self.clock, self.settings.retry.reserve)
         return self.driver.adopt(attempt, parameters, bounds, deadline.at)
@@ -98,27 +94,40 @@ class Connector:
         Nothing of the engine runs in that thread: a session is asked its questions, and its listeners
         are told of it, by whoever takes it.
         """
-        self.ahead.append(Ahead(self, self.driver.parameters(conninfo, parameters)))
+        try:
+            self.ahead.append(Ahead(self, self.driver.parameters(conninfo, parameters)))
+        except RuntimeError as error:  # no thread can be started
+            logger.info("Connecting ahead: %s", error)
 
     def _taken(
         self, parameters: Mapping[str, Any], deadline: Deadline, course: Course
-    ) -> Session | None:
+    ) -> LoggedIn | None:
         try:
             ahead, began = self.ahead.pop(), self.clock.now()
         except IndexError:
             return None
         try:
-            seconds = min(AHEAD, deadline.remaining(self.clock))
+            # Half of the time at most: the rest is for a login of its own.
+            seconds = min(AHEAD, deadline.remaining(self.clock) / 2)
             session = ahead.session(parameters, self.clock, seconds)
         finally:
             ahead.close()
         course.add("ahead", began)
         if session is not None:
             course.target, course.attempts = ahead.course.target, ahead.course.attempts
+            course.faults = ahead.course.faults
         return session
 
-    def logged_in(self, wanted: dict[str, Any], deadline: Deadline, course: Course) -> Session:
+    def logged_in(self, wanted: dict[str, Any], deadline: Deadline, course: Course) -> LoggedIn:
         """The successful attempt, and its parameters, with the first login that is not refused."""
+        found = self._accepted(wanted, deadline, course)
+        if course.faults:
+            logger.info(
+                "%s answered after %.1f s, %d attempts", course.target, course.seconds, course.attempts
+            )
+        return found
+
+    def _accepted(self, wanted: dict[str, Any], deadline: Deadline, course: Course) -> LoggedIn:
         refused: list[dict[str, Any]] = []
         last = AttemptFailed(Fault.LOGIN, "the credentials gave none")
         for login in self._logins(wanted, deadline, course):
@@ -171,7 +180,7 @@ class Connector:
         """The name of a session that is opened now."""
         return session_tag(self.settings.tag, self.environment, self.scope.alias)
 
-    def _open(self, parameters: dict[str, Any], deadline: Deadline, course: Course) -> Session:
+    def _open(self, parameters: dict[str, Any], deadline: Deadline, course: Course) -> LoggedIn:
         tag = self.tag()
         parameters = self.driver.startup(parameters, self.settings.policy, tag)
         weaker = tls.weaker(parameters, self.environment)
@@ -258,29 +267,35 @@ class Ahead:
         self._tag = connector.tag()
         self._process = os.getpid()
         self.course = Course(self._connector.clock)
-        self._sessions: list[Session] = []  # one at most: who pops it has it
+        self._deadline = connector.settings.retry.deadline(self._connector.clock, None)
+        self._since = connector.clock.moment()
+        self._sessions: list[LoggedIn] = []  # one at most: who pops it has it
         self._closed = False
         self._call = Call(self._log_in)
 
     def _log_in(self) -> None:
         connector = self._connector
-        deadline = connector.settings.retry.deadline(connector.clock, None)
         try:
-            session = connector.logged_in(self._parameters, deadline, self.course)
+            session = connector.logged_in(self._parameters, self._deadline, self.course)
         except (AttemptFailed, LambdaDBError) as error:
             text = one_line(getattr(error, "text", str(error)))
-            logger.info("Connecting ahead to %s failed: %s", self.course.target, text)
+            if not self._closed:
+                logger.info("Connecting ahead to %s failed: %s", self.course.target, text)
             return
+        self._since = connector.clock.moment()
         self._sessions.append(session)
         if self._closed:
             self._end()
 
-    def session(self, parameters: Mapping[str, Any], clock: Clock, seconds: float) -> Session | None:
+    def session(self, parameters: Mapping[str, Any], clock: Clock, seconds: float) -> LoggedIn | None:
         """The session, if it is there within `seconds`, alive, and what `parameters` ask for."""
         if parameters != self._parameters or self._connector.tag() != self._tag or not self._mine:
             return None
         if not self._call.ended:
             clock.wait({self._call.socket: EVENT_READ}, seconds)
+        unused = clock.idle_since(self._since)
+        if unused >= self._connector.settings.policy.ping_after:
+            return None  # the end of a session may be invisible by then
         if not self._sessions or not self._sessions[0][0].quiet():
             return None
         return self._sessions.pop()
@@ -288,12 +303,14 @@ class Ahead:
     def close(self) -> None:
         """End the session, or let it end as soon as it is there, unless it was taken."""
         self._closed = True
+        self._deadline.at = 0.0  # no further attempt
         self._call.close()
         if self._mine:
             self._end()
 
     def __del__(self) -> None:
-        self._call.close()  # of an engine that nobody used, nor disposed
+        if hasattr(self, "_call"):
+            self._call.close()  # of an engine that nobody used, nor disposed
 
     @property
     def _mine(self) -> bool:

@@ -1,8 +1,7 @@
 """
 psycopg's cursors, whose first statement in a transaction takes BEGIN with it: one round trip, not two.
 
-PostgreSQL's JDBC driver has sent BEGIN so for many years (pgjdbc, QueryExecutorImpl.sendQueryPreamble),
-through Aurora, RDS Proxy and pgbouncer too.
+PostgreSQL's JDBC driver has sent BEGIN so for many years (pgjdbc, QueryExecutorImpl.sendQueryPreamble).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -67,7 +68,7 @@ def create_engine(
         InvalidSettings: A URL, a setting or a keyword that cannot work.
         TypeError: A keyword that SQLAlchemy does not know.
 
-    **Costs:** none; the first checkout connects.
+    **Costs:** none; the first checkout connects. With `connect_ahead`, a thread and the login.
     """
     settings = Settings.chosen(
         policy=policy, retry=retry, credentials=credentials, tracer=tracer, tag=tag
@@ -154,6 +155,11 @@ def begin_ahead(engine: Engine, keywords: Mapping[str, Any]) -> None:
     policy: Policy = pool.policy
     if not (isinstance(policy, PerEnvironment) and policy.connect_ahead):
         return
+    if inspect.isasyncgenfunction(getattr(pool.settings.credentials, "logins", None)):
+        raise InvalidSettings(
+            "connect_ahead=True with asynchronous credentials: no event loop runs while a module is "
+            "imported. Give logins() without `async`, or remove connect_ahead."
+        )
     if os.environ.get(_INITIALIZATION) == "snap-start":
         return
     dialect: Any = engine.dialect

@@ -70,6 +70,11 @@ class PerEnvironment(Policy):
     Nothing is opened for a SnapStart snapshot, since everybody restored from it would share the session.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.connect_ahead, bool):
+            raise InvalidSettings(f"connect_ahead={self.connect_ahead!r}: use True or False.")
+
 
 class PerInvocation(Policy):
     """

@@ -266,3 +266,30 @@ def test_without_libpqs_pipeline_begin_is_sent_by_itself(database, monkeypatch):
         assert not isinstance(driver_of(connection).cursor(), cursor.Cursor)
         assert connection.scalar(text("SELECT 1")) == 1
     engine.dispose()
+
+
+def test_a_replication_connection_gets_psycopgs_cursor(database):
+    """It takes no extended protocol, which two messages at once need."""
+    arguments = {"replication": "database"}
+    engine = lambdadb.create_engine(database, connect_args=arguments)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+
+
+def test_prepared_statements_beyond_the_limit_are_dropped(road, database):
+    """The server keeps as many as psycopg's `prepared_max`, also of first statements."""
+
+    def steps():
+        engine = road.create_engine(database, connect_args={"prepare_threshold": 0})
+        with engine.connect() as connection:
+            driver_of(connection).prepared_max = 1
+            for number in range(3):
+                connection.execute(text(f"SELECT {number}"))
+                connection.commit()
+        with engine.connect() as connection:
+            kept = connection.scalar(text("SELECT count(*) FROM pg_prepared_statements"))
+        assert kept <= 2
+        engine.dispose()
+
+    road.run(steps)

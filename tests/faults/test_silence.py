@@ -10,7 +10,7 @@ from sqlalchemy import text
 import lambdadb
 from lambdadb import PerEnvironment, ResumeRetry
 from lambdadb.lab.cut import Action, Cut, Direction
-from lambdadb.lab.sweep import bed
+from lambdadb.lab.sweep import Invocation, bed
 
 FROM_SERVER = Direction.SERVER_TO_CLIENT
 
@@ -47,6 +47,27 @@ def test_the_first_questions_end_with_the_connect(ground):
     ground.proxy.arm(Cut(FROM_SERVER, Action.STALL, message=login + 1))
     with pytest.raises(lambdadb.OutOfTime):
         engine.connect()
+    ground.proxy.arm(None)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first statement", "second statement"])
+def test_a_server_that_no_longer_reads_ends_a_statement_that_is_being_sent(ground, first):
+    """Time is over while the statement is still on its way: said so, and the connection is closed."""
+    engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(reserve=0.5))
+    ground.proxy.arm(None)
+    long = {"long": "x" * 60_000_000}
+    with lambdadb.invocation(engine, Invocation(60.0)), engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    with lambdadb.invocation(engine, Invocation(1.5)), engine.connect() as connection:
+        if not first:
+            connection.execute(text("SELECT 1"))
+        ground.proxy.arm(Cut(Direction.CLIENT_TO_SERVER, Action.STALL, message=0))
+        with pytest.raises(lambdadb.OutOfTime) as raised:
+            connection.execute(text("SELECT length(:long)"), long)
+        assert raised.value.sent
     ground.proxy.arm(None)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
