@@ -268,7 +268,6 @@ class Ahead:
         self._process = os.getpid()
         self.course = Course(self._connector.clock)
         self._deadline = connector.settings.retry.deadline(self._connector.clock, None)
-        self._since = connector.clock.moment()
         self._sessions: list[LoggedIn] = []  # one at most: who pops it has it
         self._closed = False
         self._call = Call(self._log_in)
@@ -293,11 +292,10 @@ class Ahead:
             return None
         if not self._call.ended:
             clock.wait({self._call.socket: EVENT_READ}, seconds)
-        unused = clock.idle_since(self._since)
-        if unused >= self._connector.settings.policy.ping_after:
-            return None  # the end of a session may be invisible by then
         if not self._sessions or not self._sessions[0][0].quiet():
             return None
+        if clock.idle_since(self._since) >= self._connector.settings.policy.ping_after:
+            return None  # the end of a session may be invisible by then
         return self._sessions.pop()
 
     def close(self) -> None:

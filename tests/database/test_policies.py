@@ -310,6 +310,14 @@ def test_a_connect_ahead_that_takes_long_is_given_up(road, database, sessions, m
     road.run(steps)
 
 
+def checked_out(engine, sessions):
+    """A checkout that is the only session, whoever opened it; and the engine's end."""
+    with engine.connect() as connection:
+        connection.execute(PID)
+        assert len(sessions.become(1)) == 1
+    engine.dispose()
+
+
 def test_a_connect_ahead_that_was_refused_is_tried_again(road, database, sessions, caplog):
     """The first checkout says what is wrong, or finds that it is right by now."""
     caplog.set_level("INFO", "lambdadb")
@@ -323,13 +331,7 @@ def test_a_connect_ahead_that_was_refused_is_tried_again(road, database, session
     url = database._replace(password=None)
     engine = road.create_engine(url, policy=AHEAD, credentials=Store())
 
-    def steps():
-        with engine.connect() as connection:
-            connection.execute(PID)
-            assert len(sessions.become(1)) == 1
-        engine.dispose()
-
-    road.run(steps)
+    road.run(lambda: checked_out(engine, sessions))
     assert "Connecting ahead to" in caplog.text
 
 
@@ -339,13 +341,7 @@ def test_a_session_that_ended_before_anybody_took_it(road, database, sessions):
     sessions.become(1)
     sessions.terminate()
 
-    def steps():
-        with engine.connect() as connection:
-            connection.execute(PID)
-            assert len(sessions.become(1)) == 1
-        engine.dispose()
-
-    road.run(steps)
+    road.run(lambda: checked_out(engine, sessions))
 
 
 def test_listeners_that_come_later_are_told_of_the_session_ahead(database, sessions):
