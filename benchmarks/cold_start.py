@@ -47,7 +47,7 @@ IMPORTS = (
     "lambdadb.aio",
     "lambdadb.credentials.rds_iam",
     "lambdadb.credentials.secrets_manager",
-    "lambdadb.tracing.log_lines",
+    "lambdadb.tracing.json_log",
     "lambdadb.tracing.opentelemetry",
     "lambdadb.tracing.xray",
     "aws_xray_sdk.core",

@@ -22,7 +22,7 @@ from pathlib import Path
 import psycopg
 import trustme
 
-from lambdadb import tls
+from lambdadb.drivers.psycopg import tls
 from lambdadb.faults import Fault, fault_of
 
 HOST, ROUNDS = "db.example", 200

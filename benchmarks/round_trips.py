@@ -94,7 +94,9 @@ def unit_with_a_session(engine: Any) -> None:
 
 
 def with_a_marker(engine: Any) -> None:
-    lambdadb.run_transaction(engine, lambda connection: connection.execute(ONE), marker=(marks.c.id, 2))
+    lambdadb.run_transaction(
+        engine, lambda connection: connection.execute(ONE), idempotency_key=(marks.c.id, 2)
+    )
 
 
 def make_marks(engine: Any) -> None:

@@ -5,9 +5,9 @@ import os
 from sqlalchemy import text
 
 from lambdadb import create_engine, handler
-from lambdadb.tracing.log_lines import LogLines
+from lambdadb.tracing.json_log import JsonLog
 
-engine = create_engine(os.environ["DATABASE_URL"], tracer=LogLines(0.1))
+engine = create_engine(os.environ["DATABASE_URL"], tracer=JsonLog(0.1))
 INSERT = text("INSERT INTO orders (item) VALUES (:item) RETURNING id")
 
 

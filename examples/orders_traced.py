@@ -11,7 +11,7 @@ from lambdadb.tracing.xray import XRay
 engine = create_engine(
     os.environ["DATABASE_URL"],  # postgresql+psycopg://HOST/DATABASE
     credentials=SecretsManager("orders/app"),  # or RdsIam(), or a store of your own
-    tracer=XRay(),  # or OpenTelemetry(), or LogLines()
+    tracer=XRay(),  # or OpenTelemetry(), or JsonLog()
 )
 INSERT = text("INSERT INTO orders (item) VALUES (:item) RETURNING id")
 

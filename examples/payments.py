@@ -25,7 +25,7 @@ def lambda_handler(event: dict[str, Any], context: object) -> None:
     for record in event["Records"]:
         work = partial(book, payment=json.loads(record["body"]))
         try:
-            run_transaction(engine, work, marker=(handled.c.message, record["messageId"]))
+            run_transaction(engine, work, idempotency_key=(handled.c.message, record["messageId"]))
         except IntegrityError as error:
             if not done_before(error):
                 raise

@@ -9,18 +9,13 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "lambdadb"
 FLOORS = [
-    {"call", "endpoint", "errors", "startup"},
-    {"deadline", "faults", "tag"},
+    {"background", "errors", "gc_pause"},
+    {"deadline", "faults", "session_tag"},
+    {"drivers"},
     {"credentials", "tracing"},
     {"policy", "retry"},
-    {"course", "settings"},
-    {"bounds", "names"},
-    {"cursor"},
-    {"tls"},
-    {"psycopg"},
-    {"race"},
-    {"connect", "pool", "vector"},
-    {"dialect"},
+    {"settings"},
+    {"connect", "pool"},
     {"invocation", "transaction"},
     {"engine"},
     {"aio"},

@@ -14,9 +14,9 @@ def lambda_handler(event, context):
 ```
 """
 
-from lambdadb.startup import uncollected
+from lambdadb.gc_pause import gc_paused
 
-with uncollected():
+with gc_paused():
     from lambdadb.engine import create_engine
     from lambdadb.errors import (
         CommitInDoubt,

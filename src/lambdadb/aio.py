@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lambdadb.policy import Policy
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
-    from lambdadb.transaction import Marker
+    from lambdadb.transaction import IdempotencyKey
 
     S = TypeVar("S", bound=AsyncSession)
 
@@ -115,17 +115,20 @@ async def run_transaction(
     target: AsyncEngine,
     work: Callable[[AsyncConnection], Awaitable[T]],
     *,
-    marker: Marker | None = None,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> T: ...
 @overload
 async def run_transaction(
-    target: async_sessionmaker[S], work: Callable[[S], Awaitable[T]], *, marker: Marker | None = None
+    target: async_sessionmaker[S],
+    work: Callable[[S], Awaitable[T]],
+    *,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> T: ...
 async def run_transaction(
     target: AsyncEngine | async_sessionmaker[Any],
     work: Callable[[Any], Awaitable[T]],
     *,
-    marker: Marker | None = None,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> T:
     """
     `lambdadb.run_transaction` for asynchronous code: `work` is a coroutine function.
@@ -139,19 +142,19 @@ async def run_transaction(
             transaction.run_transaction,
             engine.sync_engine,
             lambda connection: await_only(work(AsyncConnection(engine, connection))),
-            marker=marker,
+            idempotency_key=idempotency_key,
         )
     sessions = _SyncSessions(target)
     return await greenlet_spawn(
         transaction.run_transaction,
         sessions,
         lambda _: await_only(work(sessions.current)),
-        marker=marker,
+        idempotency_key=idempotency_key,
     )
 
 
 def transactional(
-    target: AsyncEngine | async_sessionmaker[Any], *, marker: Marker | None = None
+    target: AsyncEngine | async_sessionmaker[Any], *, idempotency_key: IdempotencyKey | None = None
 ) -> Callable[[Callable[Concatenate[Any, P], Awaitable[T]]], Callable[P, Awaitable[T]]]:
     """`run_transaction` as a decorator of a coroutine function, as `lambdadb.transactional`."""
 
@@ -161,7 +164,7 @@ def transactional(
             def work(connection: Any) -> Awaitable[T]:
                 return function(connection, *arguments, **keywords)
 
-            return await run_transaction(target, work, marker=marker)
+            return await run_transaction(target, work, idempotency_key=idempotency_key)
 
         return call
 

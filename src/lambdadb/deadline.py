@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from selectors import EVENT_READ
 from typing import TypeVar
 
-from lambdadb.call import Call
+from lambdadb.background import Call
 from lambdadb.errors import InvalidSettings
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ def lambda_deadline(context: object, clock: Clock) -> Deadline | None:
 
 
 @dataclass(repr=False, eq=False)
-class Running:
+class RunningInvocation:
     """One invocation that has begun and not ended."""
 
     deadline: Deadline | None = None
@@ -130,7 +130,7 @@ class Running:
     """The ARN that it was invoked by."""
 
 
-class Scope:
+class ActiveInvocations:
     """
     The invocations of an engine that are running; shared by its pool and its connects.
 
@@ -140,13 +140,13 @@ class Scope:
     """
 
     def __init__(self) -> None:
-        self._running: list[Running] = []
+        self._running: list[RunningInvocation] = []
         self._begun = 0
         self.idle: float | None = None
         """Seconds for which the connection was unused that is being replaced; None for a first one."""
         self._update()
 
-    def enter(self, one: Running) -> None:
+    def enter(self, one: RunningInvocation) -> None:
         """An invocation begins."""
         self._running.append(one)
         self._begun += 1
@@ -157,7 +157,7 @@ class Scope:
         """Whether no invocation has ended in this environment."""
         return self._begun <= len(self._running)
 
-    def leave(self, one: Running) -> None:
+    def leave(self, one: RunningInvocation) -> None:
         """An invocation ends, in whatever order."""
         self._running.remove(one)
         self._update()

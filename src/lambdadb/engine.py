@@ -15,12 +15,12 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from lambdadb.deadline import Clock, Scope
+from lambdadb.deadline import ActiveInvocations, Clock
 from lambdadb.errors import InvalidSettings
+from lambdadb.gc_pause import gc_paused
 from lambdadb.policy import PerEnvironment
 from lambdadb.pool import GuardedPool
 from lambdadb.settings import Settings
-from lambdadb.startup import uncollected
 
 if TYPE_CHECKING:
     from lambdadb.credentials import Credentials
@@ -58,7 +58,7 @@ def create_engine(
         url: `postgresql+psycopg://user@host/database`.
         policy: `PerEnvironment()`, the default, or `PerInvocation()`.
         retry: How long a connect waits for a database that is waking up; `ResumeRetry()` by default.
-        credentials: Asked for logins at each connect; without it, the URL's own is used.
+        credentials: LoginIterator for logins at each connect; without it, the URL's own is used.
         tracer: Told of each connect, and of the statements that it wants.
         tag: The session's `application_name`, made of `{name}` (the default), `{version}` and
             `{alias}` of the function. Nothing is sent outside Lambda, or where the URL has its own.
@@ -94,10 +94,10 @@ def engine_keywords(
     The driver comes in as SQLAlchemy's `module=`: psycopg with another `connect()`. Listeners to
     `do_connect` therefore work as always, and so does everything above them.
     """
-    with uncollected():
+    with gc_paused():
         # Imported here: the driver is loaded by the engine that needs it, as SQLAlchemy does.
-        from lambdadb.connect import Connector
-        from lambdadb.psycopg import Driver, socket_state
+        from lambdadb.connect.connector import Connector
+        from lambdadb.drivers.psycopg.driver import Driver, socket_state
 
         driver = Driver(asyncio=asyncio)
     if clash := sorted(_DECIDED_BY_POLICY & keywords.keys()):
@@ -108,8 +108,8 @@ def engine_keywords(
     given = {**url.query, **keywords.get("connect_args", {})}
     if "connect_timeout" in given:
         raise InvalidSettings(
-            "connect_timeout: say it as retry=ResumeRetry(limit=seconds), which also respects the time "
-            "that Lambda has left; remove it from the URL and from connect_args."
+            "connect_timeout: say it as retry=ResumeRetry(timeout=seconds), which also respects the "
+            "time that Lambda has left; remove it from the URL and from connect_args."
         )
     if settings.credentials is not None and (url.password or "password" in given):
         raise InvalidSettings(
@@ -118,7 +118,7 @@ def engine_keywords(
         )
     if given.get("sslmode", "verify-full") not in _SSLMODES:
         raise InvalidSettings(f"sslmode={given['sslmode']!r}: use one of {', '.join(_SSLMODES)}.")
-    scope = Scope()
+    scope = ActiveInvocations()
     connector = Connector(driver=driver, settings=settings, clock=clock, scope=scope)
     doors = {"connect": connector.connect, "connect_ahead": connector.connect_ahead}
     module = SimpleNamespace(**{**vars(driver.dbapi), **doors})
@@ -129,9 +129,9 @@ def engine_keywords(
 
 def listen(engine: Engine) -> None:
     """What an engine, once made, has to be told of."""
-    from lambdadb.bounds import named
-    from lambdadb.dialect import introduce
-    from lambdadb.psycopg import unlimited
+    from lambdadb.drivers.psycopg.connection import named
+    from lambdadb.drivers.psycopg.dialect import introduce
+    from lambdadb.drivers.psycopg.driver import unlimited
 
     introduce(engine.dialect)
     pool: Any = engine.pool

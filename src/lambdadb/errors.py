@@ -94,7 +94,8 @@ class CommitInDoubt(LambdaDBError):
     """
     COMMIT was sent, its answer was lost, and what became of it cannot be found out.
 
-    Look for the row before you repeat the work, or use `run_transaction(..., marker=...)`, which does.
+    Look for the row before you repeat the work, or use `run_transaction(..., idempotency_key=...)`,
+    which does.
     """
 
     def __init__(self, xid: str, reason: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, ca
 
 from sqlalchemy import Engine
 
-from lambdadb.deadline import Clock, Running, lambda_deadline
+from lambdadb.deadline import Clock, RunningInvocation, lambda_deadline
 from lambdadb.errors import DatabaseResuming, InvalidSettings
 from lambdadb.pool import GuardedPool
 
@@ -59,7 +59,7 @@ class invocation:
         self._scope = self._pool().scope
         self.asynchronous = not isinstance(engine, Engine)
         arn = str(getattr(context, "invoked_function_arn", ""))
-        self._running = Running(lambda_deadline(context, clock or _CLOCK), arn)
+        self._running = RunningInvocation(lambda_deadline(context, clock or _CLOCK), arn)
 
     def _pool(self) -> GuardedPool:
         pool = getattr(self._engine, "pool", None)

@@ -18,12 +18,12 @@ from sqlalchemy import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from lambdadb.deadline import Clock, Scope
+from lambdadb.deadline import ActiveInvocations, Clock
 from lambdadb.errors import ConnectionInUse, InvocationEnded
 from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
-    from lambdadb.psycopg import SocketState
+    from lambdadb.drivers.psycopg.driver import SocketState
 
 logger = logging.getLogger("lambdadb")
 
@@ -64,7 +64,7 @@ class GuardedPool(Pool):
         self,
         creator: Callable[..., Any],
         settings: Settings,
-        scope: Scope,
+        scope: ActiveInvocations,
         clock: Clock,
         socket_state: Callable[[Any], SocketState],
         ahead: list[Any],

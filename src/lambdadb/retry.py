@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from lambdadb.deadline import Clock, Deadline
+from lambdadb.drivers.base import AttemptFailed
 from lambdadb.errors import InvalidSettings
 from lambdadb.faults import Fault
 
@@ -25,16 +26,6 @@ _TYPICAL_RESUMES = (15.0, 30.0, 60.0, 120.0)
 _CROWDED_FIRST, _CROWDED_MOST = 0.25, 4.0
 
 
-class AttemptFailed(Exception):
-    """One attempt to connect failed (`fault`), or has not been answered so far (`silent`)."""
-
-    def __init__(self, fault: Fault, text: str, *, silent: bool = False) -> None:
-        super().__init__(text)
-        self.fault = fault
-        self.text = text
-        self.silent = silent
-
-
 @dataclass(frozen=True, kw_only=True)
 class ResumeRetry:
     """
@@ -43,29 +34,29 @@ class ResumeRetry:
     Only connects are repeated, never SQL. Only what can pass is waited for: a wrong password, an
     unknown host or a missing database fails at once.
 
-    An attempt that gets no answer for `silence` seconds is kept, since an Aurora that is resuming is
+    An attempt that gets no answer for `hedge_after` seconds is kept, since an Aurora that is resuming is
     documented to hold a connection and answer late; but a second one is started beside it and
     renewed, because a packet or a connection may also be lost. The first to log in is used, the
     other is closed.
     """
 
-    limit: float = 60.0
+    timeout: float = 60.0
     """Seconds that one connect may take. Resumes: 15 typical, 30 and more after a day of pause."""
 
     reserve: float = 1.0
     """Seconds of the invocation left to the handler, so that it can still answer."""
 
-    silence: float = 0.6
+    hedge_after: float = 0.6
     """
     Seconds without an answer before an attempt is doubled: longer than a healthy server takes for its
     first byte. A fleet of thousands that waits for held connections may want it longer.
     """
 
-    pause: float = 0.5
+    max_backoff: float = 0.5
     """Longest pause, in seconds, after a refusal; each is drawn from its upper half (jitter)."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "silence", "pause"):
+        for name in ("timeout", "hedge_after", "max_backoff"):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and value > 0):
                 raise InvalidSettings(
@@ -76,7 +67,7 @@ class ResumeRetry:
 
     def deadline(self, clock: Clock, invocation: Deadline | None) -> Deadline:
         """The end of a connect that starts now, in an invocation that ends at `invocation`."""
-        own = Deadline(clock.now() + self.limit)
+        own = Deadline(clock.now() + self.timeout)
         if invocation is None:
             return own
         return own.earlier(Deadline(invocation.at - self.reserve))
@@ -85,7 +76,7 @@ class ResumeRetry:
         """Seconds to pause after failed attempt `number` (from 1)."""
         if failure.silent:
             return 0.0  # its own silence was the pause
-        longest = self.pause
+        longest = self.max_backoff
         if failure.fault is Fault.EXHAUSTED:
             # Others wait for the same slots: spread out, further each time.
             longest = min(_CROWDED_FIRST * 2.0**number, _CROWDED_MOST)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lambdadb.errors import InvalidSettings
 from lambdadb.policy import PerEnvironment, Policy
 from lambdadb.retry import ResumeRetry
-from lambdadb.tag import check_template
+from lambdadb.session_tag import check_template
 from lambdadb.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Settings:
     retry: ResumeRetry = field(default_factory=ResumeRetry)
     """How long a connect waits for a database that is waking up."""
     credentials: Credentials | AsyncCredentials | None = None
-    """Asked for logins at each connect; None takes the URL's."""
+    """LoginIterator for logins at each connect; None takes the URL's."""
     tracer: Tracer | None = None
     """Told of each connect, and of the statements that it wants."""
     tag: str = "{name}"
@@ -47,7 +47,7 @@ class Settings:
         if not isinstance(self.policy, Policy) or type(self.policy) is Policy:
             raise InvalidSettings(f"policy={self.policy!r}: use PerEnvironment() or PerInvocation().")
         if not isinstance(self.retry, ResumeRetry):
-            raise InvalidSettings(f"retry={self.retry!r}: use ResumeRetry(limit=..., reserve=...).")
+            raise InvalidSettings(f"retry={self.retry!r}: use ResumeRetry(timeout=..., reserve=...).")
         for name, value in (("credentials", self.credentials), ("tracer", self.tracer)):
             if isinstance(value, type):
                 raise InvalidSettings(f"{name}={value.__name__} is a class: use {value.__name__}(...).")
@@ -62,7 +62,7 @@ class Settings:
         known = isinstance(self.tracer, Tracer) and type(self.tracer).record is not Tracer.record
         if self.tracer is not None and not known:
             raise InvalidSettings(
-                f"tracer is {type(self.tracer).__name__}: use XRay, OpenTelemetry or LogLines "
+                f"tracer is {type(self.tracer).__name__}: use XRay, OpenTelemetry or JsonLog "
                 "of lambdadb.tracing.xray, .opentelemetry and .log_lines, or derive a class from "
                 "lambdadb.tracing.Tracer that has record(span)."
             )

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
     from sqlalchemy.sql.elements import SQLCoreOperations
 
-    Marker = tuple[SQLCoreOperations[Any], object]
+    IdempotencyKey = tuple[SQLCoreOperations[Any], object]
     S = TypeVar("S", bound=Session)
 
-    from lambdadb.psycopg import Begun
+    from lambdadb.drivers.psycopg.driver import TransactionHandle
 
 logger = logging.getLogger("lambdadb")
 
@@ -42,14 +42,17 @@ Outcome = Literal["committed", "aborted", "unknown"]
 
 @overload
 def run_transaction(
-    target: Engine, work: Callable[[Connection], T], *, marker: Marker | None = None
+    target: Engine, work: Callable[[Connection], T], *, idempotency_key: IdempotencyKey | None = None
 ) -> T: ...
 @overload
 def run_transaction(
-    target: sessionmaker[S], work: Callable[[S], T], *, marker: Marker | None = None
+    target: sessionmaker[S], work: Callable[[S], T], *, idempotency_key: IdempotencyKey | None = None
 ) -> T: ...
 def run_transaction(
-    target: Engine | sessionmaker[Any], work: Callable[[Any], T], *, marker: Marker | None = None
+    target: Engine | sessionmaker[Any],
+    work: Callable[[Any], T],
+    *,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> T:
     """
     Call `work` inside a transaction, commit it, and return what it returned.
@@ -66,9 +69,9 @@ def run_transaction(
         target: An engine of lambdadb (`work` gets a `Connection`) or a `sessionmaker` bound to one
             (`work` gets a `Session`). Its isolation level is kept.
         work: The unit of work.
-        marker: A unique column and the value to insert into it, in the same transaction: proof that
-            survives a crash of the server. A second unit with the same value raises SQLAlchemy's
-            `IntegrityError` and does nothing.
+        idempotency_key: A unique column and the value to insert into it, in the same transaction:
+            proof that survives a crash of the server. A second unit with the same value raises
+            SQLAlchemy's `IntegrityError` and does nothing.
 
     Raises:
         CommitInDoubt: COMMIT was sent, and nobody can know what became of it: the server restarted
@@ -82,14 +85,14 @@ def run_transaction(
     the statements, COMMIT; a marker one more. After a failure: a connect, and one for each question.
     """
     try:
-        result: T = _Unit(target, work, marker).run()
+        result: T = _Unit(target, work, idempotency_key).run()
         return result
     except _Repeat as last:
         raise last.error from last.error.__cause__
 
 
 def transactional(
-    target: Engine | sessionmaker[Any], *, marker: Marker | None = None
+    target: Engine | sessionmaker[Any], *, idempotency_key: IdempotencyKey | None = None
 ) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[P, T]]:
     """
     `run_transaction` as a decorator: the function gets the connection as its first argument.
@@ -109,7 +112,7 @@ def transactional(
             def work(connection: Any) -> T:
                 return function(connection, *arguments, **keywords)
 
-            return run_transaction(target, work, marker=marker)
+            return run_transaction(target, work, idempotency_key=idempotency_key)
 
         return call
 
@@ -127,7 +130,7 @@ class _Repeat(Exception):
 class _CommitUnanswered(Exception):
     """COMMIT was sent and its answer did not come."""
 
-    begun: Begun
+    begun: TransactionHandle
     result: Any
     error: Exception
 
@@ -139,13 +142,13 @@ class _LostAgain(Exception):
 class _Unit:
     """One unit of work and what it needs to be run, asked about and run again."""
 
-    def __init__(self, target: Any, work: Callable[[Any], Any], marker: Any) -> None:
+    def __init__(self, target: Any, work: Callable[[Any], Any], idempotency_key: Any) -> None:
         self._target = target
         self._engine = _engine_of(target)
         if inspect.iscoroutinefunction(work):
             raise InvalidSettings("The work is a coroutine function: use lambdadb.aio.run_transaction.")
         self._work = work
-        self._marker = marker
+        self._idempotency_key = idempotency_key
         pool: Any = self._engine.pool
         self._clock = pool.clock
         self._random = Random()
@@ -204,7 +207,7 @@ class _Unit:
             raise _Repeat(lost.error) from lost.error
 
     def _run_once(self) -> Any:
-        from lambdadb.psycopg import begin
+        from lambdadb.drivers.psycopg.driver import begin
 
         self._runs += 1
         begun, result = None, None
@@ -227,10 +230,12 @@ class _Unit:
             raise
         return result
 
-    def _do(self, handle: Any, connection: Connection, flush: Callable[[], object], begun: Begun) -> Any:
+    def _do(
+        self, handle: Any, connection: Connection, flush: Callable[[], object], begun: TransactionHandle
+    ) -> Any:
         """Everything before COMMIT."""
-        if self._marker is not None:
-            column, value = self._marker
+        if self._idempotency_key is not None:
+            column, value = self._idempotency_key
             connection.execute(insert(column.table).values({column.name: value}))
         result = self._work(handle)
         flush()
@@ -242,7 +247,9 @@ class _Unit:
             )
         return result
 
-    def _judge(self, error: DBAPIError | OutOfTime, begun: Begun | None, result: Any) -> None:
+    def _judge(
+        self, error: DBAPIError | OutOfTime, begun: TransactionHandle | None, result: Any
+    ) -> None:
         """Raise `_Repeat` or `_CommitUnanswered` where an error means that; else it means itself."""
         if begun is None or begun.driver.commit_state == "done":
             # Not begun: a connect has done its own waiting. Committed: what failed came after it.
@@ -273,14 +280,14 @@ class _Unit:
             ) from lost.error
         return outcome
 
-    def _settle(self, begun: Begun) -> Outcome:
+    def _settle(self, begun: TransactionHandle) -> Outcome:
         """Ask what became of a transaction; a session that still has it open is ended."""
         number = 0
         while True:
             with contextlib.suppress(_LostAgain), self._asking() as connection:
                 outcome = _outcome(connection, begun)
-                if outcome == "unknown" and self._marker is not None:
-                    column, value = self._marker
+                if outcome == "unknown" and self._idempotency_key is not None:
+                    column, value = self._idempotency_key
                     found = connection.execute(select(column).where(column == value)).first()
                     outcome = "committed" if found is not None else "aborted"
                 if outcome is not None:
@@ -347,7 +354,7 @@ _STATUS = text("""
 """)
 
 
-def _outcome(connection: Connection, begun: Begun) -> Outcome | None:
+def _outcome(connection: Connection, begun: TransactionHandle) -> Outcome | None:
     """What became of a transaction; None if it is not decided yet, or not known to this node."""
     parameters = {"xid": begun.xid, "backend": begun.backend, "incarnation": begun.incarnation}
     answer = connection.execute(_STATUS, parameters).one()

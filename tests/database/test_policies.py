@@ -470,7 +470,7 @@ def test_giving_up_a_connect_ahead_ends_its_attempts(database):
     """A server that is waking up is not called on for a connection that nobody waits for any more."""
     with socket.create_server(("127.0.0.1", 0)) as waking:
         url = database.set(port=waking.getsockname()[1])
-        retry = lambdadb.ResumeRetry(pause=0.05)
+        retry = lambdadb.ResumeRetry(max_backoff=0.05)
         engine = lambdadb.create_engine(url, policy=AHEAD, retry=retry)
         for _ in range(3):
             waking.accept()[0].close()

@@ -17,7 +17,8 @@ import pytest
 import trustme
 from sqlalchemy import URL, text
 
-from lambdadb import ConnectFailed, Fault, PerEnvironment, PerInvocation, ResumeRetry, tls
+from lambdadb import ConnectFailed, Fault, PerEnvironment, PerInvocation, ResumeRetry
+from lambdadb.drivers.psycopg import tls
 from lambdadb.policy import Policy
 
 HOST = "db.example"
@@ -174,7 +175,7 @@ def secure(
 
 def refusal(road: Any, url: URL) -> ConnectFailed:
     """The error of a connect that is refused at once."""
-    engine = road.create_engine(url, retry=ResumeRetry(limit=10.0))
+    engine = road.create_engine(url, retry=ResumeRetry(timeout=10.0))
 
     def steps() -> None:
         with engine.connect():

@@ -167,7 +167,7 @@ def test_repeating_ends_with_the_time(road, database):
         add("a")(connection)
 
     def steps():
-        engine = road.create_engine(database, retry=ResumeRetry(limit=0.3))
+        engine = road.create_engine(database, retry=ResumeRetry(timeout=0.3))
         with pytest.raises(OperationalError.__mro__[1], match="read-only"):
             run_transaction(engine, work)
         engine.dispose()
@@ -213,9 +213,9 @@ def test_a_marker_lets_a_unit_happen_once(road, database):
     def steps():
         engine = road.create_engine(database)
         marker = (ITEM.c.name, "request-1")
-        run_transaction(engine, add("a"), marker=marker)
+        run_transaction(engine, add("a"), idempotency_key=marker)
         with pytest.raises(IntegrityError):
-            run_transaction(engine, add("b"), marker=marker)
+            run_transaction(engine, add("b"), idempotency_key=marker)
         assert count(engine) == 2
         engine.dispose()
 

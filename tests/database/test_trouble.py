@@ -406,7 +406,7 @@ def test_a_name_server_that_does_not_answer_cannot_outlast_the_limit(road, datab
 
     def steps():
         engine = road.create_engine(
-            database.set(host="db.example"), retry=lambdadb.ResumeRetry(limit=0.5, silence=0.2)
+            database.set(host="db.example"), retry=lambdadb.ResumeRetry(timeout=0.5, hedge_after=0.2)
         )
         with pytest.raises(lambdadb.ConnectFailed, match="resolving the host name"):
             engine.connect()
@@ -428,7 +428,7 @@ def test_a_silent_first_host_hides_no_other(road, database):
         url = database.set(host=None, port=None, query={"host": tuple(hosts.values())})
 
         def steps():
-            engine = road.create_engine(url, retry=lambdadb.ResumeRetry(limit=10))
+            engine = road.create_engine(url, retry=lambdadb.ResumeRetry(timeout=10))
             with engine.connect() as connection:
                 assert connection.scalar(ONE) == 1
             engine.dispose()

@@ -35,7 +35,7 @@ def test_a_ping_into_silence_is_given_up_and_replaced(ground):
 
 def test_the_first_questions_end_with_the_connect(ground):
     """A server that logs in and then falls silent is an error within the connect's limit."""
-    engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(limit=1.5))
+    engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(timeout=1.5))
     ground.proxy.arm(None)
     with engine.connect():
         pass
@@ -43,7 +43,7 @@ def test_the_first_questions_end_with_the_connect(ground):
         message.kind for message in ground.proxy.messages if message.direction is FROM_SERVER
     ].index("Z")
     engine.dispose()
-    engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(limit=1.5))
+    engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(timeout=1.5))
     ground.proxy.arm(Cut(FROM_SERVER, Action.STALL, message=login + 1))
     with pytest.raises(lambdadb.OutOfTime):
         engine.connect()
@@ -81,7 +81,7 @@ def test_a_silent_first_address_of_a_name_hides_no_other(ground, monkeypatch):
         monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
         ground.proxy.arm(None)
         url = ground.url.replace("127.0.0.1", "db.example")
-        engine = lambdadb.create_engine(url, retry=ResumeRetry(limit=10))
+        engine = lambdadb.create_engine(url, retry=ResumeRetry(timeout=10))
         with engine.connect() as connection:
             assert connection.scalar(text("SELECT 1")) == 1
         engine.dispose()

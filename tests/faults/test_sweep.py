@@ -99,10 +99,10 @@ def test_a_reused_transaction_id_proves_nothing():
             proxy.arm(Cut(Direction.CLIENT_TO_SERVER, Action.CLOSE, message=last))
             if marker is None:
                 with pytest.raises(CommitInDoubt):
-                    run_transaction(engine, insert, marker=marker)
+                    run_transaction(engine, insert, idempotency_key=marker)
                 assert ground.rows("unit") == 0
             else:
-                run_transaction(engine, insert, marker=marker)
+                run_transaction(engine, insert, idempotency_key=marker)
                 assert ground.rows("unit") == 1
         engine.dispose()
 
@@ -115,7 +115,7 @@ def recorded(proxy, engine, marker):
     """The messages of one faithful unit with the same shape."""
     proxy.arm(None)
     other = marker and (marker[0], "recorded")
-    run_transaction(engine, lambda c: c.execute(INSERT, {"name": "recorded"}), marker=other)
+    run_transaction(engine, lambda c: c.execute(INSERT, {"name": "recorded"}), idempotency_key=other)
     return proxy.messages
 
 

@@ -86,7 +86,7 @@ class Stage:
     def user(self, limit: float = 10.0) -> object:
         """Who a new engine is logged in as."""
         store = SecretsManager(self.secret.id)
-        engine = lambdadb.create_engine(self.url, credentials=store, retry=ResumeRetry(limit=limit))
+        engine = lambdadb.create_engine(self.url, credentials=store, retry=ResumeRetry(timeout=limit))
         try:
             with engine.connect() as connection:
                 return connection.scalar(USER)

@@ -247,11 +247,11 @@ def test_canaries(make: Make, daemon: Daemon, postgres: Postgres) -> None:
         from lambdadb import trace
         from lambdadb.tracing.xray import XRay
         from lambdadb.tracing import Tracer
-        from lambdadb.tracing.log_lines import LogLines
+        from lambdadb.tracing.json_log import JsonLog
         from sqlalchemy import text
         class Both(Tracer):
             statements = "all"
-            def __init__(self): self.all = XRay("all"), LogLines("all")
+            def __init__(self): self.all = XRay("all"), JsonLog("all")
             def record(self, span): [one.record(span) for one in self.all]
             def block(self, name): return self.all[0].block(name)
         engine = lambdadb.create_engine(os.environ["DATABASE_URL"], tracer=Both())

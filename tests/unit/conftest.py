@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from lambdadb.connect import Connector
-from lambdadb.deadline import Clock, Deadline, Running, Scope
-from lambdadb.psycopg import Driver
-from lambdadb.retry import AttemptFailed
+from lambdadb.connect.connector import Connector
+from lambdadb.deadline import ActiveInvocations, Clock, Deadline, RunningInvocation
+from lambdadb.drivers.base import AttemptFailed
+from lambdadb.drivers.psycopg.driver import Driver
 from lambdadb.settings import Settings
 from lambdadb.tracing import Span, Tracer
 
@@ -53,7 +53,7 @@ Script = Callable[[float], tuple[float, AttemptFailed | None]]
 
 
 class ScriptedAttempt:
-    """Stands for `lambdadb.psycopg.Attempt` where there is no server; same interface."""
+    """Stands for `lambdadb.drivers.psycopg.driver.Attempt` where there is no server; same interface."""
 
     event = selectors.EVENT_READ
     heard = False
@@ -109,10 +109,10 @@ class Recorder(Tracer):
         self.spans.append(span)
 
 
-def scope_until(moment: float) -> Scope:
+def scope_until(moment: float) -> ActiveInvocations:
     """The scope of an engine while an invocation runs that ends at `moment`."""
-    scope = Scope()
-    scope.enter(Running(Deadline(moment)))
+    scope = ActiveInvocations()
+    scope.enter(RunningInvocation(Deadline(moment)))
     return scope
 
 
@@ -134,7 +134,7 @@ def connector_to(clock: VirtualClock, recorder: Recorder) -> Callable[..., Conne
         script: Script,
         silence: AttemptFailed,
         *,
-        scope: Scope | None = None,
+        scope: ActiveInvocations | None = None,
         seed: int = 0,
         **settings: Any,
     ) -> Connector:
@@ -142,7 +142,7 @@ def connector_to(clock: VirtualClock, recorder: Recorder) -> Callable[..., Conne
             driver=ScriptedDriver(clock, script, silence),
             settings=Settings(tracer=recorder, **settings),
             clock=clock,
-            scope=scope or Scope(),
+            scope=scope or ActiveInvocations(),
             random=Random(seed),
             environment={"AWS_LAMBDA_FUNCTION_NAME": "orders"},
         )

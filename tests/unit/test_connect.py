@@ -21,8 +21,8 @@ from lambdadb import (
 )
 from lambdadb.credentials import LoginUnavailable
 from lambdadb.deadline import Clock
+from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import fault_of
-from lambdadb.retry import AttemptFailed
 from lambdadb.settings import Settings
 from lambdadb.tracing import Tracer
 
@@ -229,7 +229,7 @@ def test_a_resume_longer_than_the_budget_is_a_typed_error_in_time(shape, connect
 
 def test_an_unreachable_network_is_not_called_resuming(connector_to, clock):
     """SYNs that nobody answers are a closed way as often as a resume: `ConnectFailed`, with both."""
-    connector = connector_to(*SHAPES["dropped"](clock.now() + 60), retry=ResumeRetry(limit=5))
+    connector = connector_to(*SHAPES["dropped"](clock.now() + 60), retry=ResumeRetry(timeout=5))
     with pytest.raises(ConnectFailed, match="security group") as caught:
         connector.connect(host="h")
     assert not isinstance(caught.value, DatabaseResuming)
@@ -240,7 +240,7 @@ def test_an_unreachable_network_is_not_called_resuming(connector_to, clock):
 def test_taken_connections_are_waited_for_with_growing_pauses(connector_to, clock):
     """Exhausted is waited for, and the attempts spread out instead of storming the server."""
     text = "FATAL:  sorry, too many clients already"
-    connector = connector_to(refusing(math.inf, text), HELD, retry=ResumeRetry(limit=30))
+    connector = connector_to(refusing(math.inf, text), HELD, retry=ResumeRetry(timeout=30))
     with pytest.raises(ConnectFailed) as caught:
         connector.connect(host="h")
     assert caught.value.fault is Fault.EXHAUSTED

@@ -138,7 +138,7 @@ def test_sqlalchemys_keywords_pass_through():
 
 def test_listeners_to_do_connect_still_work():
     """The documented way to change connect parameters is heard before lambdadb connects."""
-    engine = create_engine(URL, retry=ResumeRetry(limit=0.1))
+    engine = create_engine(URL, retry=ResumeRetry(timeout=0.1))
     seen = []
 
     @event.listens_for(engine, "do_connect")
@@ -165,7 +165,7 @@ def test_dispose_keeps_the_policy():
 @pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example", "no-such-host.invalid"])
 def test_a_name_that_nobody_can_resolve_is_refused_at_once(host):
     """A name that is no name, or not known, is an error of the settings and not waited for."""
-    engine = create_engine(f"postgresql+psycopg://u@{host}/d", retry=ResumeRetry(limit=30))
+    engine = create_engine(f"postgresql+psycopg://u@{host}/d", retry=ResumeRetry(timeout=30))
     with pytest.raises(ConnectFailed) as caught:
         engine.connect()
     assert caught.value.fault is Fault.MISCONFIGURED

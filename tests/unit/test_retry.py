@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from lambdadb import Fault, InvalidSettings, ResumeRetry
 from lambdadb.deadline import Deadline
-from lambdadb.retry import AttemptFailed
+from lambdadb.drivers.base import AttemptFailed
 
 
 @given(st.integers(1, 50), st.integers(0, 2**32), st.sampled_from([Fault.RESUMING, Fault.UNREACHABLE]))
 def test_a_refusal_is_followed_by_a_jittered_pause(number, seed, fault):
     """Between half and all of `pause`, however many attempts there were."""
-    pause = ResumeRetry(pause=0.5).pause_after(AttemptFailed(fault, ""), number, Random(seed))
+    pause = ResumeRetry(max_backoff=0.5).pause_after(AttemptFailed(fault, ""), number, Random(seed))
     assert 0.25 <= pause <= 0.5
 
 
@@ -46,7 +46,7 @@ def test_silence_needs_no_pause():
 
 def test_the_budget_is_the_smaller_of_limit_and_remaining_time(clock):
     """Lambda's time less the reserve, or the retry's own limit, whichever ends first."""
-    retry = ResumeRetry(limit=20, reserve=2)
+    retry = ResumeRetry(timeout=20, reserve=2)
     now = clock.now()
     assert retry.deadline(clock, None).at == now + 20
     assert retry.deadline(clock, Deadline(now + 10)).at == now + 8
@@ -62,7 +62,7 @@ def test_retry_after_follows_the_known_resume_times(waited, expected):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"limit": 0}, {"limit": -1}, {"reserve": -0.1}, {"silence": 0}, {"pause": 0}]
+    "wrong", [{"timeout": 0}, {"timeout": -1}, {"reserve": -0.1}, {"hedge_after": 0}, {"max_backoff": 0}]
 )
 def test_numbers_that_cannot_work_are_refused(wrong):
     """A bad number is found while building, and named."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdadb import InvalidSettings
-from lambdadb.tag import check_template, session_tag
+from lambdadb.session_tag import check_template, session_tag
 
 
 def tag_of(name, template="{name}", **environment):

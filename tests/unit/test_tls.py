@@ -10,8 +10,9 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from lambdadb import Fault, tls
-from lambdadb.retry import AttemptFailed
+from lambdadb import Fault
+from lambdadb.drivers.base import AttemptFailed
+from lambdadb.drivers.psycopg import tls
 
 RDS = "orders.cluster-abc.eu-west-1.rds.amazonaws.com"
 PROXY = "orders.proxy-abc.eu-west-1.rds.amazonaws.com"

@@ -23,9 +23,9 @@ from psycopg.errors import UniqueViolation
 from lambdadb.errors import OutOfTime
 from lambdadb.lab.daemon import Daemon, nested, problems
 from lambdadb.tracing import Span, register, trace
-from lambdadb.tracing.documents import Place, datagram, document, serialized
-from lambdadb.tracing.masking import masked
+from lambdadb.tracing.sanitize import sanitize
 from lambdadb.tracing.xray import XRay
+from lambdadb.tracing.xray_documents import Place, datagram, document, serialized
 
 ROOT, PARENT = "1-5759e988-bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
 HEADER = f"Root={ROOT};Parent={PARENT};Sampled=1;Lineage=1:a87bd80c:0"
@@ -455,7 +455,7 @@ def test_any_span_is_a_document_that_xray_takes(all_attributes, name, began, sec
             name=name or "connect",
             began=began,
             seconds=seconds,
-            attributes={**given, "db.query.text": masked(given.get("db.query.text", ""))},
+            attributes={**given, "db.query.text": sanitize(given.get("db.query.text", ""))},
             error=OutOfTime(name * 100, sent=True) if failed else None,
         )
         for given in all_attributes

@@ -63,7 +63,7 @@ class LoginUnavailable(Exception):
     """
 
 
-class Asked:
+class LoginIterator:
     """
     A store that is asked: the logins that it gives, one after the other.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lambdadb.credentials import Login, LoginUnavailable, aws
 from lambdadb.deadline import Clock
-from lambdadb.endpoint import region_of
+from lambdadb.drivers.rds_endpoint import region_of
 
 logger = logging.getLogger("lambdadb")
 

@@ -304,7 +304,7 @@ def prepare(url: str, table: str, *, first_id: int | None) -> dict[str, str]:
             extension to the cluster's owner.
     """
     engine = lambdadb.create_engine(
-        url, policy=lambdadb.PerInvocation(), retry=lambdadb.ResumeRetry(limit=150.0)
+        url, policy=lambdadb.PerInvocation(), retry=lambdadb.ResumeRetry(timeout=150.0)
     )
     with engine.begin() as connection:
         if first_id is not None:

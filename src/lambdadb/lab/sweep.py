@@ -141,7 +141,10 @@ class Ours:
         self.name = f"lambdadb {type(policy).__name__}" + (" marker" if marked else "")
         self.time = time
         self._marked = marked
-        self._keywords = {"policy": policy, "retry": lambdadb.ResumeRetry(reserve=time / 3, pause=PAUSE)}
+        self._keywords = {
+            "policy": policy,
+            "retry": lambdadb.ResumeRetry(reserve=time / 3, max_backoff=PAUSE),
+        }
 
     def open(self, url: str) -> None:
         """Make the engine."""
@@ -158,7 +161,7 @@ class Ours:
             lambdadb.run_transaction(
                 self._engine,
                 lambda connection: connection.execute(INSERT, {"name": name}),
-                marker=_marker(name) if self._marked else None,
+                idempotency_key=_marker(name) if self._marked else None,
             )
 
     def close(self) -> None:
@@ -173,7 +176,10 @@ class OursAsync:
         self.name = f"lambdadb {type(policy).__name__} async" + (" marker" if marked else "")
         self.time = time
         self._marked = marked
-        self._keywords = {"policy": policy, "retry": lambdadb.ResumeRetry(reserve=time / 3, pause=PAUSE)}
+        self._keywords = {
+            "policy": policy,
+            "retry": lambdadb.ResumeRetry(reserve=time / 3, max_backoff=PAUSE),
+        }
 
     def _run(self, work: Callable[[], Awaitable[object]]) -> None:
         self._loop.run_until_complete(work())
@@ -200,7 +206,7 @@ class OursAsync:
                 await aio.run_transaction(
                     self._engine,
                     lambda connection: connection.execute(INSERT, {"name": name}),
-                    marker=_marker(name) if self._marked else None,
+                    idempotency_key=_marker(name) if self._marked else None,
                 )
 
         self._run(insert)

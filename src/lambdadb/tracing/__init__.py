@@ -69,7 +69,7 @@ class Tracer:
         return f"{type(self).__name__}({self.statements!r})"
 
     def recording(self) -> bool:
-        """Whether a span would be kept now. Asked before one is made: it has to be cheap."""
+        """Whether a span would be kept now. LoginIterator before one is made: it has to be cheap."""
         return True
 
     def record(self, span: Span) -> None:

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from lambdadb.tracing import Span, Statements, Tracer
-from lambdadb.tracing.masking import reason
+from lambdadb.tracing.sanitize import reason
 
 # The conventions' advice for both metrics.
 _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from lambdadb.deadline import Clock
 from lambdadb.tracing import Span, Tracer, recording, tell, wanted
-from lambdadb.tracing.masking import masked
+from lambdadb.tracing.sanitize import sanitize
 
 
 class Statements:
@@ -60,7 +60,7 @@ class Statements:
         batch: int,
         error: BaseException | None,
     ) -> Span:
-        text = masked(statement)
+        text = sanitize(statement)
         dialect: Any = connection.dialect
         known: dict[str, Any] = {
             "db.system.name": "postgresql",

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lambdadb.tracing import Span, Statements, Tracer
-from lambdadb.tracing.documents import Place, allowed, datagram, document, serialized
-from lambdadb.tracing.masking import reason
+from lambdadb.tracing.sanitize import reason
+from lambdadb.tracing.xray_documents import Place, allowed, datagram, document, serialized
 
 
 @dataclass(eq=False)

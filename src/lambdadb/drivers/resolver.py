@@ -9,9 +9,9 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from lambdadb.call import Call
+from lambdadb.background import Call
+from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import fault_of
-from lambdadb.retry import AttemptFailed
 
 
 def names_a_host(parameters: Mapping[str, Any]) -> bool:

@@ -16,13 +16,13 @@ from psycopg._queries import PostgresQuery
 from psycopg.abc import Params, PQGen, Query
 from psycopg.pq.abc import PGconn, PGresult
 
-from lambdadb.bounds import BoundedAsyncConnection, BoundedConnection
+from lambdadb.drivers.psycopg.connection import AsyncDeadlineConnection, DeadlineConnection
 
 _FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 _COPY = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 
 
-class _Joining(BaseCursor[Any, Any]):
+class _PipelinedBegin(BaseCursor[Any, Any]):
     """
     A cursor that sends BEGIN and the statement after it together.
 
@@ -31,7 +31,7 @@ class _Joining(BaseCursor[Any, Any]):
     """
 
     __slots__ = ()
-    _conn: BoundedConnection | BoundedAsyncConnection
+    _conn: DeadlineConnection | AsyncDeadlineConnection
 
     def _execute_gen(
         self,
@@ -85,13 +85,13 @@ class _Joining(BaseCursor[Any, Any]):
         self._set_results(results)
 
 
-class Cursor(_Joining, psycopg.Cursor[Any]):
+class Cursor(_PipelinedBegin, psycopg.Cursor[Any]):
     """psycopg's Cursor, which sends BEGIN with a transaction's first statement."""
 
     __slots__ = ()
 
 
-class AsyncCursor(_Joining, psycopg.AsyncCursor[Any]):
+class AsyncCursor(_PipelinedBegin, psycopg.AsyncCursor[Any]):
     """psycopg's AsyncCursor, which sends BEGIN with a transaction's first statement."""
 
     __slots__ = ()

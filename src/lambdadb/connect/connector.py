@@ -15,19 +15,19 @@ from random import Random
 from selectors import EVENT_READ
 from typing import Any
 
-from lambdadb import tls
-from lambdadb.bounds import Bounds
-from lambdadb.call import Call
-from lambdadb.course import Course
-from lambdadb.credentials import Asked, Login, LoginUnavailable
-from lambdadb.deadline import Clock, Deadline, Scope
+from lambdadb.background import Call
+from lambdadb.connect.hedging import HedgedConnect
+from lambdadb.connect.history import ConnectHistory
+from lambdadb.credentials import Login, LoginIterator, LoginUnavailable
+from lambdadb.deadline import ActiveInvocations, Clock, Deadline
+from lambdadb.drivers.base import AttemptFailed
+from lambdadb.drivers.psycopg import tls
+from lambdadb.drivers.psycopg.connection import StatementDeadline
+from lambdadb.drivers.psycopg.driver import Attempt, Driver
 from lambdadb.errors import ConnectFailed, DatabaseResuming, LambdaDBError, OutOfTime
 from lambdadb.faults import Fault, one_line, remedy_of
-from lambdadb.psycopg import Attempt, Driver
-from lambdadb.race import Race
-from lambdadb.retry import AttemptFailed
+from lambdadb.session_tag import session_tag
 from lambdadb.settings import Settings
-from lambdadb.tag import session_tag
 from lambdadb.tracing import tell
 
 logger = logging.getLogger("lambdadb")
@@ -49,7 +49,7 @@ class Connector:
     driver: Driver
     settings: Settings
     clock: Clock
-    scope: Scope
+    scope: ActiveInvocations
     random: Random = field(default_factory=Random)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     warned: set[str] = field(default_factory=set)
@@ -75,16 +75,16 @@ class Connector:
         if not deadline.remaining(self.clock):
             raise self._out_of_time()
         parameters = self.driver.parameters(conninfo, parameters)
-        course = Course(self.clock)
+        history = ConnectHistory(self.clock)
         try:
-            session = self._taken(parameters, deadline, course)
-            attempt, parameters = session or self.logged_in(parameters, deadline, course)
+            session = self._taken(parameters, deadline, history)
+            attempt, parameters = session or self.logged_in(parameters, deadline, history)
         except AttemptFailed as last:
-            error = self._gave_up(course, last)
-            self._tell(course, parameters, error)
+            error = self._gave_up(history, last)
+            self._tell(history, parameters, error)
             raise error from last.__cause__ or error.orig
-        self._tell(course, parameters)
-        bounds = Bounds(self.scope, self.clock, self.settings.retry.reserve)
+        self._tell(history, parameters)
+        bounds = StatementDeadline(self.scope, self.clock, self.settings.retry.reserve)
         return self.driver.adopt(attempt, parameters, bounds, deadline.at)
 
     def connect_ahead(self, conninfo: str = "", **parameters: Any) -> None:
@@ -100,7 +100,7 @@ class Connector:
             logger.info("Connecting ahead: %s", error)
 
     def _taken(
-        self, parameters: Mapping[str, Any], deadline: Deadline, course: Course
+        self, parameters: Mapping[str, Any], deadline: Deadline, history: ConnectHistory
     ) -> LoggedIn | None:
         try:
             ahead, began = self.ahead.pop(), self.clock.now()
@@ -112,52 +112,55 @@ class Connector:
             session = ahead.session(parameters, self.clock, seconds)
         finally:
             ahead.close()
-        course.add("ahead", began)
+        history.add("ahead", began)
         if session is not None:
-            course.target, course.attempts = ahead.course.target, ahead.course.attempts
-            course.faults = ahead.course.faults
+            history.target, history.attempts = ahead.history.target, ahead.history.attempts
+            history.faults = ahead.history.faults
         return session
 
-    def logged_in(self, wanted: dict[str, Any], deadline: Deadline, course: Course) -> LoggedIn:
+    def logged_in(self, wanted: dict[str, Any], deadline: Deadline, history: ConnectHistory) -> LoggedIn:
         """The successful attempt, and its parameters, with the first login that is not refused."""
-        found = self._accepted(wanted, deadline, course)
-        if course.faults:
+        found = self._accepted(wanted, deadline, history)
+        if history.faults:
             logger.info(
-                "%s answered after %.1f s, %d attempts", course.target, course.seconds, course.attempts
+                "%s answered after %.1f s, %d attempts",
+                history.target,
+                history.seconds,
+                history.attempts,
             )
         return found
 
-    def _accepted(self, wanted: dict[str, Any], deadline: Deadline, course: Course) -> LoggedIn:
+    def _accepted(self, wanted: dict[str, Any], deadline: Deadline, history: ConnectHistory) -> LoggedIn:
         refused: list[dict[str, Any]] = []
         last = AttemptFailed(Fault.LOGIN, "the credentials gave none")
-        for login in self._logins(wanted, deadline, course):
+        for login in self._logins(wanted, deadline, history):
             parameters = {**wanted, **login}
             if parameters in refused:
                 continue
-            course.target = self.driver.target(parameters)
+            history.target = self.driver.target(parameters)
             try:
-                return self._open(parameters, deadline, course)
+                return self._open(parameters, deadline, history)
             except AttemptFailed as failure:
                 if failure.fault is not Fault.CREDENTIALS:
                     raise
                 last = failure
             refused.append(parameters)
-            logger.info("%s: %s", course.target, one_line(last.text))
+            logger.info("%s: %s", history.target, one_line(last.text))
         raise last
 
     def _logins(
-        self, parameters: Mapping[str, Any], deadline: Deadline, course: Course
+        self, parameters: Mapping[str, Any], deadline: Deadline, history: ConnectHistory
     ) -> Iterator[Login]:
         store = self.settings.credentials
         if store is None:
             yield {}
             return
-        course.target = self.driver.target(parameters)
-        asked = Asked(store, parameters)
-        while (login := self._next(asked, deadline, course)) is not None:
+        history.target = self.driver.target(parameters)
+        asked = LoginIterator(store, parameters)
+        while (login := self._next(asked, deadline, history)) is not None:
             yield login
 
-    def _next(self, asked: Asked, deadline: Deadline, course: Course) -> Login | None:
+    def _next(self, asked: LoginIterator, deadline: Deadline, history: ConnectHistory) -> Login | None:
         asynchronous = asked.asynchronous
         wait: Any = self.clock.awaited if asynchronous else self.clock.result
         began = self.clock.now()
@@ -173,29 +176,29 @@ class Connector:
                 text = f"{asked} raised {type(error).__name__}: {error}. {Fault.LOGIN.remedy}"
             raise AttemptFailed(Fault.LOGIN, text) from error
         finally:
-            course.add("login", began)
-        return self._next(asked, deadline, course)
+            history.add("login", began)
+        return self._next(asked, deadline, history)
 
     def tag(self) -> str | None:
         """The name of a session that is opened now."""
         return session_tag(self.settings.tag, self.environment, self.scope.alias)
 
-    def _open(self, parameters: dict[str, Any], deadline: Deadline, course: Course) -> LoggedIn:
+    def _open(self, parameters: dict[str, Any], deadline: Deadline, history: ConnectHistory) -> LoggedIn:
         tag = self.tag()
         parameters = self.driver.startup(parameters, self.settings.policy, tag)
         weaker = tls.weaker(parameters, self.environment)
         if weaker is not None and weaker not in self.warned:
             self.warned.add(weaker)
-            logger.warning("%s: %s", course.target, weaker)
+            logger.warning("%s: %s", history.target, weaker)
         parameters = tls.verified(parameters, self.environment)
-        race = Race(
+        race = HedgedConnect(
             driver=self.driver,
             parameters=parameters,
             retry=self.settings.retry,
             deadline=deadline,
             clock=self.clock,
             random=self.random,
-            course=course,
+            history=history,
         )
         try:
             return race.run(), parameters
@@ -211,10 +214,10 @@ class Connector:
             race.close()
 
     def _tell(
-        self, course: Course, parameters: Mapping[str, Any], error: ConnectFailed | None = None
+        self, history: ConnectHistory, parameters: Mapping[str, Any], error: ConnectFailed | None = None
     ) -> None:
-        course.end()
-        tell(self.settings.tracer, lambda: course.span(self._attributes(parameters), error))
+        history.end()
+        tell(self.settings.tracer, lambda: history.span(self._attributes(parameters), error))
         self.scope.idle = None
 
     def _attributes(self, parameters: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
@@ -241,19 +244,19 @@ class Connector:
             sent=False,
         )
 
-    def _gave_up(self, course: Course, last: AttemptFailed) -> ConnectFailed:
+    def _gave_up(self, history: ConnectHistory, last: AttemptFailed) -> ConnectFailed:
         # One attempt that saw it waking is proof; the others saw only that it did not answer.
-        resuming = last.fault.can_pass and Fault.RESUMING in course.faults
+        resuming = last.fault.can_pass and Fault.RESUMING in history.faults
         fault = Fault.RESUMING if resuming else last.fault
         kind = DatabaseResuming if resuming else ConnectFailed
         return kind(
-            f"No connection to {course.target} after {course.seconds:.1f} s and {course.attempts} "
+            f"No connection to {history.target} after {history.seconds:.1f} s and {history.attempts} "
             f"attempt(s), {fault.value}: {one_line(last.text)}. {remedy_of(fault, last.text)}".rstrip(),
             fault=fault,
-            waited=course.seconds,
-            attempts=course.attempts,
+            waited=history.seconds,
+            attempts=history.attempts,
             orig=self.driver.error(last.text),
-            retry_after=self.settings.retry.retry_after(course.seconds) if fault.can_pass else None,
+            retry_after=self.settings.retry.retry_after(history.seconds) if fault.can_pass else None,
         )
 
 
@@ -266,7 +269,7 @@ class Ahead:
         self._parameters = parameters
         self._tag = connector.tag()
         self._process = os.getpid()
-        self.course = Course(self._connector.clock)
+        self.history = ConnectHistory(self._connector.clock)
         self._deadline = connector.settings.retry.deadline(self._connector.clock, None)
         self._sessions: list[LoggedIn] = []  # one at most: who pops it has it
         self._closed = False
@@ -275,11 +278,11 @@ class Ahead:
     def _log_in(self) -> None:
         connector = self._connector
         try:
-            session = connector.logged_in(self._parameters, self._deadline, self.course)
+            session = connector.logged_in(self._parameters, self._deadline, self.history)
         except (AttemptFailed, LambdaDBError) as error:
             text = one_line(getattr(error, "text", str(error)))
             if not self._closed:
-                logger.info("Connecting ahead to %s failed: %s", self.course.target, text)
+                logger.info("Connecting ahead to %s failed: %s", self.history.target, text)
             return
         self._since = connector.clock.moment()
         self._sessions.append(session)

@@ -1,5 +1,5 @@
 """
-The course of one connect: what its error, its log line and its span tell.
+The history of one connect: what its error, its log line and its span tell.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Part:
     fault: Fault | None
 
 
-class Course:
+class ConnectHistory:
     """What has happened so far."""
 
     def __init__(self, clock: Clock) -> None:

@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable
 
 from lambdadb.tracing import Span, Statements, Tracer
-from lambdadb.tracing.masking import reason, short
+from lambdadb.tracing.sanitize import reason, short
 
 
-class LogLines(Tracer):
+class JsonLog(Tracer):
     """
     Write each connect, and the statements asked for, as one line of JSON with flat keys.
 

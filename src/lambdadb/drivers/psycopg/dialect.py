@@ -12,8 +12,12 @@ from typing import Any
 from psycopg.types import TypeInfo
 from sqlalchemy import Connection
 
-from lambdadb.bounds import AnyConnection, BoundedAsyncConnection, BoundedConnection
-from lambdadb.psycopg import ask
+from lambdadb.drivers.psycopg.connection import (
+    AnyConnection,
+    AsyncDeadlineConnection,
+    DeadlineConnection,
+)
+from lambdadb.drivers.psycopg.driver import ask
 
 # The last rows are the types whose codecs need the OID that an extension was given here.
 _QUESTIONS = """
@@ -38,7 +42,7 @@ def introduce(dialect: Any) -> None:
 
 def _initialize(dialect: Any, initialize: Any, connection: Connection) -> None:
     driver = connection.connection.driver_connection
-    if not isinstance(driver, (BoundedConnection, BoundedAsyncConnection)):
+    if not isinstance(driver, (DeadlineConnection, AsyncDeadlineConnection)):
         initialize(connection)  # a do_connect listener made it
         return
     rows = ask(driver, _QUESTIONS)
@@ -53,7 +57,7 @@ def _initialize(dialect: Any, initialize: Any, connection: Connection) -> None:
             delattr(dialect, name)
     vector = types["vector"]
     if vector is not None and _pgvector_gives_lists():
-        from lambdadb.vector import speak_binary
+        from lambdadb.drivers.psycopg.pgvector import speak_binary
 
         dialect.vector_schema = next(row[7] for row in rows if row[2] == "vector")
         speak_binary(dialect, vector, dialect._psycopg_adapters_map, driver.adapters)

@@ -21,7 +21,7 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
 
-from lambdadb.deadline import Clock, Scope
+from lambdadb.deadline import ActiveInvocations, Clock
 from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime
 
 ACTIVE, _IDLE = pq.TransactionStatus.ACTIVE, pq.TransactionStatus.IDLE
@@ -38,10 +38,10 @@ CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
 
 @dataclass(repr=False, eq=False)
-class Bounds:
+class StatementDeadline:
     """Until when the statements of an engine's connections may run."""
 
-    scope: Scope
+    scope: ActiveInvocations
     clock: Clock
     reserve: float
     """Seconds before the invocation's end at which the running statement is cancelled."""
@@ -58,7 +58,7 @@ class Bounds:
         return None if cancel_at is None else (cancel_at, cancel_at + self.reserve / 2)
 
 
-class Expired(psycopg.OperationalError):
+class StatementTimeout(psycopg.OperationalError):
     """A statement was ended, or not sent, because its time was over."""
 
     def __init__(self, text: str, *, sent: bool) -> None:
@@ -66,11 +66,11 @@ class Expired(psycopg.OperationalError):
         self.sent = sent
 
 
-class Ended(psycopg.OperationalError):
+class InvocationClosed(psycopg.OperationalError):
     """The invocation that opened the connection is over."""
 
 
-class _Bounded(psycopg.BaseConnection[Any]):
+class _Deadlined(psycopg.BaseConnection[Any]):
     """
     A psycopg connection whose statements end with the invocation's time.
 
@@ -78,7 +78,7 @@ class _Bounded(psycopg.BaseConnection[Any]):
     thread, is where a deadline can be kept.
     """
 
-    bounds: Bounds
+    bounds: StatementDeadline
     limit: float | None = None
     """A moment at which a wait is given up all the same: while connecting, and in pings."""
     expired = False
@@ -87,7 +87,7 @@ class _Bounded(psycopg.BaseConnection[Any]):
     """Whether the invocation that held it is over."""
     commit_state: Literal["none", "sent", "done"] = "none"
     """How far the COMMIT of the present transaction came."""
-    hang_up: select.poll
+    poller: select.poll
     """Polls its socket for what comes unasked."""
     _rolling_back = False
     joining = False
@@ -124,10 +124,10 @@ class _Bounded(psycopg.BaseConnection[Any]):
         """When what is to be sent now is cancelled and when it is closed; raises if it is too late."""
         if self.ended:
             self.pgconn.finish()
-            raise Ended("the invocation that opened this connection has ended")
+            raise InvocationClosed("the invocation that opened this connection has ended")
         times = self.bounds.times(self.limit)
         if times is not None and self.bounds.clock.now() >= times[0] and not self._rolling_back:
-            raise Expired("the statement was not sent", sent=False)
+            raise StatementTimeout("the statement was not sent", sent=False)
         return times
 
     def _look_at_the_time(self, cancel_at: float, close_at: float) -> None:
@@ -137,7 +137,7 @@ class _Bounded(psycopg.BaseConnection[Any]):
         if now >= close_at:
             self.expired = True
             self.pgconn.finish()
-            raise Expired("no answer came, and the connection was closed", sent=True)
+            raise StatementTimeout("no answer came, and the connection was closed", sent=True)
         if not self.expired:
             self.expired = True
             _cancel(self.pgconn, self.bounds.clock)
@@ -157,7 +157,7 @@ class _Bounded(psycopg.BaseConnection[Any]):
     def _failed(self, error: psycopg.OperationalError) -> psycopg.OperationalError:
         """What a failed wait means."""
         if self.expired and isinstance(error, psycopg.errors.QueryCanceled):
-            return Expired("the statement was cancelled", sent=True)
+            return StatementTimeout("the statement was cancelled", sent=True)
         # psycopg leaves some connections open whose statement was sent and not answered ("connection
         # socket closed"). SQLAlchemy would take such an error for the server's answer, although a
         # COMMIT may have been done.
@@ -165,7 +165,7 @@ class _Bounded(psycopg.BaseConnection[Any]):
             self.pgconn.finish()
         # end() broke it, whatever it looks like; but what became of a COMMIT has still to be asked.
         if self.ended and self.commit_state != "sent":
-            return Ended("the invocation that opened this connection has ended")
+            return InvocationClosed("the invocation that opened this connection has ended")
         return error
 
     def _nothing_to_roll_back(self) -> bool:
@@ -177,7 +177,7 @@ class _Bounded(psycopg.BaseConnection[Any]):
         return self.pgconn.status != _OK or (idle and self.pgconn.pipeline_status == _NO_PIPELINE)
 
 
-class BoundedConnection(_Bounded, psycopg.Connection[Any]):
+class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
     """psycopg's Connection, bounded."""
 
     def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
@@ -201,7 +201,7 @@ class BoundedConnection(_Bounded, psycopg.Connection[Any]):
         self.commit_state = "sent"
         try:
             super().commit()
-        except Expired as error:
+        except StatementTimeout as error:
             self.commit_state = "sent" if error.sent else "none"
             raise
         self.commit_state = "done"
@@ -217,7 +217,7 @@ class BoundedConnection(_Bounded, psycopg.Connection[Any]):
             self._rolling_back = False
 
 
-class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
+class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
     """psycopg's AsyncConnection, bounded."""
 
     async def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
@@ -241,7 +241,7 @@ class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
         self.commit_state = "sent"
         try:
             await super().commit()
-        except Expired as error:
+        except StatementTimeout as error:
             self.commit_state = "sent" if error.sent else "none"
             raise
         self.commit_state = "done"
@@ -257,16 +257,16 @@ class BoundedAsyncConnection(_Bounded, psycopg.AsyncConnection[Any]):
             self._rolling_back = False
 
 
-AnyConnection = BoundedConnection | BoundedAsyncConnection
+AnyConnection = DeadlineConnection | AsyncDeadlineConnection
 
 
 def named(context: ExceptionContext) -> LambdaDBError | None:
     """SQLAlchemy's `handle_error` listener (`retval=True`) that names the end of a statement."""
     error = context.original_exception
-    return out_of_time(error) if isinstance(error, Expired) else invocation_ended(error)
+    return out_of_time(error) if isinstance(error, StatementTimeout) else invocation_ended(error)
 
 
-def out_of_time(error: Expired) -> OutOfTime:
+def out_of_time(error: StatementTimeout) -> OutOfTime:
     """The error for a statement that outlived the invocation's time."""
     return OutOfTime(
         f"Time was over, the invocation's less the reserve for its answer, or a connect's: {error}. "
@@ -278,7 +278,7 @@ def out_of_time(error: Expired) -> OutOfTime:
 
 def invocation_ended(error: BaseException | None) -> InvocationEnded | None:
     """The error for a session that outlived its invocation."""
-    if not isinstance(error, Ended):
+    if not isinstance(error, InvocationClosed):
         return None
     return InvocationEnded(
         "The invocation in which this session began has ended: its transaction was rolled back and its "

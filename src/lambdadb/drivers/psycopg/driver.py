@@ -10,7 +10,7 @@ import select
 import selectors
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import sqlalchemy
@@ -23,20 +23,22 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
-from lambdadb.bounds import (
+from lambdadb.drivers.base import AttemptFailed
+from lambdadb.drivers.psycopg.connection import (
     AnyConnection,
-    BoundedAsyncConnection,
-    BoundedConnection,
-    Bounds,
-    Expired,
+    AsyncDeadlineConnection,
+    DeadlineConnection,
+    StatementDeadline,
+    StatementTimeout,
     out_of_time,
 )
-from lambdadb.cursor import AsyncCursor, Cursor
-from lambdadb.endpoint import is_proxy
+from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor
+from lambdadb.drivers.rds_endpoint import is_proxy
+from lambdadb.drivers.resolver import Names, names_a_host
 from lambdadb.faults import Fault, fault_of
-from lambdadb.names import Names, names_a_host
-from lambdadb.policy import Policy
-from lambdadb.retry import AttemptFailed
+
+if TYPE_CHECKING:
+    from lambdadb.policy import Policy
 
 # Keywords of psycopg.connect() that are not libpq's.
 _PSYCOPG_KEYWORDS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
@@ -118,9 +120,9 @@ class Attempt:
 
     def quiet(self) -> bool:
         """Whether the server, after a successful login, has said nothing more, such as farewell."""
-        hang_up = select.poll()
-        hang_up.register(self.pgconn.socket, select.POLLIN | _CLOSING)
-        return not hang_up.poll(0)
+        poller = select.poll()
+        poller.register(self.pgconn.socket, select.POLLIN | _CLOSING)
+        return not poller.poll(0)
 
     def close(self) -> None:
         """End it and, if it has one, its session."""
@@ -208,7 +210,7 @@ class Driver:
         return Attempt({**parameters, **turned}, number)
 
     def adopt(
-        self, attempt: Attempt, parameters: Mapping[str, Any], bounds: Bounds, limit: float
+        self, attempt: Attempt, parameters: Mapping[str, Any], bounds: StatementDeadline, limit: float
     ) -> Any:
         """
         The DBAPI connection that the engine's dialect expects, made of a successful attempt.
@@ -216,12 +218,12 @@ class Driver:
         Until the engine has asked its first questions, statements end at `limit`.
         """
         attempt.pgconn.nonblocking = 1
-        kind = BoundedAsyncConnection if self._asyncio else BoundedConnection
+        kind = AsyncDeadlineConnection if self._asyncio else DeadlineConnection
         connection: AnyConnection = kind(attempt.pgconn)
         connection.bounds = bounds
         connection.limit = limit
-        connection.hang_up = select.poll()
-        connection.hang_up.register(attempt.pgconn.socket, select.POLLIN | _CLOSING)
+        connection.poller = select.poll()
+        connection.poller.register(attempt.pgconn.socket, select.POLLIN | _CLOSING)
         # A replication connection takes no extended protocol, which carries two messages at once.
         if psycopg.capabilities.has_pipeline() and not parameters.get("replication"):
             connection.cursor_factory = AsyncCursor if self._asyncio else Cursor
@@ -272,15 +274,15 @@ def socket_state(connection: AnyConnection) -> SocketState:
     """
     if connection.pgconn.status != _OK:
         return "closed"
-    if not isinstance(connection, (BoundedConnection, BoundedAsyncConnection)):
+    if not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
         return "readable"  # a do_connect listener made it
-    for _, event in connection.hang_up.poll(0):
+    for _, event in connection.poller.poll(0):
         return "closed" if event & _CLOSED else "readable"
     return "quiet"
 
 
 @dataclass(repr=False, eq=False)
-class Begun:
+class TransactionHandle:
     """A transaction, and what identifies it to the server when its connection is lost."""
 
     driver: AnyConnection
@@ -337,7 +339,7 @@ def ask(driver: AnyConnection, query: str) -> list[tuple[str | None, ...]]:
     return [tuple(None if v is None else v.decode() for v in row) for row in values]
 
 
-def begin(connection: sqlalchemy.Connection) -> Begun:
+def begin(connection: sqlalchemy.Connection) -> TransactionHandle:
     """
     Begin a transaction whose fate can be asked for later.
 
@@ -353,7 +355,7 @@ def begin(connection: sqlalchemy.Connection) -> Begun:
     begin += " READ ONLY" if driver.read_only else f"; {_WHO}"
     try:
         rows = ask(driver, begin)
-    except Expired as error:
+    except StatementTimeout as error:
         if driver.closed:
             connection.invalidate(error)
         raise out_of_time(error) from error
@@ -364,6 +366,6 @@ def begin(connection: sqlalchemy.Connection) -> Begun:
             begin, None, error, psycopg.Error, connection_invalidated=driver.closed
         ) from error
     if driver.read_only:
-        return Begun(driver, "", 0, "")
+        return TransactionHandle(driver, "", 0, "")
     ((xid, backend, incarnation),) = rows
-    return Begun(driver, xid or "", int(backend or 0), incarnation or "")
+    return TransactionHandle(driver, xid or "", int(backend or 0), incarnation or "")

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lambdadb.endpoint import is_proxy, region_of
+from lambdadb.drivers.base import AttemptFailed
+from lambdadb.drivers.rds_endpoint import is_proxy, region_of
+from lambdadb.drivers.resolver import is_address
 from lambdadb.faults import Fault, one_line
-from lambdadb.names import is_address
-from lambdadb.retry import AttemptFailed
 
-ROOTS = Path(__file__).with_name("roots")
+ROOTS = Path(__file__).parents[2] / "roots"
 """The directory of RDS's root certificates, a file for each region."""
 PROXY_ROOTS = ROOTS / "proxy.pem"
 """Amazon's public roots, which sign the certificates of RDS Proxy."""

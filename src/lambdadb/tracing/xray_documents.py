@@ -12,7 +12,7 @@ import secrets
 from typing import Any, NamedTuple
 
 from lambdadb.tracing import Span
-from lambdadb.tracing.masking import reason, short
+from lambdadb.tracing.sanitize import reason, short
 
 # Bytes: a document may have 64 kB, and a datagram 65,507 with the header.
 _LONGEST = 63_900

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from lambdadb import TransactionEnded
-from lambdadb.tracing.masking import SHOWN, masked, reason, short
+from lambdadb.tracing.sanitize import SHOWN, reason, sanitize, short
 
 # What must never be shown; every literal and comment below holds it, and nothing else does.
 CANARY = "7355608"
@@ -63,13 +63,13 @@ KEPT = st.sampled_from(
 def test_no_literal_and_no_comment_is_shown(parts):
     """Whatever stands beside it, and wherever the statement is cut."""
     # Two literals side by side would be one: 'a''b'.
-    assert CANARY not in masked(" ".join(parts))
+    assert CANARY not in sanitize(" ".join(parts))
 
 
 @given(st.lists(KEPT, max_size=12))
 def test_names_and_placeholders_stay(parts):
     """What is no literal is shown as it is."""
-    assert masked(" ".join(parts)) == " ".join(parts)
+    assert sanitize(" ".join(parts)) == " ".join(parts)
 
 
 @given(
@@ -77,7 +77,7 @@ def test_names_and_placeholders_stay(parts):
 )
 def test_a_cut_shows_nothing(parts, cut):
     """A statement that ends anywhere, in the middle of a literal too."""
-    assert CANARY[:3] not in masked(" ".join(parts)[:cut])
+    assert CANARY[:3] not in sanitize(" ".join(parts)[:cut])
 
 
 @pytest.mark.parametrize(
@@ -103,15 +103,15 @@ def test_a_cut_shows_nothing(parts, cut):
 )
 def test_examples(sql, shown):
     """Cases that are easily got wrong."""
-    assert masked(sql) == shown
+    assert sanitize(sql) == shown
 
 
 def test_a_long_statement_is_cut_after_masking():
     """A name may be cut, a literal never appears, and a cut can be seen."""
-    assert len(masked("SELECT " + "a, " * SHOWN)) == SHOWN
-    assert masked("SELECT " + "a, " * SHOWN).endswith("…")
-    assert masked(f"SELECT '{'x' * 100_000}'") == "SELECT ?…"
-    assert masked("SELECT ?" + " " * 60_000 + CANARY) == "SELECT ?…"
+    assert len(sanitize("SELECT " + "a, " * SHOWN)) == SHOWN
+    assert sanitize("SELECT " + "a, " * SHOWN).endswith("…")
+    assert sanitize(f"SELECT '{'x' * 100_000}'") == "SELECT ?…"
+    assert sanitize("SELECT ?" + " " * 60_000 + CANARY) == "SELECT ?…"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_long_statement_is_cut_after_masking():
 def test_the_time_is_linear(text):
     """Nobody's statement can stop a function: quadratic time would not end before this test's."""
     for times in range(49_900 // len(text), 50_000 // len(text)):
-        masked(text * times)
+        sanitize(text * times)
 
 
 def test_only_our_own_messages_are_shown():

@@ -38,7 +38,7 @@ _TOKEN = rf"""
 _COMMENT = re.compile(r"/\*|\*/")
 
 
-def masked(sql: str) -> str:
+def sanitize(sql: str) -> str:
     """
     The statement on one line, with `?` for each literal and without comments, cut to `SHOWN`.
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from lambdadb.course import Course
+from lambdadb.connect.history import ConnectHistory
 from lambdadb.deadline import Clock, Deadline
+from lambdadb.drivers.base import AttemptFailed
+from lambdadb.drivers.psycopg.driver import Attempt, Driver
 from lambdadb.faults import Fault, one_line
-from lambdadb.psycopg import Attempt, Driver
-from lambdadb.retry import AttemptFailed, ResumeRetry
+from lambdadb.retry import ResumeRetry
 
 logger = logging.getLogger("lambdadb")
 
@@ -22,7 +23,7 @@ logger = logging.getLogger("lambdadb")
 HEARD = 5.0
 
 
-class Race:
+class HedgedConnect:
     """
     Attempts to log in, two of them side by side at most; the first to succeed wins.
 
@@ -39,7 +40,7 @@ class Race:
         deadline: Deadline,
         clock: Clock,
         random: Random,
-        course: Course,
+        history: ConnectHistory,
     ) -> None:
         self._driver = driver
         self._parameters = parameters
@@ -47,7 +48,7 @@ class Race:
         self._deadline = deadline
         self._clock = clock
         self._random = random
-        self._course = course
+        self._course = history
         self._open: dict[Attempt, float] = {}  # and when each began, the older one first
         self._winner: Attempt | None = None
         self._renew_at = 0.0
@@ -92,7 +93,7 @@ class Race:
                 self._end(self._newest, self._newest.silence().fault)
             if len(self._open) < 2:
                 self._start()
-            self._listen(self._retry.silence)
+            self._listen(self._retry.hedge_after)
         if self._winner is None:
             silence = self._newest.silence()
             self._course.failed(silence.fault)
@@ -105,7 +106,7 @@ class Race:
         self._number += 1
         self._course.attempts += 1
         self._open[attempt] = began
-        self._renew_at = began + self._retry.silence
+        self._renew_at = began + self._retry.hedge_after
         self._advance(attempt)
 
     @property

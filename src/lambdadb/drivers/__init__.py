@@ -1,0 +1,1 @@
+"""What differs between drivers, behind the protocol of `lambdadb.drivers.base`."""

@@ -1,0 +1,1 @@
+"""psycopg 3, synchronous and asynchronous."""
