@@ -27,7 +27,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lambdadb.lab.aurora import Cluster
 from lambdadb.lab.postgres import Postgres
 
 PROGRAM = """
@@ -136,26 +135,6 @@ with psycopg.connect(
 """,
 }
 
-# The same function, which imports the ORM and boto3 after its engine: waiting, or connecting meanwhile.
-AHEAD = {
-    f"connect_ahead={ahead}": f"""
-import lambdadb
-from lambdadb.credentials.secrets_manager import SecretsManager
-engine = lambdadb.create_engine(
-    "postgresql+psycopg://{{place}}?sslmode=disable",
-    credentials=SecretsManager("orders/app"),
-    policy=lambdadb.PerEnvironment(connect_ahead={ahead}),
-)
-import boto3
-import sqlalchemy.orm
-with lambdadb.invocation(engine), engine.begin() as connection:
-    assert connection.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
-"""
-    for ahead in (False, True)
-}
-ROUND_TRIP = 0.001  # seconds to a database in the same Availability Zone; assumed, as the next one is
-SECRET = 0.02  # seconds for an answer of Secrets Manager
-
 Figures = dict[str, float]
 
 
@@ -258,11 +237,6 @@ def main() -> None:
             place = postgres.url().partition("@")[2]
             whole = {name: code.replace("{place}", place) for name, code in FUNCTIONS.items()}
             results["function"] = in_turns(whole, "", runs, port)
-            with Cluster(postgres, round_trip=ROUND_TRIP) as cluster:
-                place = cluster.url().partition("@")[2]
-                Secret.seconds = SECRET
-                ahead = {name: code.replace("{place}", place) for name, code in AHEAD.items()}
-                results["ahead"] = in_turns(ahead, "", runs, port)
         server.shutdown()
     console = Console(width=110)
     console.print(table("Imported", results["imports"], compared=False))
@@ -270,8 +244,6 @@ def main() -> None:
     console.print(table("First IAM token of a process", results["token"], compared=True))
     console.print(table("First secret of a process", results["secret"], compared=True))
     console.print(table("A whole function, to its first row", results["function"], compared=True))
-    far = f"The server {ROUND_TRIP * 1e3:g} ms away, a secret in {SECRET * 1e3:g} ms"
-    console.print(table(far, results["ahead"], compared=True))
     if chosen.json:
         chosen.json.write_text(json.dumps(results, indent=1))
 

@@ -23,7 +23,8 @@ import psycopg
 import trustme
 
 from lambdadb.drivers.psycopg import tls
-from lambdadb.faults import Fault, fault_of
+from lambdadb.drivers.psycopg.faults import diagnose
+from lambdadb.faults import Fault
 
 HOST, ROUNDS = "db.example", 200
 
@@ -44,7 +45,7 @@ def milliseconds(conninfo: str) -> float:
     try:
         psycopg.connect(conninfo)
     except psycopg.OperationalError as error:
-        if fault_of(str(error)) is Fault.RESUMING:  # an end without a word
+        if diagnose(str(error)).fault is Fault.RESUMING:  # an end without a word
             return (time.perf_counter() - started) * 1e3
         raise
     raise AssertionError("the server is to hang up")

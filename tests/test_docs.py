@@ -231,12 +231,6 @@ def test_orders(handler: str, shop: Shop) -> None:
     assert shop.rows("SELECT item FROM orders ORDER BY id") == [("tea",), ("milk",)]
 
 
-def test_orders_ahead(shop: Shop) -> None:
-    """The first invocation finds the connection that was opened while the module was imported."""
-    shop.connection.execute("INSERT INTO orders (item) VALUES ('tea')")
-    assert shop.invoke("orders_ahead.lambda_handler", {"id": 1}) == "tea"
-
-
 @pytest.fixture(scope="module")
 def aws() -> Iterator[dict[str, str]]:
     """The variables of a function whose AWS is moto's server, with a secret and a parameter in it."""

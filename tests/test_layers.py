@@ -16,7 +16,8 @@ FLOORS = [
     {"policy", "retry"},
     {"settings"},
     {"connect", "pool"},
-    {"invocation", "transaction"},
+    {"invocation", "loop_clock", "transaction"},
+    {"plugin"},
     {"engine"},
     {"aio"},
 ]

@@ -1,16 +1,14 @@
 """
-The asynchronous door: the same connects and the same pool, waiting on the event loop.
+`create_async_engine` and `run_transaction` for asynchronous code: the same connects and the same pool,
+waiting on the event loop.
 
 Needs greenlet: the extra `asyncio`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from selectors import EVENT_READ
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from sqlalchemy import URL
@@ -19,9 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_asyn
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from lambdadb import transaction
-from lambdadb.deadline import Clock
-from lambdadb.engine import begin_ahead, checked_url, engine_keywords, listen
-from lambdadb.settings import Settings
+from lambdadb.engine import parse_url, with_plugin
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -37,50 +33,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class LoopClock(Clock):
-    """The clock of an asynchronous engine: waiting lets other tasks run."""
-
-    def wait(self, sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
-        """Wait as `Clock.wait`, inside the greenlet in which SQLAlchemy runs its connects."""
-        return await_only(_ready(sockets, seconds))
-
-    def awaited(self, function: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Await it on the running loop, `seconds` at most."""
-
-        async def call() -> T:
-            task = asyncio.ensure_future(function())
-            try:
-                if not (await asyncio.wait({task}, timeout=seconds))[0]:
-                    raise TimeoutError(f"no answer within {seconds:.1f} s")
-                return task.result()
-            finally:
-                task.cancel()
-
-        return await_only(call())
-
-
-async def _ready(sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
-    loop = asyncio.get_running_loop()
-    ready: set[int] = set()
-    first = asyncio.Event()
-
-    def mark(descriptor: int) -> None:
-        ready.add(descriptor)
-        first.set()
-
-    try:
-        for descriptor, event in sockets.items():
-            add = loop.add_reader if event == EVENT_READ else loop.add_writer
-            add(descriptor, mark, descriptor)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(first.wait(), max(seconds, 0.0))
-    finally:
-        for descriptor, event in sockets.items():
-            remove = loop.remove_reader if event == EVENT_READ else loop.remove_writer
-            remove(descriptor)
-    return ready
 
 
 def create_async_engine(
@@ -99,15 +51,15 @@ def create_async_engine(
     Use it with `async with lambdadb.invocation(...)`, or with `lambdadb.handler` on a coroutine
     function. Arguments, errors and costs are those of `lambdadb.create_engine`.
     """
-    settings = Settings.chosen(
-        policy=policy, retry=retry, credentials=credentials, tracer=tracer, tag=tag
+    return sqlalchemy_create_async_engine(
+        parse_url(url),
+        policy=policy,
+        retry=retry,
+        credentials=credentials,
+        tracer=tracer,
+        tag=tag,
+        **with_plugin(keywords),
     )
-    url = checked_url(url)
-    made = engine_keywords(url, settings, keywords, LoopClock(), asyncio=True)
-    engine = sqlalchemy_create_async_engine(url, **made)
-    listen(engine.sync_engine)
-    begin_ahead(engine.sync_engine, keywords)
-    return engine
 
 
 @overload

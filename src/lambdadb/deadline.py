@@ -142,8 +142,6 @@ class ActiveInvocations:
     def __init__(self) -> None:
         self._running: list[RunningInvocation] = []
         self._begun = 0
-        self.idle: float | None = None
-        """Seconds for which the connection was unused that is being replaced; None for a first one."""
         self._update()
 
     def enter(self, one: RunningInvocation) -> None:
@@ -180,3 +178,24 @@ class ActiveInvocations:
         for one in self._running:
             if one.deadline is not None:
                 self.deadline = one.deadline.earlier(self.deadline)
+
+
+@dataclass(repr=False, eq=False)
+class StatementDeadline:
+    """Until when an engine's statements may run: the invocation's time less a reserve."""
+
+    invocations: ActiveInvocations
+    clock: Clock
+    reserve: float
+    """Seconds before the invocation's end at which the running statement is cancelled."""
+
+    def times(self, limit: float | None) -> tuple[float, float] | None:
+        """
+        When a statement is cancelled, and when its connection is closed if it does not answer: half
+        of the reserve later, or at once for a `limit` of the connection. None: never.
+        """
+        deadline = self.invocations.deadline
+        cancel_at = None if deadline is None else deadline.at - self.reserve
+        if limit is not None and (cancel_at is None or limit < cancel_at):
+            return limit, limit
+        return None if cancel_at is None else (cancel_at, cancel_at + self.reserve / 2)

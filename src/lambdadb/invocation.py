@@ -56,7 +56,7 @@ class invocation:
 
     def __init__(self, engine: AnyEngine, context: object = None, *, clock: Clock | None = None) -> None:
         self._engine = engine
-        self._scope = self._pool().scope
+        self._invocations = self._pool().invocations
         self.asynchronous = not isinstance(engine, Engine)
         arn = str(getattr(context, "invoked_function_arn", ""))
         self._running = RunningInvocation(lambda_deadline(context, clock or _CLOCK), arn)
@@ -76,7 +76,7 @@ class invocation:
         return self._enter()
 
     def _enter(self) -> invocation:
-        self._scope.enter(self._running)
+        self._invocations.enter(self._running)
         return self
 
     def __exit__(
@@ -108,8 +108,8 @@ class invocation:
 
     def _leave(self) -> bool:
         """Whether this was the last one running."""
-        self._scope.leave(self._running)
-        return not self._scope.active
+        self._invocations.leave(self._running)
+        return not self._invocations.active
 
 
 class _Decorator(Protocol):

@@ -63,18 +63,6 @@ class PerEnvironment(Policy):
 
     keeps: ClassVar[bool] = True
 
-    connect_ahead: bool = False
-    """
-    Whether `create_engine` begins to log in at once, in a thread, while the module that called it goes
-    on importing. The first connect takes that session, waits for it a second at most, or opens another.
-    Nothing is opened for a SnapStart snapshot, since everybody restored from it would share the session.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.connect_ahead, bool):
-            raise InvalidSettings(f"connect_ahead={self.connect_ahead!r}: use True or False.")
-
 
 class PerInvocation(Policy):
     """

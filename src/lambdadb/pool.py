@@ -18,12 +18,10 @@ from sqlalchemy import Engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from lambdadb.deadline import ActiveInvocations, Clock
 from lambdadb.errors import ConnectionInUse, InvocationEnded
-from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
-    from lambdadb.drivers.psycopg.driver import SocketState
+    from lambdadb.connect.connector import Connector
 
 logger = logging.getLogger("lambdadb")
 
@@ -37,14 +35,14 @@ _OURS = "lambdadb"
 # The usual way to a checkout, and how many frames it is away from `_entrance`.
 _ENTRANCE, _DEPTH = getattr(Engine.connect, "__code__", None), 8
 
-Holder = tuple[CodeType | None, int, int]
+CheckoutSite = tuple[CodeType | None, int, int]
 """Who checked a connection out: a place in the code, its line and a thread. Made for each checkout."""
 
 # Pools of this process: a forked child must not use, nor end, the sessions of its parent.
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
 
-class _PlaceTaken(InvocationEnded):
+class _SlotTaken(InvocationEnded):
     """`release()` has taken the place of a connection that was being opened."""
 
 
@@ -63,22 +61,17 @@ class GuardedPool(Pool):
     def __init__(
         self,
         creator: Callable[..., Any],
-        settings: Settings,
-        scope: ActiveInvocations,
-        clock: Clock,
-        socket_state: Callable[[Any], SocketState],
-        ahead: list[Any],
+        connector: Connector,
         **keywords: Any,
     ) -> None:
         super().__init__(creator, **keywords)
-        self.ahead = ahead
-        self.settings = settings
-        self.policy = settings.policy
-        self.scope = scope
-        self.clock = clock
-        self._socket_state = socket_state
+        self.connector = connector
+        self.driver = connector.driver
+        self.policy = connector.settings.policy
+        self.invocations = connector.invocations
+        self.clock = connector.clock
         self._disposed = False
-        self._elders: list[GuardedPool] = []
+        self._retired: list[GuardedPool] = []
         self._forget()
         _pools.add(self)
 
@@ -88,7 +81,7 @@ class GuardedPool(Pool):
         # not open yet. An entry that was taken from its holder is never used again, so that a late
         # return finds no place.
         self._free: list[ConnectionPoolEntry | None] = [None] * self.policy.connections
-        self._holders: dict[object, Holder] = {}
+        self._holders: dict[object, CheckoutSite] = {}
 
     def _do_get(self) -> ConnectionPoolEntry:
         free, holders = self._free, self._holders
@@ -103,7 +96,7 @@ class GuardedPool(Pool):
                     self._replace(entry)
                 entry = self._connect(holders, holder)
             holders[entry] = holder
-        except _PlaceTaken:
+        except _SlotTaken:
             raise  # and given back already
         except BaseException:
             free.append(None)
@@ -114,10 +107,10 @@ class GuardedPool(Pool):
 
     def _replace(self, entry: ConnectionPoolEntry) -> None:
         if entry.dbapi_connection is not None:
-            self.scope.idle = self.clock.idle_since(entry.info[_USED])
+            self.connector.replace_idle(self.clock.idle_since(entry.info[_USED]))
         entry.close()
 
-    def _connect(self, holders: dict[object, Holder], holder: Holder) -> ConnectionPoolEntry:
+    def _connect(self, holders: dict[object, CheckoutSite], holder: CheckoutSite) -> ConnectionPoolEntry:
         connecting = object()
         holders[connecting] = holder  # so that it can be named meanwhile, and given up
         entry, failure = None, None
@@ -132,7 +125,7 @@ class GuardedPool(Pool):
             return entry
         if entry is not None:
             entry.close()
-        raise _PlaceTaken("The invocation ended while it was connecting.") from failure
+        raise _SlotTaken("The invocation ended while it was connecting.") from failure
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         holder = self._holders.pop(record, None)
@@ -146,13 +139,10 @@ class GuardedPool(Pool):
 
     def _may_stay(self, entry: ConnectionPoolEntry) -> bool:
         """Whether a connection that comes back can serve the next checkout."""
-        driver: Any = entry.driver_connection
-        if driver is None or self._disposed or not (self.policy.keeps or self.scope.active):
+        connection: Any = entry.driver_connection
+        if connection is None or self._disposed or not (self.policy.keeps or self.invocations.active):
             return False
-        # A cancel that was sent may arrive late, and would then hit another statement. A transaction
-        # that is still open was meant to be rolled back, whoever was to do it.
-        expired = getattr(driver, "expired", False)  # a listener may have made it, and not ours
-        return not expired and driver.pgconn.transaction_status == driver.pgconn.pipeline_status == 0
+        return self.driver.is_reusable(connection)
 
     def release(self) -> None:
         """
@@ -160,10 +150,10 @@ class GuardedPool(Pool):
 
         A session still open would stay open, in its transaction, while the environment is frozen.
         """
-        for pool in (self, *self._elders):
+        for pool in (self, *self._retired):
             if pool._holders:
                 pool._end_held()
-        self._elders.clear()
+        self._retired.clear()
         if not self.policy.keeps:
             self._close_free()
 
@@ -192,29 +182,27 @@ class GuardedPool(Pool):
             if isinstance(entry, _ConnectionRecord) and entry.dbapi_connection is not None:
                 self._end(entry)
 
-    @staticmethod
-    def _end(entry: _ConnectionRecord) -> None:
+    def _end(self, entry: _ConnectionRecord) -> None:
         if entry.fairy_ref is None:
             entry.close()  # nobody has it: a listener failed while it was given back
             return
-        driver: Any = entry.driver_connection
-        getattr(driver, "end", driver.pgconn.finish)()
+        self.driver.abort(entry.driver_connection)
 
     def _is_dead(self, entry: ConnectionPoolEntry) -> bool:
-        driver: Any = entry.driver_connection
-        state = self._socket_state(driver)
+        connection: Any = entry.driver_connection
+        state = self.driver.liveness(connection)
         if state == "closed":
             return True
         if state == "quiet" and self.clock.idle_since(entry.info[_USED]) < self.policy.ping_after:
             return False
         dialect: Any = self._dialect
-        driver.limit = self.clock.now() + PING
+        self.driver.set_wait_limit(connection, self.clock.now() + PING)
         try:
             return not dialect.do_ping(entry.dbapi_connection)
         except dialect.loaded_dbapi.Error:
             return True
         finally:
-            driver.limit = None
+            self.driver.set_wait_limit(connection, None)
 
     def _in_use(self) -> ConnectionInUse:
         allowed = self.policy.connections
@@ -234,19 +222,13 @@ class GuardedPool(Pool):
     def dispose(self) -> None:
         """Close the connections that nobody holds; those held are closed as they come back."""
         self._disposed = True
-        while self.ahead:
-            self.ahead.pop().close()
         self._close_free()
 
     def recreate(self) -> GuardedPool:
         """A fresh pool with the same settings, for `Engine.dispose()`."""
         fresh = type(self)(
             self._creator,
-            settings=self.settings,
-            scope=self.scope,
-            clock=self.clock,
-            socket_state=self._socket_state,
-            ahead=self.ahead,
+            connector=self.connector,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,
@@ -255,7 +237,7 @@ class GuardedPool(Pool):
             dialect=self._dialect,
             _dispatch=self.dispatch,
         )
-        fresh._elders = [pool for pool in (self, *self._elders) if pool._holders]
+        fresh._retired = [pool for pool in (self, *self._retired) if pool._holders]
         return fresh
 
 
@@ -269,7 +251,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def _holder() -> Holder:
+def _holder() -> CheckoutSite:
     """The first frame outside of the plumbing: a few attribute reads a frame, and no stack trace."""
     frame: FrameType | None = _entrance()
     while frame is not None:
@@ -300,7 +282,7 @@ def _learn(name: str) -> bool:
     return plumbing
 
 
-def _named(holder: Holder) -> str:
+def _named(holder: CheckoutSite) -> str:
     code, line, ident = holder
     where = f"{code.co_name} ({Path(code.co_filename).name}:{line})" if code else "unknown place"
     names = {thread.ident: thread.name for thread in threading.enumerate()}

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 # Guide, "Scaling to zero"), and the longest that users report.
 _TYPICAL_RESUMES = (15.0, 30.0, 60.0, 120.0)
 
-_CROWDED_FIRST, _CROWDED_MOST = 0.25, 4.0
+OUTSIDE_INVOCATION = 60.0
+"""Seconds that a connect may take where no invocation bounds it and nobody has said how long."""
+
+# Seconds to pause after "too many connections": doubled from the first value up to the second.
+_EXHAUSTED_FIRST, _EXHAUSTED_MOST = 0.25, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +44,11 @@ class ResumeRetry:
     other is closed.
     """
 
-    timeout: float = 60.0
-    """Seconds that one connect may take. Resumes: 15 typical, 30 and more after a day of pause."""
+    timeout: float | None = None
+    """
+    Seconds that one connect may take. None, the default: what is left of the invocation less `reserve`,
+    or 60 s outside of one. Resumes take 15 s typically, 30 s and more after a day of pause.
+    """
 
     reserve: float = 1.0
     """Seconds of the invocation left to the handler, so that it can still answer."""
@@ -58,6 +65,8 @@ class ResumeRetry:
     def __post_init__(self) -> None:
         for name in ("timeout", "hedge_after", "max_backoff"):
             value = getattr(self, name)
+            if value is None and name == "timeout":
+                continue
             if not (isinstance(value, (int, float)) and value > 0):
                 raise InvalidSettings(
                     f"ResumeRetry({name}={getattr(self, name)!r}): use seconds above 0."
@@ -65,21 +74,21 @@ class ResumeRetry:
         if not (isinstance(self.reserve, (int, float)) and self.reserve >= 0):
             raise InvalidSettings(f"ResumeRetry(reserve={self.reserve!r}): use 0 or more seconds.")
 
-    def deadline(self, clock: Clock, invocation: Deadline | None) -> Deadline:
+    def connect_deadline(self, clock: Clock, invocation: Deadline | None) -> Deadline:
         """The end of a connect that starts now, in an invocation that ends at `invocation`."""
-        own = Deadline(clock.now() + self.timeout)
         if invocation is None:
-            return own
-        return own.earlier(Deadline(invocation.at - self.reserve))
+            return Deadline(clock.now() + (OUTSIDE_INVOCATION if self.timeout is None else self.timeout))
+        left = Deadline(invocation.at - self.reserve)
+        return left if self.timeout is None else left.earlier(Deadline(clock.now() + self.timeout))
 
-    def pause_after(self, failure: AttemptFailed, number: int, random: Random) -> float:
+    def backoff(self, failure: AttemptFailed, number: int, random: Random) -> float:
         """Seconds to pause after failed attempt `number` (from 1)."""
         if failure.silent:
             return 0.0  # its own silence was the pause
         longest = self.max_backoff
         if failure.fault is Fault.EXHAUSTED:
             # Others wait for the same slots: spread out, further each time.
-            longest = min(_CROWDED_FIRST * 2.0**number, _CROWDED_MOST)
+            longest = min(_EXHAUSTED_FIRST * 2.0**number, _EXHAUSTED_MOST)
         return longest * random.uniform(0.5, 1.0)
 
     def retry_after(self, waited: float) -> int:
@@ -88,19 +97,24 @@ class ResumeRetry:
         return max(1, math.ceil(expected - waited))
 
     def retrying(
-        self, deadline: Deadline, clock: Clock, random: Random, sleep: Callable[[float], None]
+        self,
+        can_wait: Callable[[AttemptFailed], bool],
+        deadline: Deadline,
+        clock: Clock,
+        random: Random,
+        sleep: Callable[[float], None],
     ) -> Retrying:
         """A tenacity loop over attempts that ends before `deadline` and pauses with `sleep`."""
         return retrying(
-            again=lambda error: isinstance(error, AttemptFailed) and error.fault.can_pass,
-            pause=lambda error, number: self.pause_after(error, number, random),
+            again=lambda error: isinstance(error, AttemptFailed) and can_wait(error),
+            pause=lambda error, number: self.backoff(error, number, random),
             deadline=deadline,
             clock=clock,
             sleep=sleep,
         )
 
 
-def conflict_pause(number: int, random: Random) -> float:
+def conflict_backoff(number: int, random: Random) -> float:
     """Seconds to pause before run `number` + 1 of a transaction: 10 ms doubled, up to 1 s, jittered."""
     return min(0.01 * 2.0**number, 1.0) * random.uniform(0.5, 1.0)
 

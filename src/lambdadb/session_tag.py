@@ -1,6 +1,6 @@
 """
-The session tag: the function's name as the server shows it (`application_name` in
-`pg_stat_activity`), so that an operator sees who holds the connections.
+The session tag: the function's name as the server shows it beside each session, so that an operator
+sees who holds the connections.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Mapping
 
 from lambdadb.errors import InvalidSettings
 
-POSTGRESQL_BYTES = 63  # NAMEDATALEN - 1: the server cuts a longer application_name silently
 FIELDS = ("name", "version", "alias")
 _DIGEST = 6
 
 
 def session_tag(
-    template: str, environment: Mapping[str, str], alias: str = "", limit: int = POSTGRESQL_BYTES
+    template: str, environment: Mapping[str, str], alias: str = "", limit: int = 63
 ) -> str | None:
     """
     The text that names this function to the server; None where there is no function to name.

@@ -8,8 +8,10 @@ import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import URL
+
 from lambdadb.errors import InvalidSettings
-from lambdadb.policy import PerEnvironment, Policy
+from lambdadb.policy import PerEnvironment, PerInvocation, Policy
 from lambdadb.retry import ResumeRetry
 from lambdadb.session_tag import check_template
 from lambdadb.tracing import Tracer
@@ -67,3 +69,59 @@ class Settings:
                 "lambdadb.tracing.Tracer that has record(span)."
             )
         check_template(self.tag)
+
+
+_URL_PREFIX = "lambdadb_"
+
+
+def read_url_settings(url: URL) -> tuple[URL, dict[str, Any]]:
+    """
+    The settings in a URL's query, and the URL without them.
+
+    `lambdadb_policy` (`per-environment` or `per-invocation`), `lambdadb_connections`,
+    `lambdadb_timeout` (seconds that a connect may take), `lambdadb_tag`, `lambdadb_secret` (the name or
+    ARN of a secret in AWS Secrets Manager) and `lambdadb_iam` (`true`). The others are for Python alone.
+
+    Raises:
+        InvalidSettings: A name or a value that there is not.
+    """
+    given = {name: value for name, value in url.query.items() if name.startswith(_URL_PREFIX)}
+    settings: dict[str, Any] = {}
+    policy: type[Policy] = PerEnvironment
+    policy_keywords: dict[str, Any] = {}
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise InvalidSettings(f"{name} is in the url more than once.")
+        if name == "lambdadb_policy":
+            if value not in _POLICIES:
+                raise InvalidSettings(f"{name}={value}: use one of {', '.join(_POLICIES)}.")
+            policy = _POLICIES[value]
+        elif name == "lambdadb_connections":
+            policy_keywords["connections"] = int(_number(name, value))
+        elif name == "lambdadb_timeout":
+            settings["retry"] = ResumeRetry(timeout=_number(name, value))
+        elif name == "lambdadb_tag":
+            settings["tag"] = value
+        elif name == "lambdadb_secret":
+            from lambdadb.credentials.secrets_manager import SecretsManager
+
+            settings["credentials"] = SecretsManager(value)
+        elif name == "lambdadb_iam" and value == "true":
+            from lambdadb.credentials.rds_iam import RdsIam
+
+            settings["credentials"] = RdsIam()
+        else:
+            raise InvalidSettings(f"{name}={value} in the url is no setting: see docs/by-url.md.")
+    if "lambdadb_policy" in given or policy_keywords:
+        settings["policy"] = policy(**policy_keywords)
+    return url.difference_update_query(given), settings
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InvalidSettings(f"{name}={value}: use a number.") from None
+
+
+_POLICIES: dict[str, type[Policy]] = {"per-environment": PerEnvironment, "per-invocation": PerInvocation}

@@ -11,17 +11,18 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from random import Random
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from random import Random, SystemRandom
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from lambdadb.deadline import Deadline
+from lambdadb.drivers.base import Outcome, Transaction
 from lambdadb.errors import CommitInDoubt, InvalidSettings, LambdaDBError, OutOfTime, TransactionEnded
-from lambdadb.faults import READ_ONLY, REPEATABLE, one_line
+from lambdadb.faults import one_line
 from lambdadb.pool import GuardedPool
-from lambdadb.retry import conflict_pause, retrying
+from lambdadb.retry import conflict_backoff, retrying
 from lambdadb.tracing import Span, Tracer, tell
 
 if TYPE_CHECKING:
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
     IdempotencyKey = tuple[SQLCoreOperations[Any], object]
     S = TypeVar("S", bound=Session)
 
-    from lambdadb.drivers.psycopg.driver import TransactionHandle
+    from lambdadb.connect.connector import Connector
 
 logger = logging.getLogger("lambdadb")
 
 T = TypeVar("T")
 P = ParamSpec("P")
-Outcome = Literal["committed", "aborted", "unknown"]
 
 
 @overload
@@ -130,7 +130,7 @@ class _Repeat(Exception):
 class _CommitUnanswered(Exception):
     """COMMIT was sent and its answer did not come."""
 
-    begun: TransactionHandle
+    begun: Transaction
     result: Any
     error: Exception
 
@@ -150,10 +150,14 @@ class _Unit:
         self._work = work
         self._idempotency_key = idempotency_key
         pool: Any = self._engine.pool
-        self._clock = pool.clock
-        self._random = Random()
-        self._deadline: Deadline = pool.settings.retry.deadline(pool.clock, pool.scope.deadline)
-        self._tracer: Tracer | None = pool.settings.tracer
+        self._random: Random = SystemRandom()
+        connector: Connector = pool.connector
+        self._driver = connector.driver
+        self._clock = connector.clock
+        self._deadline: Deadline = connector.settings.retry.connect_deadline(
+            connector.clock, connector.invocations.deadline
+        )
+        self._tracer: Tracer | None = connector.settings.tracer
         self._runs = 0
         self._outcome: Outcome | None = None  # what a question to the server found out
 
@@ -187,7 +191,7 @@ class _Unit:
     def _run(self) -> Any:
         loop = retrying(
             again=lambda error: isinstance(error, _Repeat),
-            pause=lambda _, number: conflict_pause(number, self._random),
+            pause=lambda _, number: conflict_backoff(number, self._random),
             deadline=self._deadline,
             clock=self._clock,
             sleep=self._clock.sleep,
@@ -207,23 +211,21 @@ class _Unit:
             raise _Repeat(lost.error) from lost.error
 
     def _run_once(self) -> Any:
-        from lambdadb.drivers.psycopg.driver import begin
-
         self._runs += 1
         begun, result = None, None
         try:
             with self._opened() as (handle, connection, flush, commit):
-                begun = begin(connection)
+                begun = self._driver.begin(connection)
                 try:
                     result = self._do(handle, connection, flush, begun)
                     commit()
                 except DBAPIError as error:
-                    if _sqlstate(error) == READ_ONLY:
+                    if self._driver.meaning(error) == "not the writer":
                         connection.invalidate()  # not the writer any more: the next connect may find it
                     raise
                 finally:
                     # SQLAlchemy does not roll back where it believes to be in autocommit.
-                    if begun.driver.autocommit and begun.is_begun:
+                    if begun.is_begun and connection.connection.autocommit:
                         connection.connection.rollback()
         except (DBAPIError, OutOfTime) as error:
             self._judge(error, begun, result)
@@ -231,7 +233,7 @@ class _Unit:
         return result
 
     def _do(
-        self, handle: Any, connection: Connection, flush: Callable[[], object], begun: TransactionHandle
+        self, handle: Any, connection: Connection, flush: Callable[[], object], begun: Transaction
     ) -> Any:
         """Everything before COMMIT."""
         if self._idempotency_key is not None:
@@ -247,45 +249,43 @@ class _Unit:
             )
         return result
 
-    def _judge(
-        self, error: DBAPIError | OutOfTime, begun: TransactionHandle | None, result: Any
-    ) -> None:
+    def _judge(self, error: DBAPIError | OutOfTime, begun: Transaction | None, result: Any) -> None:
         """Raise `_Repeat` or `_CommitUnanswered` where an error means that; else it means itself."""
-        if begun is None or begun.driver.commit_state == "done":
+        if begun is None or begun.commit_state == "done":
             # Not begun: a connect has done its own waiting. Committed: what failed came after it.
             if not isinstance(error, LambdaDBError) and begun is None and error.connection_invalidated:
                 raise _Repeat(error) from error
             return
         lost = error.sent if isinstance(error, OutOfTime) else error.connection_invalidated
-        if lost and begun.driver.commit_state == "sent":
+        if lost and begun.commit_state == "sent":
             raise _CommitUnanswered(begun, result, error) from error
         if isinstance(error, OutOfTime):
             return
-        if lost and begun.xid and self._settle(begun) == "committed":
+        if lost and begun.id and self._settle(begun) == "committed":
             # Asked in any case: its session may be alive, and hold locks that the next run needs.
             raise TransactionEnded("The unit of work committed its transaction itself.") from error
-        if lost or _sqlstate(error) in REPEATABLE:
+        if lost or self._driver.meaning(error) in ("conflict", "not the writer"):
             raise _Repeat(error) from error
 
     def _settle_commit(self, lost: _CommitUnanswered) -> Outcome:
-        if not lost.begun.xid:  # read-only: nothing can be lost or doubled
+        if not lost.begun.id:  # read-only: nothing can be lost or doubled
             return "committed"
         try:
             outcome = self._settle(lost.begun)
         except LambdaDBError as error:
-            raise CommitInDoubt(lost.begun.xid, f"the server could not be asked: {error}") from error
+            raise CommitInDoubt(lost.begun.id, f"the server could not be asked: {error}") from error
         if outcome == "unknown":
             raise CommitInDoubt(
-                lost.begun.xid, "the server restarted, so that its answer cannot be trusted"
+                lost.begun.id, "the server restarted, so that its answer cannot be trusted"
             ) from lost.error
         return outcome
 
-    def _settle(self, begun: TransactionHandle) -> Outcome:
+    def _settle(self, begun: Transaction) -> Outcome:
         """Ask what became of a transaction; a session that still has it open is ended."""
         number = 0
         while True:
             with contextlib.suppress(_LostAgain), self._asking() as connection:
-                outcome = _outcome(connection, begun)
+                outcome = self._driver.ask_outcome(connection, begun)
                 if outcome == "unknown" and self._idempotency_key is not None:
                     column, value = self._idempotency_key
                     found = connection.execute(select(column).where(column == value)).first()
@@ -294,7 +294,7 @@ class _Unit:
                     self._outcome = outcome
                     return outcome
             number += 1
-            pause = conflict_pause(number, self._random)
+            pause = conflict_backoff(number, self._random)
             if pause >= self._deadline.remaining(self._clock):
                 raise OutOfTime("the time to ask what became of a transaction was over", sent=False)
             self._clock.sleep(pause)
@@ -323,10 +323,6 @@ class _Unit:
             yield session, session.connection(), session.flush, session.commit
 
 
-def _sqlstate(error: Exception) -> str | None:
-    return getattr(getattr(error, "orig", None), "sqlstate", None)
-
-
 def _engine_of(target: Any) -> Engine:
     if getattr(target, "kw", {}).get("twophase"):
         raise InvalidSettings("A two-phase session cannot be repeated: what it prepared would stay.")
@@ -337,32 +333,3 @@ def _engine_of(target: Any) -> Engine:
             "a sessionmaker bound to one. For an AsyncEngine use lambdadb.aio.run_transaction."
         )
     return engine
-
-
-# A transaction id that was never flushed is given out again after a crash. So "committed" proves
-# something only in the same incarnation of the server; "aborted" proves it in any, because a
-# transaction whose commit survived can never be shown as aborted.
-_STATUS = text("""
-    SELECT pg_is_in_recovery() AS standby, same, status,
-           same AND status = 'in progress' AND EXISTS (
-               SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE pid = :backend AND backend_xid = CAST(:xid AS xid8)::xid) AS ended
-    FROM (SELECT :incarnation = pg_postmaster_start_time()::text || ' '
-                 || (SELECT stats_reset FROM pg_stat_bgwriter)::text AS same) AS server,
-         LATERAL (SELECT CASE WHEN same OR CAST(:xid AS xid8) < pg_snapshot_xmax(pg_current_snapshot())
-                         THEN pg_xact_status(CAST(:xid AS xid8)) ELSE 'aborted' END AS status) AS found
-""")
-
-
-def _outcome(connection: Connection, begun: TransactionHandle) -> Outcome | None:
-    """What became of a transaction; None if it is not decided yet, or not known to this node."""
-    parameters = {"xid": begun.xid, "backend": begun.backend, "incarnation": begun.incarnation}
-    answer = connection.execute(_STATUS, parameters).one()
-    if answer.standby:
-        connection.invalidate()  # not the writer, or not yet: the next connect may find it
-        return None
-    if answer.same and answer.status == "in progress":
-        return None
-    if answer.status in ("aborted", "in progress"):
-        return "aborted"
-    return "committed" if answer.same and answer.status == "committed" else "unknown"

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
 import lambdadb
-from lambdadb import cursor
+from lambdadb.drivers.psycopg import pipeline as cursor
 
 NAMES = text("SELECT name FROM item ORDER BY id")
 INSERT = text("INSERT INTO item (name) VALUES (:name)")

@@ -15,7 +15,7 @@ def learnt(engine: Any) -> dict[str, Any]:
     engine.dispose()
     plain = (bool, int, str, tuple, type(None))
     known = {name: value for name, value in vars(engine.dialect).items() if isinstance(value, plain)}
-    for own in ("_has_events", "vector_schema"):
+    for own in ("_answers", "_has_events", "statements"):
         known.pop(own, None)
     return known
 

@@ -7,15 +7,13 @@ import time
 import traceback
 
 import pytest
-import sqlalchemy
 from sqlalchemy import event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+import lambdadb
 from lambdadb import ConnectFailed, Fault, PerEnvironment, PerInvocation
 from lambdadb.aio import create_async_engine
 from lambdadb.deadline import Clock
-from lambdadb.engine import engine_keywords
-from lambdadb.settings import Settings
 
 from .conftest import PASSWORD
 
@@ -282,9 +280,8 @@ def test_an_interrupted_connect_leaves_no_session(database, sessions):
         def wait(self, sockets, seconds):
             raise KeyboardInterrupt
 
-    engine = sqlalchemy.create_engine(
-        database, **engine_keywords(database, Settings(), {}, Interrupting())
-    )
+    engine = lambdadb.create_engine(database)
+    engine.pool.connector.clock = Interrupting()
     with pytest.raises(KeyboardInterrupt):
         engine.connect()
     sessions.become(0)

@@ -366,7 +366,7 @@ def test_several_engines_in_one_handler(database):
 
     @lambdadb.handler(*engines)
     def lambda_handler(event, context):
-        return [engine.pool.scope.active for engine in engines]
+        return [engine.pool.invocations.active for engine in engines]
 
     assert lambda_handler({}, None) == [True, True]
 

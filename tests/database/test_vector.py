@@ -104,22 +104,12 @@ def test_both_forms_store_and_give_the_same_numbers(engines, values):
             assert single(found) == values
 
 
-def test_it_is_read_in_binary_where_only_the_client_looks_at_it(engines):
-    """Not where the server compares the results of a query with each other."""
+def test_reading_changes_no_statement(engines):
+    """A query of a vector column is the same text on either engine."""
     own, ours = engines
     ours.connect().close()  # it learns of the type with its first connect
-    column = documents.c.e
-    plain, distinct = select(column), select(column).distinct().order_by(column)
-    both = union(select(column), select(column))
-    inner = select(plain.subquery())
-    by_label = select(column.label("x")).order_by("x")
-    near = select(column).order_by(column.l2_distance([0.0, 0.0, 0.0]))
-    queries = (plain, inner, near, distinct, both, by_label)
-    shown = [str(query.compile(ours)).count("vector_send") for query in queries]
-    assert shown == [1, 1, 1, 0, 0, 0]
-    assert "vector_send" not in str(plain.compile(own))
-    copied = insert(documents).from_select(["e"], plain)
-    assert "vector_send" not in str(copied.compile(ours))
+    query = select(documents.c.e)
+    assert str(query.compile(ours)) == str(query.compile(own))
 
 
 def test_a_nearest_neighbour_search_takes_the_vector(road, table):

@@ -16,7 +16,7 @@ import pytest
 from lambdadb.connect.connector import Connector
 from lambdadb.deadline import ActiveInvocations, Clock, Deadline, RunningInvocation
 from lambdadb.drivers.base import AttemptFailed
-from lambdadb.drivers.psycopg.driver import Driver
+from lambdadb.drivers.psycopg.driver import PsycopgDriver
 from lambdadb.settings import Settings
 from lambdadb.tracing import Span, Tracer
 
@@ -56,7 +56,7 @@ class ScriptedAttempt:
     """Stands for `lambdadb.drivers.psycopg.driver.Attempt` where there is no server; same interface."""
 
     event = selectors.EVENT_READ
-    heard = False
+    got_first_byte = False
 
     def __init__(self, socket: int, clock: VirtualClock, script: Script, silence: AttemptFailed) -> None:
         self.socket = socket
@@ -72,7 +72,7 @@ class ScriptedAttempt:
             raise self._answer
         return True
 
-    def silence(self) -> AttemptFailed:
+    def describe_silence(self) -> AttemptFailed:
         return self._silence
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class ScriptedAttempt:
 
 
 @dataclass
-class ScriptedDriver(Driver):
+class ScriptedDriver(PsycopgDriver):
     """A driver whose server follows a script; everything else is the real driver's."""
 
     clock: VirtualClock
@@ -89,13 +89,15 @@ class ScriptedDriver(Driver):
     made: list[ScriptedAttempt] = field(default_factory=list)
     sent: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def attempt(self, parameters: Mapping[str, Any], number: int) -> Any:
+    def begin_attempt(self, parameters: Mapping[str, Any], number: int) -> Any:
         self.sent.append(parameters)
         attempt = ScriptedAttempt(len(self.made) + 3, self.clock, self.script, self.silence)
         self.made.append(attempt)
         return attempt
 
-    def adopt(self, attempt: Any, parameters: Mapping[str, Any], bounds: Any, limit: float) -> Any:
+    def to_dbapi_connection(
+        self, attempt: Any, parameters: Mapping[str, Any], deadline: Any, connect_until: float
+    ) -> Any:
         return attempt
 
 
@@ -109,11 +111,11 @@ class Recorder(Tracer):
         self.spans.append(span)
 
 
-def scope_until(moment: float) -> ActiveInvocations:
-    """The scope of an engine while an invocation runs that ends at `moment`."""
-    scope = ActiveInvocations()
-    scope.enter(RunningInvocation(Deadline(moment)))
-    return scope
+def invocations_until(moment: float) -> ActiveInvocations:
+    """The invocations of an engine while one runs that ends at `moment`."""
+    invocations = ActiveInvocations()
+    invocations.enter(RunningInvocation(Deadline(moment)))
+    return invocations
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def connector_to(clock: VirtualClock, recorder: Recorder) -> Callable[..., Conne
         script: Script,
         silence: AttemptFailed,
         *,
-        scope: ActiveInvocations | None = None,
+        invocations: ActiveInvocations | None = None,
         seed: int = 0,
         **settings: Any,
     ) -> Connector:
@@ -142,7 +144,7 @@ def connector_to(clock: VirtualClock, recorder: Recorder) -> Callable[..., Conne
             driver=ScriptedDriver(clock, script, silence),
             settings=Settings(tracer=recorder, **settings),
             clock=clock,
-            scope=scope or ActiveInvocations(),
+            invocations=invocations or ActiveInvocations(),
             random=Random(seed),
             environment={"AWS_LAMBDA_FUNCTION_NAME": "orders"},
         )

@@ -67,7 +67,8 @@ def test_a_wrong_url_is_refused_at_once_without_showing_it(create, url, said):
     ("keywords", "said"),
     [
         ({"pool_size": 5}, "pool_size"),
-        ({"poolclass": sqlalchemy.pool.NullPool}, "poolclass"),
+        ({"poolclass": sqlalchemy.pool.StaticPool}, "poolclass"),
+        ({"poolclass": sqlalchemy.pool.NullPool, "policy": PerEnvironment()}, "poolclass"),
         ({"creator": list}, "creator"),
         ({"connect_args": {"connect_timeout": 3}}, "ResumeRetry"),
         ({"policy": PerEnvironment}, "policy"),
@@ -159,7 +160,7 @@ def test_dispose_keeps_the_policy():
     engine.dispose()
     assert engine.pool is not before
     assert engine.pool.policy is before.policy
-    assert engine.pool.scope is before.scope
+    assert engine.pool.connector is before.connector
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example", "no-such-host.invalid"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lambdadb import Fault
-from lambdadb.faults import fault_of, remedy_of
+from lambdadb.drivers.psycopg.faults import diagnose
 
 AT = 'connection to server at "10.0.0.7", port 5432 failed: '
 REFUSED = "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?"
@@ -88,13 +88,13 @@ TEXTS = {
 @pytest.mark.parametrize(("fault", "text"), [(f, t) for f, texts in TEXTS.items() for t in texts])
 def test_every_known_text_is_told_apart(fault, text):
     """The texts of facts and measurements each mean one thing."""
-    assert fault_of(text) is fault
+    assert diagnose(text).fault is fault
 
 
 def test_an_unknown_silence_is_waited_for_but_an_unknown_answer_is_not():
     """A server that answers something new is awake; a network that fails in a new way may recover."""
-    assert not fault_of("FATAL:  brand new").can_pass
-    assert fault_of("some new kernel error").can_pass
+    assert not diagnose("FATAL:  brand new").fault.can_pass
+    assert diagnose("some new kernel error").fault.can_pass
 
 
 @pytest.mark.parametrize("fault", Fault)
@@ -112,6 +112,6 @@ def test_every_fault_says_what_to_do(fault):
 )
 def test_a_server_that_knows_no_timeout_is_met_with_the_setting_to_change(text):
     """The URL is not at fault, so the error does not send anybody there."""
-    assert "idle_session_timeout=None" in remedy_of(fault_of(text), text)
-    assert "was given none" in remedy_of(Fault.CREDENTIALS, "fe_sendauth: no password supplied")
-    assert remedy_of(Fault.EXHAUSTED, "sorry, too many clients already") == Fault.EXHAUSTED.remedy
+    assert "idle_session_timeout=None" in diagnose(text).remedy
+    assert "was given none" in diagnose("fe_sendauth: no password supplied").remedy
+    assert "pg_stat_activity" in diagnose("sorry, too many clients already").remedy

@@ -45,7 +45,7 @@ def engine():
 
 @pytest.fixture
 def scope(engine):
-    return engine.pool.scope
+    return engine.pool.invocations
 
 
 def test_inside_the_deadline_is_known_and_outside_it_is_not(engine, scope, clock):

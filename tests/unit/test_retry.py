@@ -16,7 +16,7 @@ from lambdadb.drivers.base import AttemptFailed
 @given(st.integers(1, 50), st.integers(0, 2**32), st.sampled_from([Fault.RESUMING, Fault.UNREACHABLE]))
 def test_a_refusal_is_followed_by_a_jittered_pause(number, seed, fault):
     """Between half and all of `pause`, however many attempts there were."""
-    pause = ResumeRetry(max_backoff=0.5).pause_after(AttemptFailed(fault, ""), number, Random(seed))
+    pause = ResumeRetry(max_backoff=0.5).backoff(AttemptFailed(fault, ""), number, Random(seed))
     assert 0.25 <= pause <= 0.5
 
 
@@ -24,7 +24,7 @@ def test_a_thousand_environments_do_not_come_back_together():
     """Jitter spreads environments that failed at the same moment over half of the pause."""
     retry = ResumeRetry()
     failure = AttemptFailed(Fault.RESUMING, "")
-    pauses = sorted(retry.pause_after(failure, 1, Random(seed)) for seed in range(1000))
+    pauses = sorted(retry.backoff(failure, 1, Random(seed)) for seed in range(1000))
     assert pauses[900] - pauses[100] > 0.15
 
 
@@ -32,7 +32,7 @@ def test_pauses_grow_while_connections_are_taken():
     """Exhausted: the more attempts failed, the longer the pause, up to 4 s."""
     failure = AttemptFailed(Fault.EXHAUSTED, "")
     longest = [
-        max(ResumeRetry().pause_after(failure, number, Random(seed)) for seed in range(200))
+        max(ResumeRetry().backoff(failure, number, Random(seed)) for seed in range(200))
         for number in (1, 2, 3, 10)
     ]
     assert longest == sorted(longest)
@@ -41,16 +41,16 @@ def test_pauses_grow_while_connections_are_taken():
 
 def test_silence_needs_no_pause():
     """After `silence` seconds without an answer the next attempt starts at once."""
-    assert ResumeRetry().pause_after(AttemptFailed(Fault.RESUMING, "", silent=True), 1, Random(0)) == 0.0
+    assert ResumeRetry().backoff(AttemptFailed(Fault.RESUMING, "", silent=True), 1, Random(0)) == 0.0
 
 
 def test_the_budget_is_the_smaller_of_limit_and_remaining_time(clock):
     """Lambda's time less the reserve, or the retry's own limit, whichever ends first."""
     retry = ResumeRetry(timeout=20, reserve=2)
     now = clock.now()
-    assert retry.deadline(clock, None).at == now + 20
-    assert retry.deadline(clock, Deadline(now + 10)).at == now + 8
-    assert retry.deadline(clock, Deadline(now + 900)).at == now + 20
+    assert retry.connect_deadline(clock, None).at == now + 20
+    assert retry.connect_deadline(clock, Deadline(now + 10)).at == now + 8
+    assert retry.connect_deadline(clock, Deadline(now + 900)).at == now + 20
 
 
 @pytest.mark.parametrize(

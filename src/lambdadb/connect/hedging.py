@@ -1,139 +1,135 @@
 """
-Attempts to log in beside each other, until one succeeds or none can be expected to.
+A hedged connect: attempts to log in beside each other, until one succeeds or none can be expected to.
+
+An Aurora that resumes from its pause is documented to hold a connection and to answer late. It is also
+seen to refuse connections, to close them, and to lose them without a word. So an attempt that gets no
+answer is kept, because its answer may come; and another attempt is started beside it, because the
+answer may never come. Two are open at most. The older one is kept until it is answered. The younger one
+is closed and started anew when nothing was heard from it for `hedge_after` seconds.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 from lambdadb.connect.history import ConnectHistory
 from lambdadb.deadline import Clock, Deadline
-from lambdadb.drivers.base import AttemptFailed
-from lambdadb.drivers.psycopg.driver import Attempt, Driver
+from lambdadb.drivers.base import Attempt, AttemptFailed, Driver, Parameters
 from lambdadb.faults import Fault, one_line
 from lambdadb.retry import ResumeRetry
 
 logger = logging.getLogger("lambdadb")
 
-# Seconds for which an attempt is kept after the server's last word in the middle of a login, which a
-# small instance that has just woken up may take its time for.
-HEARD = 5.0
+# Seconds for which the younger attempt is kept after the server's last word in the middle of a login.
+# A small instance that has just woken up is slow.
+KEEP_AFTER_ANSWER = 5.0
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class HedgedConnect:
-    """
-    Attempts to log in, two of them side by side at most; the first to succeed wins.
+    """The attempts of one connect with one login."""
 
-    The older one is kept as long as it is unanswered, since it may be held by a database that is
-    waking up. The younger one is renewed when nothing is heard from it, since the older one may be lost.
-    """
-
-    def __init__(
-        self,
-        *,
-        driver: Driver,
-        parameters: Mapping[str, Any],
-        retry: ResumeRetry,
-        deadline: Deadline,
-        clock: Clock,
-        random: Random,
-        history: ConnectHistory,
-    ) -> None:
-        self._driver = driver
-        self._parameters = parameters
-        self._retry = retry
-        self._deadline = deadline
-        self._clock = clock
-        self._random = random
-        self._course = history
-        self._open: dict[Attempt, float] = {}  # and when each began, the older one first
-        self._winner: Attempt | None = None
-        self._renew_at = 0.0
-        self._number = 0
+    driver: Driver
+    parameters: Parameters
+    retry: ResumeRetry
+    deadline: Deadline
+    clock: Clock
+    random: Random
+    history: ConnectHistory
+    refusal_is_final: bool = False
+    """Whether a refused connection is the answer, and not a sign of a database that wakes up."""
+    _open: dict[Attempt, float] = field(default_factory=dict)  # and when each began, the older first
+    _winner: Attempt | None = None
+    _renew_at: float = 0.0
+    _number: int = 0
 
     def run(self) -> Attempt:
-        """The winner; raises `AttemptFailed` when none can be expected before the deadline."""
+        """The first attempt that logs in; `AttemptFailed` when none can be expected to in time."""
         try:
-            return self._attempt()
+            return self._try_once()
         except AttemptFailed as failure:
-            if not failure.fault.can_pass:
+            if not self._can_wait(failure):
                 raise
             logger.warning(
                 "%s is not ready (%s: %s); waiting for it up to %.1f s",
-                self._course.target,
+                self.history.target,
                 failure.fault.value,
                 one_line(failure.text),
-                self._deadline.remaining(self._clock),
+                self.deadline.remaining(self.clock),
             )
-            return self._again(failure)
+            return self._keep_trying(failure)
 
     def close(self) -> None:
-        """End every attempt but the winner."""
+        """End every attempt but the one that logged in."""
         for attempt in list(self._open):
             if attempt is not self._winner:
                 self._end(attempt, None)
 
-    def _again(self, first: AttemptFailed) -> Attempt:
+    def _can_wait(self, failure: AttemptFailed) -> bool:
+        return failure.fault.can_pass and not (failure.refused and self.refusal_is_final)
+
+    def _keep_trying(self, first: AttemptFailed) -> Attempt:
         failures = iter([first])
 
         def attempt() -> Attempt:
             for failure in failures:
                 raise failure  # the loop has to pause after the first attempt too
-            return self._attempt()
+            return self._try_once()
 
-        return self._retry.retrying(self._deadline, self._clock, self._random, self._rest)(attempt)
+        return self.retry.retrying(self._can_wait, self.deadline, self.clock, self.random, self._pause)(
+            attempt
+        )
 
-    def _attempt(self) -> Attempt:
-        """Start one more attempt; return the winner, raise what ended an attempt, or its silence."""
+    def _try_once(self) -> Attempt:
+        """Start one more attempt; return the one that logs in, raise a failure or the silence."""
         if self._winner is None:
-            if len(self._open) == 2 and self._clock.now() >= self._renew_at:
-                self._end(self._newest, self._newest.silence().fault)
+            if len(self._open) == 2 and self.clock.now() >= self._renew_at:
+                self._end(self._younger, self._younger.describe_silence().fault)
             if len(self._open) < 2:
                 self._start()
-            self._listen(self._retry.hedge_after)
+            self._drive(self.retry.hedge_after)
         if self._winner is None:
-            silence = self._newest.silence()
-            self._course.failed(silence.fault)
+            silence = self._younger.describe_silence()
+            self.history.add_failure(silence.fault)
             raise silence
         return self._winner
 
     def _start(self) -> None:
-        began = self._clock.now()
-        attempt = self._driver.attempt(self._parameters, self._number)
+        began = self.clock.now()
+        attempt = self.driver.begin_attempt(self.parameters, self._number)
         self._number += 1
-        self._course.attempts += 1
+        self.history.attempts += 1
         self._open[attempt] = began
-        self._renew_at = began + self._retry.hedge_after
+        self._renew_at = began + self.retry.hedge_after
         self._advance(attempt)
 
     @property
-    def _newest(self) -> Attempt:
+    def _younger(self) -> Attempt:
         return next(reversed(self._open))
 
     def _end(self, attempt: Attempt, fault: Fault | None) -> None:
-        self._course.add("attempt", self._open.pop(attempt), fault)
+        self.history.add("attempt", self._open.pop(attempt), fault)
         attempt.close()
 
-    def _rest(self, seconds: float) -> None:
-        """Pause, with an ear to the attempt that is still open."""
-        end = self._clock.now() + seconds
-        while self._winner is None and (left := end - self._clock.now()) > 0:
+    def _pause(self, seconds: float) -> None:
+        """Pause between attempts, while an attempt that is still open may log in."""
+        end = self.clock.now() + seconds
+        while self._winner is None and (left := end - self.clock.now()) > 0:
             try:
-                self._listen(left)
+                self._drive(left)
             except AttemptFailed as failure:
-                if not failure.fault.can_pass:
+                if not self._can_wait(failure):
                     raise
 
-    def _listen(self, seconds: float) -> None:
-        """Drive the open attempts until one wins, one fails (raises), or the time is over."""
-        end = self._clock.now() + min(seconds, self._deadline.remaining(self._clock))
+    def _drive(self, seconds: float) -> None:
+        """Advance the open attempts until one logs in, one fails (raises), or the time is over."""
+        end = self.clock.now() + min(seconds, self.deadline.remaining(self.clock))
         while self._winner is None:
-            left = end - self._clock.now()
+            left = end - self.clock.now()
             sockets = {attempt.socket: attempt.event for attempt in self._open}
-            ready = set(self._clock.wait(sockets, left))
+            ready = set(self.clock.wait(sockets, left))
             if not ready and left <= 0:
                 return
             for attempt in [a for a in self._open if a.socket in ready]:
@@ -143,11 +139,11 @@ class HedgedConnect:
         try:
             if attempt.advance() and self._winner is None:
                 self._winner = attempt
-                self._course.add("attempt", self._open.pop(attempt))
-            elif attempt.heard and attempt is self._newest:
-                self._renew_at = self._clock.now() + HEARD
+                self.history.add("attempt", self._open.pop(attempt))
+            elif attempt.got_first_byte and attempt is self._younger:
+                self._renew_at = self.clock.now() + KEEP_AFTER_ANSWER
         except AttemptFailed as failure:
-            self._course.failed(failure.fault)
+            self.history.add_failure(failure.fault)
             self._end(attempt, failure.fault)
             if self._winner is None:
                 raise

@@ -1,5 +1,5 @@
 """
-The history of one connect: what its error, its log line and its span tell.
+What happened in one connect; its error, its log line and its span are made of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Part:
 
 
 class ConnectHistory:
-    """What has happened so far."""
+    """The attempts, logins and waits of one connect so far."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -49,7 +49,7 @@ class ConnectHistory:
         """A part of it, begun then, has ended now."""
         self._parts.append(_Part(name, began, self._clock.now(), fault))
 
-    def failed(self, fault: Fault) -> None:
+    def add_failure(self, fault: Fault) -> None:
         """An attempt did not succeed, or was not answered so far."""
         self.faults.append(fault)
         if self._waiting_since is None:

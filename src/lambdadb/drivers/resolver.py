@@ -1,5 +1,5 @@
 """
-Host names, resolved so that the wait for a name server has an end.
+Host names, resolved in a thread, so that a slow name server cannot outlast a deadline.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from lambdadb.background import Call
 from lambdadb.drivers.base import AttemptFailed
-from lambdadb.faults import fault_of
+from lambdadb.faults import Fault
 
 
-def names_a_host(parameters: Mapping[str, Any]) -> bool:
-    """Whether there is one host name to resolve; libpq itself resolves the names of several hosts."""
+def needs_resolving(parameters: Mapping[str, Any]) -> bool:
+    """Whether there is one host name to resolve. The driver resolves the names of several hosts."""
     host = str(parameters.get("host") or "")
     if not host or parameters.get("hostaddr") or host.startswith(("/", "@")) or "," in host:
         return False
@@ -23,54 +23,53 @@ def names_a_host(parameters: Mapping[str, Any]) -> bool:
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an address, which needs no resolving."""
-    for family in (socket.AF_INET6,) if ":" in host else (socket.AF_INET,):
-        with contextlib.suppress(OSError):
-            return bool(socket.inet_pton(family, host))
+    """Whether it is an IP address, which needs no resolving."""
+    with contextlib.suppress(OSError):
+        return bool(socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host))
     return False
 
 
-class Names:
+class Resolver:
     """
-    A host name being resolved in a thread, so that a slow name server cannot outlast the deadline.
+    A host name that is being resolved.
 
-    libpq would resolve it by itself, but blocking, with the resolver's own timeout (glibc: 5 s, twice).
+    The C library resolves names by a blocking call with a timeout of its own (glibc: 5 s, twice).
+
+    Attributes:
+        socket: The descriptor of a socket that becomes readable when the answer is there.
     """
 
-    def __init__(self, host: str, turn: int) -> None:
+    def __init__(self, host: str) -> None:
         self._host = host
-        self._turn = turn
-        # As text it would be looked at by the codec "idna", whose import takes a millisecond.
+        # Text would be looked at by Python's codec "idna", whose import takes a millisecond.
         name = host.encode() if host.isascii() else host
         self._call = Call(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
         self.socket = self._call.socket
 
-    def known(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the answer has come."""
         return self._call.ended
 
-    def addresses(self, parameters: Mapping[str, Any]) -> dict[str, str]:
+    def addresses(self) -> list[str]:
         """
-        libpq's parameters that lead to each address, beginning at another one in each `turn`.
+        The host's addresses, each once, in the resolver's order.
 
         Raises:
             AttemptFailed: There is none.
         """
         self.close()
         try:
-            found = list(dict.fromkeys(str(address[4][0]) for address in self._call.result()))
+            return list(dict.fromkeys(str(found[4][0]) for found in self._call.result()))
+        except socket.gaierror as error:
+            passing = error.errno == socket.EAI_AGAIN
+            raise self._failed(error.strerror or str(error), passing=passing) from error
         except (OSError, UnicodeError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            text = f'could not translate host name "{self._host}" to address: {why}'
-            raise AttemptFailed(fault_of(text), text) from error
-        turn = self._turn % len(found)
-        port = str(parameters.get("port") or "")
-        return {
-            "hostaddr": ",".join([*found[turn:], *found[:turn]]),
-            "host": ",".join([self._host] * len(found)),
-            **({"port": ",".join([port] * len(found))} if port else {}),
-        }
+            raise self._failed(str(error), passing=isinstance(error, OSError)) from error
+
+    def _failed(self, why: str, *, passing: bool) -> AttemptFailed:
+        fault = Fault.UNREACHABLE if passing else Fault.MISCONFIGURED
+        return AttemptFailed(fault, f'could not translate host name "{self._host}" to address: {why}')
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop waiting for the answer."""
         self._call.close()

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from sqlalchemy import make_url, text
 
 import lambdadb
-from lambdadb.engine import checked_url
+from lambdadb.engine import parse_url
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, Event, State
 from lambdadb.lab.clock import Clock
@@ -176,7 +176,7 @@ class Bench:
     def stage(self, cell: Cell, stack: ExitStack) -> Stage:
         given = self.settings.urls.get(cell.aurora_type)
         if given is not None:
-            url = checked_url(given).render_as_string(hide_password=False)
+            url = parse_url(given).render_as_string(hide_password=False)
             versions = prepare(url, OWN_TABLE, first_id=None)
             stage = Stage(url, OWN_TABLE, Clock(), None)
         else:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from platform import python_version
 
-from lambdadb.engine import checked_url
+from lambdadb.engine import parse_url
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Shape
 from lambdadb.lab.rows import AURORA_TYPES, POLICIES, Run
@@ -52,7 +52,7 @@ class Settings:
         if self.urls and self.speed != 1:
             raise LabError("real clusters run in real time: leave the speed at 1")
         for url in self.urls.values():
-            checked_url(url)
+            parse_url(url)
 
     @property
     def aurora_types(self) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def place(url: str | None) -> str:
     """Where a cluster is, without user, password or options."""
     if url is None:
         return "embedded"
-    parts = checked_url(url)
+    parts = parse_url(url)
     return f"{parts.host}:{parts.port or 5432}/{parts.database}"
 
 

@@ -24,17 +24,8 @@ class Statements:
         self._tracer = tracer
         self._clock = clock
 
-    def watch(self, dialect: Any) -> None:
-        """
-        Be told of each execution by this engine's dialect from now on.
-
-        Not by SQLAlchemy's events: with one listener, all of them are prepared for, which costs a
-        statement ten times as much as all else that is done here where nothing is recorded.
-        """
-        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            setattr(dialect, name, partial(self._execute, getattr(dialect, name)))
-
-    def _execute(self, execute: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def execute(self, execute: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        """Execute a statement by the dialect's `execute`, and tell the tracer of it if it wants that."""
         if not recording(self._tracer):
             execute(cursor, statement, *rest)
             return

@@ -1,6 +1,6 @@
 """
-psycopg's connections with an end: the invocation's deadline inside statements, and what is known of a
-connection when it is over.
+psycopg's connections with a deadline: a statement ends with the invocation's time, and a session can be
+ended while another thread uses it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import select
 import selectors
 import socket
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import psycopg
@@ -21,7 +20,7 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
 
-from lambdadb.deadline import ActiveInvocations, Clock
+from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime
 
 ACTIVE, _IDLE = pq.TransactionStatus.ACTIVE, pq.TransactionStatus.IDLE
@@ -35,27 +34,6 @@ _NO_PIPELINE = pq.PipelineStatus.OFF
 _WaitTimeout: type[psycopg.Error] | None = getattr(psycopg.errors, "_WaitTimeout", None)
 NOT_READY = 0  # what psycopg's generators are told when a wait, once begun, has ended for want of time
 CANCEL = 5.0  # seconds after which the thread that cancels gives up
-
-
-@dataclass(repr=False, eq=False)
-class StatementDeadline:
-    """Until when the statements of an engine's connections may run."""
-
-    scope: ActiveInvocations
-    clock: Clock
-    reserve: float
-    """Seconds before the invocation's end at which the running statement is cancelled."""
-
-    def times(self, limit: float | None) -> tuple[float, float] | None:
-        """
-        When a statement is cancelled, and when its connection is closed if it does not answer: half
-        of the reserve later, or at once for a `limit` of its own. None: never.
-        """
-        deadline = self.scope.deadline
-        cancel_at = None if deadline is None else deadline.at - self.reserve
-        if limit is not None and (cancel_at is None or limit < cancel_at):
-            return limit, limit
-        return None if cancel_at is None else (cancel_at, cancel_at + self.reserve / 2)
 
 
 class StatementTimeout(psycopg.OperationalError):
@@ -78,18 +56,19 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     thread, is where a deadline can be kept.
     """
 
-    bounds: StatementDeadline
-    limit: float | None = None
-    """A moment at which a wait is given up all the same: while connecting, and in pings."""
-    expired = False
+    deadline: StatementDeadline
+    wait_limit: float | None = None
+    """A moment at which every wait is given up: while connecting, and in pings."""
+    timed_out = False
     """Whether a statement was ended for want of time: a late cancel may still hit the next one."""
-    ended = False
+    aborted = False
     """Whether the invocation that held it is over."""
     commit_state: Literal["none", "sent", "done"] = "none"
     """How far the COMMIT of the present transaction came."""
     poller: select.poll
     """Polls its socket for what comes unasked."""
-    _rolling_back = False
+    _may_be_late = False
+    """Whether what is sent now is sent after the deadline too: a rollback, or nothing at all."""
     joining = False
     """Whether a cursor is about to send BEGIN itself, together with its statement."""
 
@@ -103,17 +82,17 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         if not self.joining:
             yield from super()._start_query()
 
-    def end(self) -> None:
+    def abort(self) -> None:
         """
         End the session without touching what its holder, maybe another thread, is waiting on.
 
         A statement that runs is cancelled. The holder finds the connection closed.
         """
-        self.ended = True
+        self.aborted = True
         if self.pgconn.status != pq.ConnStatus.OK:
             return
         if self.pgconn.transaction_status == ACTIVE:
-            _cancel(self.pgconn, self.bounds.clock)
+            _cancel(self.pgconn, self.deadline.clock)
         with (
             contextlib.suppress(OSError, psycopg.OperationalError),  # its holder has just closed it
             socket.socket(fileno=os.dup(self.pgconn.socket)) as copy,
@@ -122,25 +101,25 @@ class _Deadlined(psycopg.BaseConnection[Any]):
 
     def _times(self) -> tuple[float, float] | None:
         """When what is to be sent now is cancelled and when it is closed; raises if it is too late."""
-        if self.ended:
+        if self.aborted:
             self.pgconn.finish()
             raise InvocationClosed("the invocation that opened this connection has ended")
-        times = self.bounds.times(self.limit)
-        if times is not None and self.bounds.clock.now() >= times[0] and not self._rolling_back:
+        times = self.deadline.times(self.wait_limit)
+        if times is not None and self.deadline.clock.now() >= times[0] and not self._may_be_late:
             raise StatementTimeout("the statement was not sent", sent=False)
         return times
 
     def _look_at_the_time(self, cancel_at: float, close_at: float) -> None:
-        now = self.bounds.clock.now()
+        now = self.deadline.clock.now()
         if now < cancel_at:
             return
         if now >= close_at:
-            self.expired = True
+            self.timed_out = True
             self.pgconn.finish()
             raise StatementTimeout("no answer came, and the connection was closed", sent=True)
-        if not self.expired:
-            self.expired = True
-            _cancel(self.pgconn, self.bounds.clock)
+        if not self.timed_out:
+            self.timed_out = True
+            _cancel(self.pgconn, self.deadline.clock)
 
     def _until(
         self, cancel_at: float, close_at: float, generator: PQGen[Any], ready: Any = None
@@ -156,20 +135,20 @@ class _Deadlined(psycopg.BaseConnection[Any]):
 
     def _failed(self, error: psycopg.OperationalError) -> psycopg.OperationalError:
         """What a failed wait means."""
-        if self.expired and isinstance(error, psycopg.errors.QueryCanceled):
+        if self.timed_out and isinstance(error, psycopg.errors.QueryCanceled):
             return StatementTimeout("the statement was cancelled", sent=True)
         # psycopg leaves some connections open whose statement was sent and not answered ("connection
         # socket closed"). SQLAlchemy would take such an error for the server's answer, although a
         # COMMIT may have been done.
         if self.pgconn.status == pq.ConnStatus.OK and self.pgconn.transaction_status == ACTIVE:
             self.pgconn.finish()
-        # end() broke it, whatever it looks like; but what became of a COMMIT has still to be asked.
-        if self.ended and self.commit_state != "sent":
+        # abort() broke it, whatever it looks like; but what became of a COMMIT has still to be asked.
+        if self.aborted and self.commit_state != "sent":
             return InvocationClosed("the invocation that opened this connection has ended")
         return error
 
     def _nothing_to_roll_back(self) -> bool:
-        if self.ended:
+        if self.aborted:
             self.pgconn.finish()
         # SQLAlchemy rolls back at each return, mostly after a COMMIT: psycopg would find out the same,
         # with a lock and a generator.
@@ -189,7 +168,7 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
             if arguments or keywords or _WaitTimeout is None:
                 return super().wait(self._until(*times, gen), *arguments, **keywords)
             try:
-                return super().wait(gen, timeout=times[0] - self.bounds.clock.now())
+                return super().wait(gen, timeout=times[0] - self.deadline.clock.now())
             except _WaitTimeout:
                 gen = self._until(*times, gen, NOT_READY)
             return super().wait(gen)
@@ -210,11 +189,11 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
         """Roll back, within the reserve if need be; nothing to do where the session is over."""
         if self._nothing_to_roll_back():
             return
-        self._rolling_back = True
+        self._may_be_late = True
         try:
             super().rollback()
         finally:
-            self._rolling_back = False
+            self._may_be_late = False
 
 
 class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
@@ -229,7 +208,7 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
             if arguments or keywords or _WaitTimeout is None:
                 return await super().wait(self._until(*times, gen), *arguments, **keywords)
             try:
-                return await super().wait(gen, timeout=times[0] - self.bounds.clock.now())
+                return await super().wait(gen, timeout=times[0] - self.deadline.clock.now())
             except _WaitTimeout:
                 gen = self._until(*times, gen, NOT_READY)
             return await super().wait(gen)
@@ -250,23 +229,41 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
         """Roll back, within the reserve if need be; nothing to do where the session is over."""
         if self._nothing_to_roll_back():
             return
-        self._rolling_back = True
+        self._may_be_late = True
         try:
             await super().rollback()
         finally:
-            self._rolling_back = False
+            self._may_be_late = False
 
 
 AnyConnection = DeadlineConnection | AsyncDeadlineConnection
 
 
-def named(context: ExceptionContext) -> LambdaDBError | None:
+@contextlib.contextmanager
+def allow_late(connection: Any) -> Iterator[None]:
+    """
+    Let what happens inside go on after the deadline.
+
+    psycopg waits in the same method whether or not something is sent. What changes the connection's own
+    attributes (isolation level, autocommit) sends nothing, and has to work when time is over.
+    """
+    before = getattr(connection, "_may_be_late", False)
+    connection._may_be_late = True
+    try:
+        yield
+    finally:
+        connection._may_be_late = before
+
+
+def translate_error(context: ExceptionContext) -> LambdaDBError | None:
     """SQLAlchemy's `handle_error` listener (`retval=True`) that names the end of a statement."""
     error = context.original_exception
-    return out_of_time(error) if isinstance(error, StatementTimeout) else invocation_ended(error)
+    if isinstance(error, LambdaDBError):
+        return error  # while connecting again; SQLAlchemy would wrap it in a StatementError
+    return to_out_of_time(error) if isinstance(error, StatementTimeout) else to_invocation_ended(error)
 
 
-def out_of_time(error: StatementTimeout) -> OutOfTime:
+def to_out_of_time(error: StatementTimeout) -> OutOfTime:
     """The error for a statement that outlived the invocation's time."""
     return OutOfTime(
         f"Time was over, the invocation's less the reserve for its answer, or a connect's: {error}. "
@@ -276,7 +273,7 @@ def out_of_time(error: StatementTimeout) -> OutOfTime:
     )
 
 
-def invocation_ended(error: BaseException | None) -> InvocationEnded | None:
+def to_invocation_ended(error: BaseException | None) -> InvocationEnded | None:
     """The error for a session that outlived its invocation."""
     if not isinstance(error, InvocationClosed):
         return None

@@ -1,109 +1,247 @@
 """
-What SQLAlchemy asks of an engine's first connection, answered by one query instead of nine.
+SQLAlchemy's psycopg dialects, connecting through lambdadb.
+
+They are SQLAlchemy's own in everything else. They ask an engine's first connection one question, where
+SQLAlchemy's ask nine. `engine.dialect.name` and `.driver` are SQLAlchemy's.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from psycopg.types import TypeInfo
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from lambdadb.drivers.psycopg.connection import (
     AnyConnection,
     AsyncDeadlineConnection,
     DeadlineConnection,
+    allow_late,
+    translate_error,
 )
-from lambdadb.drivers.psycopg.driver import ask
+from lambdadb.drivers.psycopg.driver import PsycopgDriver
+from lambdadb.drivers.psycopg.simple_query import ask
+
+if TYPE_CHECKING:
+    from lambdadb.connect.connector import Connector
+    from lambdadb.tracing.statements import Statements
 
 # The last rows are the types whose codecs need the OID that an extension was given here.
 _QUESTIONS = """
-    SELECT current_schema(), current_setting('transaction_isolation'),
-           name, oid, typarray, oid::regtype, typdelim, typnamespace::regnamespace
+    SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'),
+           name, oid, typarray, oid::pg_catalog.regtype, typdelim
     FROM (VALUES ('hstore'), ('vector')) AS wanted (name)
-         LEFT JOIN pg_catalog.pg_type ON oid = to_regtype(name)
+         LEFT JOIN pg_catalog.pg_type ON oid OPERATOR(pg_catalog.=) pg_catalog.to_regtype(name)
 """
 
 
-def introduce(dialect: Any) -> None:
+@dataclass(frozen=True, repr=False, eq=False)
+class _Answers:
+    """What SQLAlchemy asks an engine's first connection, known from one query and the handshake."""
+
+    version: tuple[int, ...]
+    schema: str | None
+    isolation_level: str
+    backslash_escapes: bool
+    types: Mapping[str, TypeInfo | None]
+
+
+class _LambdaDBDialect(PGDialect_psycopg):
     """
-    Let `dialect` learn what it needs of the server by one query on an engine's first connection.
+    What both dialects add.
 
-    What it learns, and what it does with it, is SQLAlchemy's own: its `initialize()` runs, and the
-    questions that it asks on the way are answered from the handshake and from that query.
-
-    **Costs:** one round trip, once for an engine; SQLAlchemy's own questions are nine.
+    SQLAlchemy's `initialize()` runs unchanged. The hooks by which it asks (their names begin with an
+    underscore, yet they are what dialects override) answer from one query while it runs. Where
+    SQLAlchemy no longer calls one of them, it asks the server itself: slower, and right.
     """
-    dialect.initialize = partial(_initialize, dialect, dialect.initialize)
+
+    supports_statement_cache = True
+    connector: Connector
+    statements: Statements | None
+    _answers: _Answers | None = None
+
+    def __init__(self, *, connector: Any, statements: Any = None, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.connector = connector
+        self.statements = statements
+
+    @classmethod
+    def make_driver(cls) -> PsycopgDriver:
+        """The driver of an engine that has this dialect."""
+        return PsycopgDriver(asyncio=cls.is_async)
+
+    @classmethod
+    def engine_created(cls, engine: Engine) -> None:
+        """SQLAlchemy's hook for a new engine."""
+        event.listen(engine, "handle_error", translate_error, retval=True)
+        # Listeners are called in order: this one after the dialect's own, which asks the first question.
+        event.listen(engine, "connect", _end_connecting)
+
+    def connect(self, *arguments: Any, **keywords: Any) -> Any:
+        """Open a session; what is raised and what it costs: `lambdadb.connect.connector.Connector`."""
+        return self.connector.connect(self.connector.driver.connect_parameters(*arguments, **keywords))
+
+    def initialize(self, connection: Connection) -> None:
+        """
+        Learn what the dialect needs to know of the server.
+
+        **Costs:** one round trip, once for an engine; SQLAlchemy's own questions are nine.
+        """
+        driver_connection: Any = connection.connection.driver_connection
+        if not isinstance(driver_connection, (DeadlineConnection, AsyncDeadlineConnection)):
+            super().initialize(connection)
+            return  # a do_connect listener made it
+        self._answers = _ask(driver_connection)
+        try:
+            super().initialize(connection)
+            self._use_binary_vectors(driver_connection, self._answers.types["vector"])
+        finally:
+            self._answers = None
+
+    def _use_binary_vectors(self, connection: AnyConnection, vector: TypeInfo | None) -> None:
+        adapters = self._psycopg_adapters_map
+        if vector is not None and adapters is not None and _is_pgvector_imported():
+            from lambdadb.drivers.psycopg.pgvector import send_binary
+
+            send_binary(self, vector, adapters, connection.adapters)
+
+    def _get_server_version_info(self, connection: Any) -> Any:
+        if self._answers is None:
+            return super()._get_server_version_info(connection)
+        return self._answers.version
+
+    def _get_default_schema_name(self, connection: Any) -> Any:
+        if self._answers is None:
+            return super()._get_default_schema_name(connection)
+        return self._answers.schema
+
+    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
+        """The isolation level of a session that nobody has changed."""
+        if self._answers is None:
+            return super().get_default_isolation_level(dbapi_conn)
+        return self._answers.isolation_level
+
+    def _set_backslash_escapes(self, connection: Any) -> None:
+        if self._answers is None:
+            super()._set_backslash_escapes(connection)
+            return
+        self._backslash_escapes = self._answers.backslash_escapes
+
+    def _type_info_fetch(self, connection: Any, name: str) -> Any:
+        if self._answers is None or name not in self._answers.types:
+            return super()._type_info_fetch(connection, name)
+        return self._answers.types[name]
+
+    # These change psycopg's connection and send nothing, so they work after the deadline too.
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        """The isolation level of the transactions to come; no round trip."""
+        with allow_late(self.get_driver_connection(dbapi_connection)):
+            super().set_isolation_level(dbapi_connection, level)
+
+    def set_readonly(self, connection: Any, value: Any) -> None:
+        """Whether the transactions to come are READ ONLY; no round trip."""
+        with allow_late(self.get_driver_connection(connection)):
+            super().set_readonly(connection, value)
+
+    def set_deferrable(self, connection: Any, value: Any) -> None:
+        """Whether the transactions to come are DEFERRABLE; no round trip."""
+        with allow_late(self.get_driver_connection(connection)):
+            super().set_deferrable(connection, value)
+
+    # Statements are recorded here and not in listeners to SQLAlchemy's cursor events: one such listener
+    # costs each statement ten times as much as all else that is done where nothing is recorded.
+
+    def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        """Execute a statement."""
+        execute = super().do_execute
+        if self.statements is None:
+            execute(cursor, statement, parameters, context)
+        else:
+            self.statements.execute(execute, cursor, statement, parameters, context)
+
+    def do_executemany(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        """Execute a statement for each of `parameters`."""
+        execute = super().do_executemany
+        if self.statements is None:
+            execute(cursor, statement, parameters, context)
+        else:
+            self.statements.execute(execute, cursor, statement, parameters, context)
+
+    def do_execute_no_params(self, cursor: Any, statement: Any, context: Any = None) -> None:
+        """Execute a statement that has no parameters."""
+        execute = super().do_execute_no_params
+        if self.statements is None:
+            execute(cursor, statement, context)
+        else:
+            self.statements.execute(execute, cursor, statement, context)
 
 
-def _initialize(dialect: Any, initialize: Any, connection: Connection) -> None:
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, (DeadlineConnection, AsyncDeadlineConnection)):
-        initialize(connection)  # a do_connect listener made it
-        return
-    rows = ask(driver, _QUESTIONS)
-    types = {str(row[2]): _type_info(*row[2:7]) for row in rows}
+class PsycopgDialect(_LambdaDBDialect):
+    """`postgresql+psycopg` for a synchronous engine."""
+
+    supports_statement_cache = True
+
+    @classmethod
+    def get_async_dialect_cls(cls, url: URL) -> type[Any]:
+        """The dialect of an asynchronous engine."""
+        del url
+        return AsyncPsycopgDialect
+
+
+class AsyncPsycopgDialect(_LambdaDBDialect, PGDialectAsync_psycopg):
+    """`postgresql+psycopg` for an asynchronous engine."""
+
+    supports_statement_cache = True
+    is_async = True
+
+
+def _end_connecting(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
+    """SQLAlchemy's `connect` listener that ends the time limit of a connect."""
+    del dbapi_connection
+    driver_connection: Any = record.driver_connection
+    driver_connection.wait_limit = None
+
+
+def _ask(connection: AnyConnection) -> _Answers:
+    rows = ask(connection, _QUESTIONS)
     schema, isolation, *_ = rows[0]
-    hooks = _answers(dialect, driver, schema, isolation, types)
-    vars(dialect).update(hooks)
-    try:
-        initialize(connection)
-    finally:
-        for name in hooks:
-            delattr(dialect, name)
-    vector = types["vector"]
-    if vector is not None and _pgvector_gives_lists():
-        from lambdadb.drivers.psycopg.pgvector import speak_binary
-
-        dialect.vector_schema = next(row[7] for row in rows if row[2] == "vector")
-        speak_binary(dialect, vector, dialect._psycopg_adapters_map, driver.adapters)
+    if connection.isolation_level is not None:  # the engine's own, which its transactions will have
+        isolation = connection.isolation_level.name.replace("_", " ")
+    return _Answers(
+        version=_parse_version(_reported(connection, "server_version")),
+        schema=schema,
+        isolation_level=str(isolation).upper(),
+        backslash_escapes=_reported(connection, "standard_conforming_strings") == "off",
+        types={str(row[2]): _make_type_info(*row[2:7]) for row in rows},
+    )
 
 
-def _pgvector_gives_lists() -> bool:
-    """Whether the function has imported pgvector's types, and from version 0.5 on."""
-    if "pgvector.sqlalchemy" not in sys.modules:
-        return False
-    vector = getattr(sys.modules["pgvector"], "Vector", None)
-    return vector is not None and isinstance(vector._from_db("[0]"), list)
+def _is_pgvector_imported() -> bool:
+    """Whether the function has imported pgvector's types for SQLAlchemy."""
+    return "pgvector.sqlalchemy" in sys.modules
 
 
-def _answers(
-    dialect: Any,
-    driver: AnyConnection,
-    schema: str | None,
-    isolation: str | None,
-    types: dict[str, TypeInfo | None],
-) -> dict[str, Any]:
-    """The methods by which SQLAlchemy's dialect asks, with what they would find."""
-    if driver.isolation_level is not None:  # the engine's own, which its transactions will have
-        isolation = driver.isolation_level.name.replace("_", " ")
-
-    escapes = _reported(driver, "standard_conforming_strings") == "off"
-    return {
-        "_get_server_version_info": lambda _: _version(_reported(driver, "server_version")),
-        "_get_default_schema_name": lambda _: schema,
-        "get_default_isolation_level": lambda _: str(isolation).upper(),
-        "_set_backslash_escapes": lambda _: setattr(dialect, "_backslash_escapes", escapes),
-        "_type_info_fetch": lambda _, name: types[name],
-    }
-
-
-def _reported(driver: AnyConnection, parameter: str) -> str:
+def _reported(connection: AnyConnection, parameter: str) -> str:
     """A server parameter that every session is told of as it begins."""
-    return (driver.pgconn.parameter_status(parameter.encode()) or b"").decode()
+    return (connection.pgconn.parameter_status(parameter.encode()) or b"").decode()
 
 
-def _version(text: str) -> tuple[int, ...]:
-    """Its numbers, of which a beta has one: (16, 4), (18,)."""
+def _parse_version(text: str) -> tuple[int, ...]:
+    """The numbers of a version, of which a beta has one: (16, 4), (18,)."""
     found = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", text)
     return tuple(int(number) for number in found.groups() if number) if found else ()
 
 
-def _type_info(name: Any, oid: Any, array_oid: Any, regtype: Any, delimiter: Any) -> TypeInfo | None:
+def _make_type_info(
+    name: Any, oid: Any, array_oid: Any, regtype: Any, delimiter: Any
+) -> TypeInfo | None:
     if oid is None:
         return None
     return TypeInfo(name, int(oid), int(array_oid), regtype=regtype, delimiter=delimiter)

@@ -13,13 +13,9 @@ from pgvector.sqlalchemy import VECTOR
 from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
-from sqlalchemy import CompoundSelect
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import NullType
 
 
-def speak_binary(dialect: Any, info: TypeInfo, *adapters: AdaptersMap) -> None:
+def send_binary(dialect: Any, info: TypeInfo, *adapters: AdaptersMap) -> None:
     """
     Let `dialect` send vectors, and have them sent, in binary.
 
@@ -69,47 +65,3 @@ class BinaryVector(VECTOR):
             return _Packed(vector.to_binary())
 
         return process
-
-    def column_expression(self, column: Any) -> Any:
-        """The column as a result."""
-        # By a function of the server, because psycopg asks for all columns of a result in binary or
-        # for none, and does not know the binary form of some.
-        sent = _Sent(column)
-        sent.type = column.type  # which may be a decorator of this one
-        return sent
-
-    def result_processor(self, dialect: Any, coltype: Any) -> Any:
-        """A list of floats, from either form."""
-        from_text = super().result_processor(dialect, coltype)
-
-        def process(value: Any) -> Any:
-            return Vector.from_binary(value).to_list() if isinstance(value, bytes) else from_text(value)
-
-        return process
-
-
-class _Sent(FunctionElement[Any]):
-    """A column in binary, where nobody but the client looks at the result."""
-
-    inherit_cache = True
-    type = BinaryVector()
-
-
-@compiles(_Sent)
-def _compile_sent(element: _Sent, compiler: Any, **keywords: Any) -> str:
-    column: str = compiler.process(element.clauses, **keywords)
-    selects = [entry.get("selectable") for entry in compiler.stack]
-    if column.startswith("DISTINCT ") or any(_compares(s, compiler.dialect) for s in selects):
-        return column
-    # The schema may be in the search path no longer; a column may have become a halfvec.
-    schema = compiler.dialect.vector_schema
-    return f"{schema}.vector_send(({column})::{schema}.vector)"
-
-
-def _compares(query: Any, dialect: Any) -> bool:
-    """Whether the server compares results of a query with each other: as vectors, not as bytes."""
-    if getattr(query, "_distinct", False) or isinstance(query, CompoundSelect):
-        return True
-    # By a label it is the result that is ordered by; of a label in a string, the type is not known.
-    by = (*getattr(query, "_order_by_clauses", ()), *getattr(query, "_group_by_clauses", ()))
-    return any(isinstance(c.type.dialect_impl(dialect), (BinaryVector, NullType)) for c in by)

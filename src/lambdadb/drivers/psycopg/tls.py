@@ -76,7 +76,7 @@ def verified(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> d
 
     **Costs:** no round trip; microseconds. libpq reads the file.
     """
-    if _is_local(parameters, environment):
+    if is_local(parameters, environment):
         return dict(parameters)
     mode = _given("sslmode", parameters, environment) or "verify-full"
     chosen = {**parameters, "sslmode": mode}
@@ -89,7 +89,7 @@ def verified(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> d
 def weaker(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
     """What the caller's explicit choice leaves unverified towards a host that is not this machine."""
     mode = _given("sslmode", parameters, environment)
-    local = _is_local(parameters, environment)
+    local = is_local(parameters, environment)
     if local and not mode and _given("service", parameters, environment):
         return (
             "A service file may name another server, which lambdadb does not read: add "
@@ -120,7 +120,8 @@ def _given(name: str, parameters: Mapping[str, Any], environment: Mapping[str, s
     return str(parameters.get(name) or environment.get(f"PG{name.upper()}") or "")
 
 
-def _is_local(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+def is_local(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Whether every host is this machine: a socket, libpq's default one included, or loopback."""
     places = [_given(name, parameters, environment) for name in ("host", "hostaddr")]
     return all(_is_own(place) for place in ",".join(places).split(","))
 

@@ -1,0 +1,90 @@
+"""
+What a failed connect to PostgreSQL means.
+
+psycopg gives no SQLSTATE when a connect fails (github.com/psycopg/psycopg, issue 242), so the text is
+all there is. Servers say it in English unless `lc_messages` was changed; Aurora's default is English.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lambdadb.drivers.base import AttemptFailed
+from lambdadb.faults import Fault
+
+# First match wins. One text may hold several lines, one for each address or TLS fallback tried, so
+# what is certain (a refused login) comes before what is vague (a refused connection).
+_TEXTS: tuple[tuple[Fault, str], ...] = (
+    # Aurora waking up, with IAM authentication: github.com/cyrilgdn/terraform-provider-postgresql
+    # issue 540. Its pg_hba.conf admits every TLS client once awake, so over TLS this line can only
+    # mean "not yet"; without TLS ("no encryption") it means that TLS is required.
+    (Fault.RESUMING, r"no pg_hba\.conf entry .*(SSL encryption|SSL on)\b"),
+    # 28P01, 28000 (PostgreSQL, src/backend/libpq/auth.c); RDS Proxy troubleshooting page
+    (Fault.CREDENTIALS, r"authentication failed for user|no password supplied"),
+    (Fault.CREDENTIALS, r'role ".*" (does not exist|is not permitted to log in)'),
+    # Rates and slots of RDS Proxy (53300, 08000) and of pgbouncer
+    (
+        Fault.EXHAUSTED,
+        r"too many competing requests|to the proxy exceeded|connection to proxy exceeded",
+    ),
+    (Fault.EXHAUSTED, r"Timed-out waiting to acquire database connection|query_wait_timeout"),
+    (Fault.EXHAUSTED, r"no more connections allowed"),
+    # 53300 (PostgreSQL, src/backend/storage/lmgr/proc.c, utils/init/postinit.c)
+    (Fault.EXHAUSTED, r"too many clients already|too many connections for (role|database)"),
+    (Fault.EXHAUSTED, r"remaining connection slots are reserved"),
+    # 57P03 (PostgreSQL, src/backend/postmaster), 57P01 while stopping
+    (Fault.RESUMING, r"the database system is|not yet accepting connections"),
+    (Fault.RESUMING, r"terminating connection due to administrator command"),
+    (Fault.RESUMING, r"resuming after being auto-paused"),  # the Data API's words for it
+    # glibc, musl and macOS resolvers: a try-again answer against a name that does not exist
+    (Fault.UNREACHABLE, r"Temporary failure in name resolution|Try again"),
+    (Fault.MISCONFIGURED, r"could not translate host name|could not parse network address"),
+    (Fault.MISCONFIGURED, r"invalid .*value|invalid port number|definition of service|missing \"=\""),
+    (Fault.MISCONFIGURED, r"channel binding required|authentication method requirement"),
+    (Fault.MISCONFIGURED, r"invalid connection option|with sslnegotiation=direct|unterminated quoted"),
+    # libpq, target_session_attrs: the server is not, or not yet, of the wanted kind
+    (Fault.RESUMING, r"session is (not )?read-only|server is (not )?in hot standby mode"),
+    # libpq 16 to 18, src/interfaces/libpq: fe-connect.c, fe-secure-common.c, fe-secure-openssl.c
+    (Fault.UNTRUSTED, r"certificate verify failed|root certificate|does not match host name"),
+    (Fault.UNTRUSTED, r"host name must be specified for a verified|with sslrootcert=system"),
+    (Fault.UNTRUSTED, r"does not support SSL|invalid response to SSL negotiation"),
+    # github.com/terraform-aws-modules/terraform-aws-rds-aurora issue 476: an immediate EOF on wake-up
+    (Fault.RESUMING, r"server closed the connection unexpectedly|unexpected eof|EOF detected"),
+    (Fault.RESUMING, r"Connection reset by peer|Broken pipe|Connection refused"),
+    (Fault.UNREACHABLE, r"timed out|timeout expired|No route to host|Network is unreachable"),
+)
+
+_REFUSED = r"Connection refused|No such file or directory"
+
+# More than the fault alone tells: what to do about these texts.
+_REMEDIES = (
+    (
+        r"no password supplied",
+        "The server asks for a password and was given none: use credentials=, or name it in the URL.",
+    ),
+    (
+        r'unrecognized configuration parameter "idle_session_timeout"|unsupported startup parameter',
+        "A PostgreSQL before 14 knows no idle_session_timeout, and pgbouncer takes no options: use "
+        "PerEnvironment or PerInvocation(idle_session_timeout=None), and for pgbouncer "
+        "idle_in_transaction_session_timeout=None as well.",
+    ),
+    (
+        r"too many clients already|too many connections for|remaining connection slots",
+        "All connections of the server are taken. See who holds them in pg_stat_activity; lower the "
+        "function's reserved concurrency or raise the cluster's maximum capacity.",
+    ),
+)
+
+
+def diagnose(text: str) -> AttemptFailed:
+    """
+    The fault that libpq's text of a failed connect stands for.
+
+    A text that no rule knows is `MISCONFIGURED` when the server said it (FATAL), since a server that
+    answers is awake, and `UNREACHABLE` when it did not.
+    """
+    unknown = Fault.MISCONFIGURED if "FATAL:" in text else Fault.UNREACHABLE
+    # re compiles a pattern, and keeps it, when the first connect fails.
+    fault = next((f for f, pattern in _TEXTS if re.search(pattern, text, re.IGNORECASE)), unknown)
+    remedy = next((advice for pattern, advice in _REMEDIES if re.search(pattern, text)), None)
+    return AttemptFailed(fault, text, refused=re.search(_REFUSED, text) is not None, remedy=remedy)

@@ -1,0 +1,121 @@
+"""
+`plugins=["lambdadb"]`, or `?plugin=lambdadb` in a URL: SQLAlchemy's own way to change how an engine is
+made. `lambdadb.create_engine` goes the same way; this is the only composition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, Engine
+from sqlalchemy.engine import CreateEnginePlugin
+from sqlalchemy.pool import NullPool
+
+from lambdadb.connect.connector import Connector
+from lambdadb.deadline import Clock
+from lambdadb.drivers import REGISTERED
+from lambdadb.errors import InvalidSettings
+from lambdadb.policy import PerInvocation
+from lambdadb.pool import GuardedPool
+from lambdadb.settings import Settings, read_url_settings
+
+if TYPE_CHECKING:
+    from lambdadb.drivers.base import Driver
+    from lambdadb.tracing import Tracer
+
+_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag")
+_DECIDED_BY_POLICY = {
+    *("creator", "async_creator", "module"),
+    *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
+}
+
+
+class LambdaDBPlugin(CreateEnginePlugin):
+    """
+    Gives an engine lambdadb's dialect, connector and pool.
+
+    Args:
+        url: Its query may hold the settings that fit into a URL, such as `lambdadb_policy`.
+        kwargs: The keywords of `create_engine`; those of lambdadb are taken out of them.
+
+    Raises:
+        InvalidSettings: A URL, a setting or a keyword that cannot work.
+    """
+
+    def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
+        given = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
+        if url.drivername not in REGISTERED:
+            raise InvalidSettings(
+                f"The driver {url.drivername!r} of the url is not supported. Supported are "
+                f"{', '.join(sorted(REGISTERED))}. Use postgresql+psycopg://user@host:5432/database."
+            )
+        self.url, from_url = read_url_settings(url.difference_update_query(["plugin"]))
+        chosen = {**from_url, **{name: value for name, value in given.items() if value is not None}}
+        if kwargs.get("poolclass") is NullPool and "policy" not in chosen:
+            # SQLAlchemy's name for one connection for each use; Alembic's templates write it.
+            del kwargs["poolclass"]
+            chosen["policy"] = PerInvocation()
+        if clash := sorted(_DECIDED_BY_POLICY & kwargs.keys()):
+            raise InvalidSettings(
+                f"{', '.join(clash)}: decided by the policy. For a second session use "
+                "PerEnvironment(connections=2); for another pool use sqlalchemy.create_engine."
+            )
+        self._settings = Settings.chosen(**chosen)
+        self._check_passwords(kwargs.get("connect_args", {}))
+        self._connect_args: Mapping[str, Any] = kwargs.get("connect_args", {})
+        kwargs["poolclass"] = GuardedPool
+
+    def _check_passwords(self, connect_args: Mapping[str, Any]) -> None:
+        given = self.url.password or "password" in {**self.url.query, **connect_args}
+        if self._settings.credentials is not None and given:
+            raise InvalidSettings(
+                f"Two passwords: one is in the url or in connect_args, and credentials="
+                f"{type(self._settings.credentials).__name__} gives one at each connect. Remove the "
+                "first."
+            )
+
+    def update_url(self, url: URL) -> URL:
+        """The URL by which SQLAlchemy finds lambdadb's dialect."""
+        del url
+        return self.url.set(drivername=REGISTERED[self.url.drivername])
+
+    def handle_dialect_kwargs(self, dialect_cls: type[Any], dialect_args: dict[str, Any]) -> None:
+        """Compose what the engine is made of."""
+        driver: Driver = dialect_cls.make_driver()
+        if dialect_cls.is_async:
+            from lambdadb.loop_clock import LoopClock
+
+            clock: Clock = LoopClock()
+        else:
+            clock = Clock()
+        self._connector = Connector(driver=driver, settings=self._settings, clock=clock)
+        parameters = {**self.url.query, **self._connect_args}
+        driver.check_parameters(parameters, self._connector.environment)
+        driver.check_installation()
+        dialect_args["connector"] = self._connector
+        dialect_args["statements"] = _statements(self._settings.tracer, clock)
+
+    def handle_pool_kwargs(self, pool_cls: type[Any], pool_args: dict[str, Any]) -> None:
+        """Give the pool the engine's connector."""
+        del pool_cls
+        pool_args["connector"] = self._connector
+
+    def engine_created(self, engine: Engine) -> None:
+        """Show the URL as users know it: SQLAlchemy's driver, no settings of lambdadb."""
+        dialect = engine.dialect
+        engine.url = self.url.set(drivername=f"{dialect.name}+{dialect.driver}")
+
+
+def _statements(tracer: Tracer | None, clock: Clock) -> Any:
+    """The recorder of statements, if the tracer wants any; registers the tracer for `trace`."""
+    if tracer is None:
+        return None
+    from lambdadb.tracing import register
+
+    register(tracer)
+    if tracer.statements == "none":
+        return None
+    from lambdadb.tracing.statements import Statements
+
+    return Statements(tracer, clock)
