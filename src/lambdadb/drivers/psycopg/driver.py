@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.util import await_only
 
 from lambdadb.drivers.base import Liveness, Meaning, Outcome, Parameters
-from lambdadb.drivers.psycopg import tls, transaction
+from lambdadb.drivers.psycopg import tls
 from lambdadb.drivers.psycopg.attempt import Attempt
 from lambdadb.drivers.psycopg.connection import (
     AnyConnection,
@@ -25,6 +25,7 @@ from lambdadb.drivers.psycopg.connection import (
     DeadlineConnection,
 )
 from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor
+from lambdadb.drivers.psycopg.transaction import TransactionHandle, Transactions, meaning_of
 from lambdadb.drivers.rds_endpoint import is_proxy
 from lambdadb.errors import InvalidSettings
 
@@ -59,6 +60,7 @@ class PsycopgDriver:
 
     def __init__(self, *, asyncio: bool) -> None:
         self._asyncio = asyncio
+        self._transactions = Transactions()
 
     # Before the first connect
 
@@ -219,17 +221,21 @@ class PsycopgDriver:
 
     # Transactions
 
-    def begin(self, connection: sqlalchemy.Connection) -> transaction.TransactionHandle:
+    def begin(self, connection: sqlalchemy.Connection) -> TransactionHandle:
         """Begin a transaction whose outcome can be asked for; one round trip, BEGIN's own."""
-        return transaction.begin(connection)
+        return self._transactions.begin(connection)
 
-    def ask_outcome(self, connection: sqlalchemy.Connection, transaction_: Any) -> Outcome | None:
-        """Ask another connection what became of a transaction; one round trip."""
-        return transaction.ask_outcome(connection, transaction_)
+    def ask_outcome(self, connection: sqlalchemy.Connection, transaction: Any) -> Outcome | None:
+        """Ask another connection what became of a transaction; one round trip, or two."""
+        return self._transactions.ask_outcome(connection, transaction)
 
-    def meaning(self, error: BaseException) -> Meaning:
+    def names_same_tables(self, connection: sqlalchemy.Connection, transaction: Any) -> bool:
+        """Whether a table's name leads to the same table as when the transaction began."""
+        return self._transactions.names_same_tables(connection, transaction)
+
+    def meaning(self, error: BaseException, transaction: Any = None) -> Meaning:
         """What an error of a statement means for its transaction."""
-        return transaction.meaning_of(error)
+        return meaning_of(error, transaction)
 
 
 def _behind_rds_proxy(parameters: Mapping[str, Any]) -> bool:
