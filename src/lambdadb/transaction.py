@@ -217,7 +217,10 @@ class _Unit:
             self._begin_and_work(run)
         except Exception as error:
             if not self._is_committed(error, run):
-                raise
+                named = self._driver.translate(error)
+                if named is None or named is error:
+                    raise
+                raise named from error
         return run.result
 
     def _begin_and_work(self, run: _Run) -> None:
@@ -337,7 +340,10 @@ class _Unit:
             number += 1
             pause = conflict_backoff(number, self._random)
             if pause >= self._deadline.remaining(self._clock):
-                raise OutOfTime("the time to ask what became of a transaction was over", sent=False)
+                text = (
+                    f"Time was over before the server told what became of transaction {transaction.id}."
+                )
+                raise OutOfTime(text, sent=False)
             self._clock.sleep(pause)
 
     def _look_for_key(self, connection: Connection, transaction: Transaction) -> Outcome:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import sqlalchemy
 
     from lambdadb.deadline import StatementDeadline
+    from lambdadb.errors import LambdaDBError
     from lambdadb.policy import Policy
 
 Parameters = dict[str, Any]
@@ -227,3 +228,6 @@ class Driver(Protocol):
 
     def meaning(self, error: BaseException, transaction: Transaction | None = None) -> Meaning:
         """What an error of a statement, SQLAlchemy's or the driver's own, means for its transaction."""
+
+    def translate(self, error: BaseException) -> LambdaDBError | None:
+        """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""

@@ -290,7 +290,11 @@ def allow_late(connection: Any) -> Iterator[None]:
 
 def translate_error(context: ExceptionContext) -> LambdaDBError | None:
     """SQLAlchemy's `handle_error` listener (`retval=True`) that names the end of a statement."""
-    error = context.original_exception
+    return translate(context.original_exception)
+
+
+def translate(error: BaseException) -> LambdaDBError | None:
+    """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""
     if isinstance(error, LambdaDBError):
         return error  # while connecting again; SQLAlchemy would wrap it in a StatementError
     if isinstance(error, UnitEnded):

@@ -23,11 +23,12 @@ from lambdadb.drivers.psycopg.connection import (
     AnyConnection,
     AsyncDeadlineConnection,
     DeadlineConnection,
+    translate,
 )
 from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor
 from lambdadb.drivers.psycopg.transaction import TransactionHandle, Transactions, meaning_of
 from lambdadb.drivers.rds_endpoint import is_proxy
-from lambdadb.errors import InvalidSettings
+from lambdadb.errors import InvalidSettings, LambdaDBError
 
 if TYPE_CHECKING:
     from lambdadb.deadline import StatementDeadline
@@ -236,6 +237,10 @@ class PsycopgDriver:
     def meaning(self, error: BaseException, transaction: Any = None) -> Meaning:
         """What an error of a statement means for its transaction."""
         return meaning_of(error, transaction)
+
+    def translate(self, error: BaseException) -> LambdaDBError | None:
+        """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""
+        return translate(error)
 
 
 def _behind_rds_proxy(parameters: Mapping[str, Any]) -> bool:

@@ -25,8 +25,7 @@ from lambdadb.drivers.psycopg.connection import (
     DeadlineConnection,
     InvocationClosed,
     StatementTimeout,
-    to_invocation_ended,
-    to_out_of_time,
+    translate,
 )
 from lambdadb.drivers.psycopg.simple_query import ask
 from lambdadb.drivers.psycopg.unit_of_work import NoticesCommit, Server, UnitEnded, UnitOfWork
@@ -282,10 +281,8 @@ def _ask(connection: sqlalchemy.Connection, query: str) -> list[tuple[str | None
     except psycopg.Error as error:
         if driver.closed:
             connection.invalidate(error)
-        if isinstance(error, StatementTimeout):
-            raise to_out_of_time(error) from error
-        if (ended := to_invocation_ended(error)) is not None:
-            raise ended from error
+        if (named := translate(error)) is not None:
+            raise named from error
         raise DBAPIError.instance(
             query, None, error, psycopg.Error, connection_invalidated=driver.closed
         ) from error
