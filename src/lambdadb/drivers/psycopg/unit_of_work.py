@@ -126,7 +126,7 @@ def _send(pgconn: PGconn, query: str) -> PQGen[list[PGresult]]:
             error = psycopg.errors.error_from_result(result)
             if number == 0 and error.sqlstate == _REFUSED_BY_GUARD:
                 raise UnitEnded(
-                    "The unit of work has ended its transaction and gone on in another, which is rolled back."
+                    "The unit of work has ended its transaction. What it did after that is rolled back."
                 )
             raise error
     return results

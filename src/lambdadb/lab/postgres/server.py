@@ -54,8 +54,8 @@ class Postgres:
         self, *, settings: Mapping[str, str] | None = None, password: str | None = None
     ) -> None:
         self.port = free_port()
-        self._settings = {**SETTINGS, **(settings or {})}
-        self._password = password
+        self.settings = {**SETTINGS, **(settings or {})}
+        self.password = password
         self._directory: Directory | None = None
         self._process: Process | None = None
 
@@ -68,7 +68,7 @@ class Postgres:
         self, database: str = "postgres", *, host: str = "127.0.0.1", port: int | None = None
     ) -> str:
         """SQLAlchemy URL of a database, with the password in clear text."""
-        user = "postgres" if self._password is None else f"postgres:{quote(self._password, safe='')}"
+        user = "postgres" if self.password is None else f"postgres:{quote(self.password, safe='')}"
         return f"postgresql+psycopg://{user}@{host}:{port or self.port}/{quote(database, safe='')}"
 
     def start(self) -> None:
@@ -143,8 +143,8 @@ class Postgres:
     def _create_cluster(self, binaries: Path) -> Directory:
         directory = new_directory()
         try:
-            initialize(binaries, directory.path, self._password)
-            lines = [f"{name} = {quoted(value)}\n" for name, value in self._settings.items()]
+            initialize(binaries, directory.path, self.password)
+            lines = [f"{name} = {quoted(value)}\n" for name, value in self.settings.items()]
             with (directory.path / "data" / "postgresql.conf").open("a") as file:
                 file.writelines(lines)
         except BaseException:
@@ -241,7 +241,7 @@ def accepts_connections(data: Path, pid: int) -> bool:
         lines = (data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
         return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
 
 
 def quoted(value: str) -> str:
