@@ -31,6 +31,10 @@ PAUSE = 0.02
 MARKER = sqlalchemy.Table(
     "marker", sqlalchemy.MetaData(), sqlalchemy.Column("name", sqlalchemy.Text, primary_key=True)
 )
+# What ALTER ROLE says of sessions is not for those of the testbed itself.
+PLAIN_SESSION = (
+    "-c search_path=public -c client_encoding=UTF8 -c role=none -c default_transaction_read_only=off"
+)
 SettingsBy = Literal["SET", "role", "url"]
 
 
@@ -152,8 +156,7 @@ class Ours:
         self._target = async_sessionmaker(self._engine) if self.orm else self._engine
 
     def _alter_role(self) -> None:
-        with psycopg.connect(self._admin, autocommit=True, options="-c search_path=public") as admin:
-            admin.execute("SET default_transaction_read_only = off")
+        with psycopg.connect(self._admin, autocommit=True, options=PLAIN_SESSION) as admin:
             admin.execute("ALTER ROLE postgres RESET ALL")
             for name, value in self.settings.items():
                 admin.execute(f"ALTER ROLE postgres SET {name} = {_listed(name, value)}")
