@@ -2,9 +2,10 @@
 Units of work of run_transaction, damaged at places drawn at random, and what became of their rows.
 
 Each trial draws a client (policy, synchronous or not, engine or ORM, with a key or without), what its
-unit of work does (rows, savepoints, the driver's cursors; COMMIT and ROLLBACK midway, which are refused),
-the settings of its sessions (by SET, by ALTER ROLE, by the URL), and the fault: the connection is closed,
-reset, stalled or half dead, at a message boundary or after any byte, or the server crashes in that moment.
+unit of work does (rows, savepoints, the driver's cursors; COMMIT and ROLLBACK midway, which are
+refused), the settings of its sessions (by SET, by ALTER ROLE, by the URL), and the fault: the connection
+is closed, reset, stalled or half dead, at a message boundary or after any byte, or the server crashes in
+that moment.
 
   lost      a row is claimed to be committed, and it is not there
   doubled   a row is there more than once
