@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from lambdadb.lab.cut import Action
-from lambdadb.lab.sweep import Client, Trial, bed, ours, peers, sweep
+from lambdadb.lab.faultproxy.fault_point import Action
+from lambdadb.lab.faultproxy.fault_sweep import Client, Trial, open_testbed, ours, peers, sweep
 
 MODES = [(Action.CLOSE, False), (Action.RESET, False), (Action.CLOSE, True)]
 
@@ -41,7 +41,7 @@ def run(console: Console) -> list[Trial]:
     """Every client in every mode, interleaved mode by mode on one server."""
     clients: list[Client] = [*peers(), *ours(), *ours(marked=True)]
     trials = []
-    with bed() as ground, Progress(console=console) as progress:
+    with open_testbed() as ground, Progress(console=console) as progress:
         task = progress.add_task("sweeps", total=len(MODES) * len(clients))
         for action, crash in MODES:
             for client in clients:
@@ -88,7 +88,7 @@ def main() -> None:
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     trials = run(Console(stderr=True))
     if chosen.json:
-        rows = [{**dataclasses.asdict(trial), "cut": str(trial.cut)} for trial in trials]
+        rows = [{**dataclasses.asdict(trial), "point": str(trial.point)} for trial in trials]
         chosen.json.write_text(json.dumps(rows, indent=1))
     console = Console()
     Console(width=max(console.width, 120)).print(table(trials))

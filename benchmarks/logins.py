@@ -2,9 +2,9 @@
 What a login costs: round trips on the wire and the client's processor time, by login and by TLS.
 
 A PostgreSQL with TLS of its own in a container, whose image is in LAMBDADB_POSTGRES_IMAGE. Round trips
-are counted in front of it by the lab's relay, which also delays them: whoever speaks twice without
+are counted in front of it by the lab's tunnel, which also delays them: whoever speaks twice without
 waiting for an answer is counted once. Processor time is that of the connecting thread, without the
-relay. Each case runs twice: as OpenSSL is, and with P-256 as the key share of its first message, in a
+tunnel. Each case runs twice: as OpenSSL is, and with P-256 as the key share of its first message, in a
 process with a file in OPENSSL_CONF.
 
     nox -s logins                    a table
@@ -39,8 +39,8 @@ from sqlalchemy import URL
 from testcontainers.community.postgres import PostgresContainer
 
 import lambdadb
-from lambdadb.lab.clock import Clock
-from lambdadb.lab.relay import Relay
+from lambdadb.lab.aurora.tunnel import Tunnel
+from lambdadb.lab.clock import LabClock
 
 HOST, DATABASE = "db.example", "postgres"
 ROUND_TRIP = 0.01  # seconds
@@ -134,7 +134,7 @@ class Wire:
                 side.setblocking(False)
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().sock_connect(server, self._target)
-            await Relay(client, Clock(), ROUND_TRIP, count).forward(server, b"")
+            await Tunnel(client, LabClock(), ROUND_TRIP, count).forward(server, b"")
 
 
 def counted(server: Server) -> list[int]:

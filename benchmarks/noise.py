@@ -119,11 +119,11 @@ def environment(row: str, url: str, daemon: Any) -> Any:
 
 def traces(row: str, url: str, invocations: int) -> list[Any]:
     """The documents of each invocation of the function of a row."""
-    from lambdadb.lab.daemon import Daemon
+    from lambdadb.lab.xray.daemon import XRayDaemon
 
     event = {"name": "ann", "item": "tea"}
     seen = []
-    with Daemon() as daemon, environment(row, url, daemon) as function:
+    with XRayDaemon() as daemon, environment(row, url, daemon) as function:
         for _ in range(invocations):
             function.invoke(event)
             seen.append(daemon.settle())
@@ -133,9 +133,9 @@ def traces(row: str, url: str, invocations: int) -> list[Any]:
 
 def main() -> None:
     from lambdadb.lab.aurora import Cluster
-    from lambdadb.lab.daemon import flat, nested
     from lambdadb.lab.postgres import Postgres
-    from lambdadb.lab.waterfall import draw
+    from lambdadb.lab.xray.daemon import flat, nested
+    from lambdadb.lab.xray.waterfall import draw
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="folder for noise.png and resume.png")

@@ -22,9 +22,9 @@ from moto.server import ThreadedMotoServer
 from lambdadb import Fault, PerEnvironment, ResumeRetry, errors
 from lambdadb.lab import commands
 from lambdadb.lab.aurora import Cluster
-from lambdadb.lab.daemon import Daemon, nested
 from lambdadb.lab.environment import Environment, FunctionError
 from lambdadb.lab.postgres import Postgres
+from lambdadb.lab.xray.daemon import XRayDaemon, nested
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -358,7 +358,7 @@ def test_transfers(handler: str, event: object, shop: Shop) -> None:
 
 def test_a_traced_order(shop: Shop) -> None:
     """The block, and in it the connect and the statement; nothing of what is outside."""
-    with Daemon() as daemon:
+    with XRayDaemon() as daemon:
         variables = {"AWS_XRAY_DAEMON_ADDRESS": daemon.address}
         with environment("traced.lambda_handler", shop.url, **variables) as function:
             assert function.invoke({"item": "tea"}) == {"id": 1, "orders": 1}

@@ -9,15 +9,15 @@ from sqlalchemy import text
 
 import lambdadb
 from lambdadb import PerEnvironment, ResumeRetry
-from lambdadb.lab.cut import Action, Cut, Direction
-from lambdadb.lab.sweep import Invocation, bed
+from lambdadb.lab.faultproxy.fault_point import Action, Direction, FaultPoint
+from lambdadb.lab.faultproxy.fault_sweep import FakeContext, open_testbed
 
 FROM_SERVER = Direction.SERVER_TO_CLIENT
 
 
 @pytest.fixture(scope="module")
 def ground():
-    with bed() as ground:
+    with open_testbed() as ground:
         yield ground
 
 
@@ -26,10 +26,10 @@ def test_a_ping_into_silence_is_given_up_and_replaced(ground):
     engine = lambdadb.create_engine(ground.url, policy=PerEnvironment(ping_after=0.0))
     with engine.connect() as connection:
         before = connection.scalar(text("SELECT pg_backend_pid()"))
-    ground.proxy.arm(Cut(FROM_SERVER, Action.STALL, message=0))
+    ground.proxy.arm(FaultPoint(FROM_SERVER, Action.STALL, message=0))
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT pg_backend_pid()")) != before
-    assert ground.proxy.cut_done
+    assert ground.proxy.fault_done
     engine.dispose()
 
 
@@ -44,7 +44,7 @@ def test_the_first_questions_end_with_the_connect(ground):
     ].index("Z")
     engine.dispose()
     engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(timeout=1.5))
-    ground.proxy.arm(Cut(FROM_SERVER, Action.STALL, message=login + 1))
+    ground.proxy.arm(FaultPoint(FROM_SERVER, Action.STALL, message=login + 1))
     with pytest.raises(lambdadb.OutOfTime):
         engine.connect()
     ground.proxy.arm(None)
@@ -59,12 +59,12 @@ def test_a_server_that_no_longer_reads_ends_a_statement_that_is_being_sent(groun
     engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(reserve=0.5))
     ground.proxy.arm(None)
     long = {"long": "x" * 60_000_000}
-    with lambdadb.invocation(engine, Invocation(60.0)), engine.connect() as connection:
+    with lambdadb.invocation(engine, FakeContext(60.0)), engine.connect() as connection:
         connection.execute(text("SELECT 1"))
-    with lambdadb.invocation(engine, Invocation(1.5)), engine.connect() as connection:
+    with lambdadb.invocation(engine, FakeContext(1.5)), engine.connect() as connection:
         if not first:
             connection.execute(text("SELECT 1"))
-        ground.proxy.arm(Cut(Direction.CLIENT_TO_SERVER, Action.STALL, message=0))
+        ground.proxy.arm(FaultPoint(Direction.CLIENT_TO_SERVER, Action.STALL, message=0))
         with pytest.raises(lambdadb.OutOfTime) as raised:
             connection.execute(text("SELECT length(:long)"), long)
         assert raised.value.sent

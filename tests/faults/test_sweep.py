@@ -8,8 +8,16 @@ from sqlalchemy import text
 
 import lambdadb
 from lambdadb import CommitInDoubt, run_transaction
-from lambdadb.lab.cut import Action, Cut, Direction, boundaries
-from lambdadb.lab.sweep import INSERT, MARKER, bed, byte_cuts, commit_cuts, ours, sweep
+from lambdadb.lab.faultproxy.fault_point import Action, Direction, FaultPoint, points_at_boundaries
+from lambdadb.lab.faultproxy.fault_sweep import (
+    INSERT,
+    MARKER,
+    byte_points,
+    commit_points,
+    open_testbed,
+    ours,
+    sweep,
+)
 
 pytestmark = pytest.mark.timeout(600)
 CLIENTS = pytest.mark.parametrize("number", range(4), ids=[client.name for client in ours()])
@@ -29,7 +37,7 @@ def check(trials, least):
 @pytest.mark.parametrize("action", [Action.CLOSE, Action.RESET])
 def test_every_boundary_and_every_byte_of_the_commit(number, action):
     """Closed or reset anywhere while the server lives: committed once, and the client knows."""
-    with bed() as ground:
+    with open_testbed() as ground:
         trials = check(sweep(ground, ours()[number], action), least=45)
     assert [trial for trial in trials if trial.claim != "committed"] == []
 
@@ -37,15 +45,15 @@ def test_every_boundary_and_every_byte_of_the_commit(number, action):
 @pytest.mark.parametrize("number", [0, 2], ids=["sync", "async"])
 def test_every_byte(number):
     """The same at every single byte of a unit of work on a warm connection."""
-    with bed() as ground:
-        trials = check(sweep(ground, ours()[number], Action.CLOSE, byte_cuts), least=500)
+    with open_testbed() as ground:
+        trials = check(sweep(ground, ours()[number], Action.CLOSE, byte_points), least=500)
     assert [trial for trial in trials if trial.claim != "committed"] == []
 
 
 @CLIENTS
 def test_a_crash_of_the_server_at_every_place(number):
     """With a crash in that moment, doubt is left only where the row is there and no marker proves it."""
-    with bed() as ground:
+    with open_testbed() as ground:
         trials = check(sweep(ground, ours(time=10.0)[number], Action.CLOSE, crash=True), least=45)
     for trial in trials:
         assert trial.claim == "committed" or (trial.claim == "in doubt" and trial.rows == 1), trial
@@ -54,7 +62,7 @@ def test_a_crash_of_the_server_at_every_place(number):
 @CLIENTS
 def test_a_crash_with_a_marker_leaves_no_doubt(number):
     """A marker row survives a crash together with its transaction: exactly once, and known."""
-    with bed() as ground:
+    with open_testbed() as ground:
         trials = check(
             sweep(ground, ours(marked=True, time=10.0)[number], Action.CLOSE, crash=True), least=45
         )
@@ -65,8 +73,8 @@ def test_a_crash_with_a_marker_leaves_no_doubt(number):
 @pytest.mark.parametrize("action", [Action.STALL, Action.DROP])
 def test_a_silent_network_never_holds_a_handler_beyond_its_time(number, action):
     """When nothing is heard any more the invocation's time ends it, in doubt only after COMMIT."""
-    with bed() as ground:
-        trials = check(sweep(ground, ours(time=0.9)[number], action, boundaries), least=20)
+    with open_testbed() as ground:
+        trials = check(sweep(ground, ours(time=0.9)[number], action, points_at_boundaries), least=20)
     for trial in trials:
         if trial.claim == "in doubt":
             assert "could not be asked" in trial.error, trial
@@ -77,7 +85,7 @@ def test_a_reused_transaction_id_proves_nothing():
     After a crash the id of a lost transaction is given to another one, which commits: the server then
     says "committed" of a row that is not there. That is doubt without a marker, and none with one.
     """
-    with bed() as ground:
+    with open_testbed() as ground:
         server, proxy = ground.server, ground.proxy
 
         def crash_and_reuse():
@@ -87,7 +95,7 @@ def test_a_reused_transaction_id_proves_nothing():
                 for _ in range(20):
                     other.execute("SELECT pg_current_xact_id()")
 
-        proxy.on_cut = crash_and_reuse
+        proxy.on_fault = crash_and_reuse
         engine = lambdadb.create_engine(ground.url)
         for marker in (None, (MARKER.c.name, "proof")):
             run_transaction(engine, lambda connection: connection.execute(text("SELECT 1")))
@@ -96,7 +104,7 @@ def test_a_reused_transaction_id_proves_nothing():
                 sum(m.direction is Direction.CLIENT_TO_SERVER for m in recorded(proxy, engine, marker))
                 - 1
             )
-            proxy.arm(Cut(Direction.CLIENT_TO_SERVER, Action.CLOSE, message=last))
+            proxy.arm(FaultPoint(Direction.CLIENT_TO_SERVER, Action.CLOSE, message=last))
             if marker is None:
                 with pytest.raises(CommitInDoubt):
                     run_transaction(engine, insert, idempotency_key=marker)
@@ -121,16 +129,16 @@ def recorded(proxy, engine, marker):
 
 def test_the_sweep_sees_what_a_naive_client_does():
     """The harness can fail: plain retries lose or double rows in it."""
-    from lambdadb.lab.sweep import peers
+    from lambdadb.lab.faultproxy.fault_sweep import peers
 
-    with bed() as ground:
-        trials = list(sweep(ground, peers()[0], Action.CLOSE, commit_cuts))
+    with open_testbed() as ground:
+        trials = list(sweep(ground, peers()[0], Action.CLOSE, commit_points))
     assert any(trial.doubled for trial in trials)
 
 
 def test_a_byte_of_the_recording_is_the_same_byte_in_a_trial():
     """Units are of one length on the wire, so that the sweep reaches every byte of COMMIT."""
-    with bed() as ground:
+    with open_testbed() as ground:
         client = ours()[0]
         client.open(ground.url)
         shapes = {tuple((m.kind, m.length) for m in ground.recording(client)[6:]) for _ in range(3)}

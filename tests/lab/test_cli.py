@@ -19,10 +19,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from lambdadb.lab import commands, terminal
-from lambdadb.lab.plan import Settings
+from lambdadb.lab import commands
+from lambdadb.lab.bench import terminal
+from lambdadb.lab.bench.config import BenchConfig
+from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
 from lambdadb.lab.postgres import Postgres
-from lambdadb.lab.rows import Invocation, Row, Run
 
 # Eight servers and eight environments start at once: seconds, or many on a busy machine.
 pytestmark = pytest.mark.timeout(180)
@@ -30,9 +31,9 @@ LAMBDADB = [sys.executable, "-c", "from lambdadb.lab.cli import main; main()"]
 PASSWORD = "pl4nted-s3cret"
 
 
-def rehearsed() -> list[Row]:
+def rehearsed() -> list[Record]:
     """The rows of a benchmark that nobody ran."""
-    run = Run(
+    run = RunRecord(
         started="2026-01-01T00:00:00.000+00:00",
         speed=120.0,
         rounds=2,
@@ -44,7 +45,7 @@ def rehearsed() -> list[Row]:
         versions={},
     )
     return [run] + [
-        Invocation(
+        InvocationRecord(
             aurora_type="cold",
             policy="handwritten",
             number=number,
@@ -143,11 +144,11 @@ def test_bench_rows_are_json_lines(benched: Finished) -> None:
     """results.jsonl has the published fields of every invocation, one per line."""
     text = (benched.folder / "results" / "results.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
-    invocations = [row for row in rows if row["row"] == "invocation"]
+    invocations = [row for row in rows if row["record"] == "invocation"]
     assert len(invocations) == 16
     for row in invocations:
         assert {"elapsed", "aurora_type", "new_id", "experiment", "policy"} <= row.keys()
-    assert any(row["row"] == "change" and row["kind"] == "blocked" for row in rows)
+    assert any(row["record"] == "change" and row["kind"] == "blocked" for row in rows)
 
 
 def test_bench_of_a_cluster_that_refuses(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_bench_of_a_cluster_that_refuses(tmp_path: Path) -> None:
     at = {
         row["kind"]: row["at"]
         for row in rows
-        if row["row"] == "change" and row["policy"] == "handwritten"
+        if row["record"] == "change" and row["policy"] == "handwritten"
     }
     assert 1 <= at["available"] - at["resuming"] < 10
 
@@ -302,7 +303,7 @@ def test_interrupted_bench(start: type[Started], tmp_path: Path, number: signal.
     assert gone(children)
     folder = tmp_path / "lambdadb-bench"
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    assert any(row["row"] == "invocation" and row["new_id"] == 50 for row in rows)
+    assert any(row["record"] == "invocation" and row["new_id"] == 50 for row in rows)
     assert not any(row.get("error") for row in rows)
     assert json.loads((folder / "summary.json").read_text())["complete"] is False
     assert "interrupted" in (folder / "report.html").read_text()
@@ -340,7 +341,7 @@ def test_disk_that_fills_during_the_run(
 
         interrupted = False
 
-        def __init__(self, settings: Settings) -> None:
+        def __init__(self, config: BenchConfig) -> None:
             pass
 
         def __enter__(self) -> Rehearsal:
@@ -352,14 +353,14 @@ def test_disk_that_fills_during_the_run(
         def interrupt(self) -> None:
             pass
 
-        def rows(self) -> Iterator[Row]:
+        def records(self) -> Iterator[Record]:
             yield from rehearsed()[:2]
             (folder / "results.jsonl").unlink()
             folder.rmdir()
             yield from rehearsed()[2:]
 
     monkeypatch.setattr(commands, "Bench", Rehearsal)
-    assert commands.measure(Settings(), folder, as_json=False) == 1
+    assert commands.measure(BenchConfig(), folder, as_json=False) == 1
     printed = capsys.readouterr()
     assert "793, 826" in printed.out
     assert "results.jsonl, from line 3 on: No such file" in printed.err

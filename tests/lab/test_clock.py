@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lambdadb.lab import LabError
-from lambdadb.lab.clock import Clock
+from lambdadb.lab.clock import LabClock
 
 
 class Time:
@@ -19,7 +19,7 @@ class Time:
 def test_lab_time_starts_at_zero_and_passes_at_the_given_speed() -> None:
     """A clock at speed 120 shows two minutes after one real second."""
     time = Time()
-    clock = Clock(120.0, monotonic=time)
+    clock = LabClock(120.0, monotonic=time)
     assert clock.now() == 0.0
     time.seconds += 1.0
     assert clock.now() == 120.0
@@ -28,7 +28,7 @@ def test_lab_time_starts_at_zero_and_passes_at_the_given_speed() -> None:
 def test_a_change_of_speed_keeps_the_time_continuous() -> None:
     """Changing the speed neither jumps nor rewrites the time that has passed."""
     time = Time()
-    clock = Clock(10.0, monotonic=time)
+    clock = LabClock(10.0, monotonic=time)
     time.seconds += 2.0
     clock.speed = 1.0
     assert clock.now() == 20.0
@@ -41,8 +41,8 @@ def test_a_change_of_speed_keeps_the_time_continuous() -> None:
 def test_an_impossible_speed_is_refused(speed: float) -> None:
     """A speed at which time stands still or runs back is an error, also when set later."""
     with pytest.raises(LabError, match="above 0"):
-        Clock(speed)
-    clock = Clock()
+        LabClock(speed)
+    clock = LabClock()
     with pytest.raises(LabError, match="above 0"):
         clock.speed = speed
     assert clock.speed == 1.0

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lambdadb.lab.aurora import Cluster
-from lambdadb.lab.daemon import Daemon, Node, nested
 from lambdadb.lab.environment import Environment, FunctionError
 from lambdadb.lab.postgres import Postgres
+from lambdadb.lab.xray.daemon import Node, XRayDaemon, nested
 
 Make = Callable[..., Environment]
 
@@ -22,14 +22,14 @@ CANARY = "canary-7355608"
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    with Daemon() as daemon:
+def daemon() -> Iterator[XRayDaemon]:
+    with XRayDaemon() as daemon:
         yield daemon
         assert daemon.problems == []
 
 
 @pytest.fixture
-def make(tmp_path: Path, daemon: Daemon, postgres: Postgres) -> Iterator[Make]:
+def make(tmp_path: Path, daemon: XRayDaemon, postgres: Postgres) -> Iterator[Make]:
     """A function from its source, that reports to the daemon."""
     made: list[Environment] = []
 
@@ -77,7 +77,7 @@ def subtree(documents: list[dict[str, object]], name: str) -> Node:
     return found
 
 
-def test_a_sampled_invocation(make: Make, daemon: Daemon) -> None:
+def test_a_sampled_invocation(make: Make, daemon: XRayDaemon) -> None:
     """Block, connect and statement are in the segment that the header names, without the SDK."""
     assert make(PLAIN).invoke("ann", trace_id=ROOT.format(3, 8, 1)) == []
     (tree,) = nested(daemon.wait(3))
@@ -91,7 +91,7 @@ def test_a_sampled_invocation(make: Make, daemon: Daemon) -> None:
     assert statement["sql"]["database_version"].startswith("18")
 
 
-def test_each_invocation_is_in_its_own_trace(make: Make, daemon: Daemon) -> None:
+def test_each_invocation_is_in_its_own_trace(make: Make, daemon: XRayDaemon) -> None:
     """Sampled and not, in turn, in one environment; what is not sampled leaves nothing."""
     environment = make(PLAIN)
     for number, is_sampled in enumerate([0, 1, 0, 1]):
@@ -101,13 +101,13 @@ def test_each_invocation_is_in_its_own_trace(make: Make, daemon: Daemon) -> None
     assert environment.init_count == 1
 
 
-def test_not_sampled(make: Make, daemon: Daemon) -> None:
+def test_not_sampled(make: Make, daemon: XRayDaemon) -> None:
     """Nothing is sent, and neither the SDK nor what makes documents does anything."""
     assert make(PLAIN).invoke("ann", trace_id=ROOT.format(3, 8, 0)) == []
     assert daemon.settle() == []
 
 
-def test_during_init(make: Make, daemon: Daemon) -> None:
+def test_during_init(make: Make, daemon: XRayDaemon) -> None:
     """A connect in module scope belongs to no trace: not a document, not a line in the log."""
     environment = make("""
         import os
@@ -127,7 +127,7 @@ def test_during_init(make: Make, daemon: Daemon) -> None:
     assert environment.log == []
 
 
-def test_a_resume(make: Make, daemon: Daemon, postgres: Postgres) -> None:
+def test_a_resume(make: Make, daemon: XRayDaemon, postgres: Postgres) -> None:
     """The connect tells that the cluster slept, and for how long the function waited."""
     with Cluster(postgres, auto_pause=60.0, resume=2.0, paused=True) as cluster:
         make(PLAIN, cluster.url()).invoke("ann")
@@ -138,7 +138,7 @@ def test_a_resume(make: Make, daemon: Daemon, postgres: Postgres) -> None:
     assert 1.0 < connect["end_time"] - connect["start_time"] < 30.0
 
 
-def test_powertools_in_the_same_handler(make: Make, daemon: Daemon) -> None:
+def test_powertools_in_the_same_handler(make: Make, daemon: XRayDaemon) -> None:
     """One trace: its subsegments around ours, ours around its."""
     environment = make("""
         import os
@@ -170,7 +170,7 @@ def test_powertools_in_the_same_handler(make: Make, daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("sdk", ["", "import aws_xray_sdk.core"])
-def test_tasks_of_an_asynchronous_engine(make: Make, daemon: Daemon, sdk: str) -> None:
+def test_tasks_of_an_asynchronous_engine(make: Make, daemon: XRayDaemon, sdk: str) -> None:
     """Statements of parallel tasks are in their own task's block, the connects too."""
     environment = make(f"""
         import asyncio, os
@@ -204,7 +204,7 @@ def test_tasks_of_an_asynchronous_engine(make: Make, daemon: Daemon, sdk: str) -
         assert queries == [None, f"SELECT ? AS {name} FROM pg_sleep(?)", f"SELECT ? AS {name}"]
 
 
-def test_threads(make: Make, daemon: Daemon) -> None:
+def test_threads(make: Make, daemon: XRayDaemon) -> None:
     """What a handler's threads do is in its trace."""
     environment = make("""
         import os
@@ -230,7 +230,7 @@ def test_threads(make: Make, daemon: Daemon) -> None:
     assert sorted(tree.names for tree in trees) == expected
 
 
-def test_no_daemon_no_difference(make: Make, daemon: Daemon) -> None:
+def test_no_daemon_no_difference(make: Make, daemon: XRayDaemon) -> None:
     """A daemon that is not there changes neither result nor log."""
     environment = make(PLAIN)
     environment.variables["AWS_XRAY_DAEMON_ADDRESS"] = "127.0.0.1:1"
@@ -238,7 +238,7 @@ def test_no_daemon_no_difference(make: Make, daemon: Daemon) -> None:
     assert environment.log == []
 
 
-def test_canaries(make: Make, daemon: Daemon, postgres: Postgres) -> None:
+def test_canaries(make: Make, daemon: XRayDaemon, postgres: Postgres) -> None:
     """No password, parameter, literal, comment or value that the server quotes is in any document."""
     environment = make(
         f"""

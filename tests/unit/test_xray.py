@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from psycopg.errors import UniqueViolation
 
 from lambdadb.errors import OutOfTime
-from lambdadb.lab.daemon import Daemon, nested, problems
+from lambdadb.lab.xray.daemon import XRayDaemon, nested, problems
 from lambdadb.tracing import Span, register, trace
 from lambdadb.tracing.sanitize import sanitize
 from lambdadb.tracing.xray import XRay
@@ -61,7 +61,7 @@ def statement(name="statement", **changes):
 
 @pytest.fixture
 def daemon(monkeypatch):
-    with Daemon() as daemon:
+    with XRayDaemon() as daemon:
         monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", daemon.address)
         yield daemon
         assert daemon.problems == []

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from lambdadb.lab import LabError
 
 
-class Clock:
+class LabClock:
     """
     Time of the lab: real time, or the same time passing `speed` times as fast.
 

@@ -15,15 +15,15 @@ import click
 
 from lambdadb.errors import LambdaDBError
 from lambdadb.lab import LabError
-from lambdadb.lab.aurora import Cluster, Event, Shape
-from lambdadb.lab.bench import Bench
-from lambdadb.lab.clock import Clock
+from lambdadb.lab.aurora import Cluster, ClusterEvent, Shape
+from lambdadb.lab.bench.config import OWN_TABLE, BenchConfig, place
+from lambdadb.lab.bench.records import Record, as_line
+from lambdadb.lab.bench.runner import Bench
+from lambdadb.lab.bench.summary import failures, summary
+from lambdadb.lab.bench.terminal import print_table, progress
+from lambdadb.lab.clock import LabClock
 from lambdadb.lab.layer_command import layer
-from lambdadb.lab.plan import OWN_TABLE, Settings, place
 from lambdadb.lab.postgres import Postgres
-from lambdadb.lab.rows import Row, as_line
-from lambdadb.lab.summary import failures, summary
-from lambdadb.lab.terminal import print_table, progress
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 # Bytes written before a run to see that the folder takes its report: more than a report has.
@@ -142,7 +142,7 @@ def bench(
     """
     urls = {kind: url for kind, url in (("hot", hot), ("cold", cold)) if url}
     try:
-        settings = Settings(
+        config = BenchConfig(
             rounds=rounds,
             speed=speed or (1.0 if urls else 120.0),
             resume=resume,
@@ -152,20 +152,20 @@ def bench(
     except (LabError, LambdaDBError) as error:
         raise click.UsageError(str(error)) from error
     if urls:
-        announce(settings, yes=yes)
+        announce(config, yes=yes)
     probe(out)
-    sys.exit(measure(settings, out, as_json=as_json))
+    sys.exit(measure(config, out, as_json=as_json))
 
 
-def announce(settings: Settings, *, yes: bool) -> None:
+def announce(config: BenchConfig, *, yes: bool) -> None:
     """Say what will be created on somebody's cluster, and ask unless told not to."""
-    for kind, url in settings.urls.items():
+    for kind, url in config.urls.items():
         click.echo(
             f"The {kind} cluster {place(url)} gets one table, {OWN_TABLE}, with a row per "
             "invocation. It stays there; nothing else is created or changed.",
             err=True,
         )
-    click.echo(f"It takes about {settings.minutes:.0f} minutes.", err=True)
+    click.echo(f"It takes about {config.minutes:.0f} minutes.", err=True)
     if yes:
         return
     if not sys.stdin.isatty():
@@ -190,28 +190,28 @@ def probe(folder: Path) -> None:
         ) from error
 
 
-def measure(settings: Settings, out: Path, *, as_json: bool) -> int:
+def measure(config: BenchConfig, out: Path, *, as_json: bool) -> int:
     """Run the benchmark, write and print its results, and give the exit code."""
     # matplotlib takes its time: not before it is certain to be needed.
-    from lambdadb.lab import report
+    from lambdadb.lab.bench import report
 
     results = Results(out / "results.jsonl")
-    with Bench(settings) as running, progress(settings.invocations) as show:
+    with Bench(config) as running, progress(config.invocations) as show:
         with on_interrupt(running.interrupt):
-            for row in running.rows():
-                results.add(row)
-                show(row)
+            for record in running.records():
+                results.add(record)
+                show(record)
         complete = not running.interrupted
-    missing = results.missing + report.write(results.rows, out, complete=complete)
+    missing = results.missing + report.write(results.records, out, complete=complete)
     if as_json:
-        click.echo(json.dumps(summary(results.rows, complete=complete), indent=2))
+        click.echo(json.dumps(summary(results.records, complete=complete), indent=2))
     else:
-        print_table(results.rows, out, complete=complete)
+        print_table(results.records, out, complete=complete)
     for line in missing:
         click.echo(f"Not written: {line}", err=True)
     if not complete:
         return INTERRUPTED
-    return FAILED if missing or failures(results.rows) else 0
+    return FAILED if missing or failures(results.records) else 0
 
 
 @contextmanager
@@ -231,19 +231,19 @@ class Results:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.rows: list[Row] = []
+        self.records: list[Record] = []
         self.missing: list[str] = []
 
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
+    def add(self, record: Record) -> None:
+        self.records.append(record)
         if self.missing:
             return
         try:
             # The first row replaces the results of an earlier run.
-            with self.file.open("w" if len(self.rows) == 1 else "a") as file:
-                file.write(as_line(row) + "\n")
+            with self.file.open("w" if len(self.records) == 1 else "a") as file:
+                file.write(as_line(record) + "\n")
         except OSError as error:
-            self.missing.append(f"{self.file}, from line {len(self.rows)} on: {error.strerror}")
+            self.missing.append(f"{self.file}, from line {len(self.records)} on: {error.strerror}")
 
 
 @lambdadb.command()
@@ -330,7 +330,7 @@ def emulate(
 
     ended = threading.Event()
 
-    def tell(event: Event) -> None:
+    def tell(event: ClusterEvent) -> None:
         fields = {"at": round(event.at, 3), "kind": event.kind, "reason": event.reason}
         try:
             say(fields, f"{event.at:10.1f} s  {event.kind:<10} {event.reason}", as_json=as_json)
@@ -348,7 +348,7 @@ def emulate(
                 resume=resume,
                 deep_resume=deep_resume,
                 shape=Shape(shape),
-                clock=Clock(speed),
+                clock=LabClock(speed),
                 round_trip=round_trip,
                 port=port,
                 paused=paused,

@@ -1,0 +1,180 @@
+"""One client's connection through the emulator: delayed, counted, and passed on to the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+from lambdadb.lab.clock import LabClock
+from lambdadb.lab.startup_packet import NOT_ENCRYPTED, TERMINATE, StartupPacket, packet_length, parse
+
+CHUNK = 65536
+# Chunks under way in one direction: more than any window a client could notice.
+IN_FLIGHT = 256
+
+
+class Tunnel:
+    """
+    A client's socket, its round trips, and the network delay on its way.
+
+    A round trip is counted when the client speaks after it was spoken to: the first packet, and
+    each change of direction after it. The farewell (Terminate) waits for no answer and does not
+    count. The handshake of TCP itself is neither counted nor delayed.
+
+    Args:
+        client: The accepted socket, non-blocking.
+        clock: The lab's time, for `used`.
+        round_trip: Delay in real seconds, half of it each way.
+        on_round_trip: Called at each round trip.
+    """
+
+    def __init__(
+        self,
+        client: socket.socket,
+        clock: LabClock,
+        round_trip: float,
+        on_round_trip: Callable[[], None],
+    ) -> None:
+        self.client = client
+        self.used = clock.now()
+        self._clock = clock
+        self._round_trip = round_trip
+        self._on_round_trip = on_round_trip
+        self._clients_turn = True
+
+    async def read_startup(self) -> StartupPacket | None:
+        """
+        Read the startup packet, declining encryption before it.
+
+        `None` when the client left, or is not a PostgreSQL client.
+        """
+        while head := await self._read_exactly(4):
+            length = packet_length(head)
+            rest = await self._read_exactly(length - 4) if length else b""
+            if not rest:
+                break
+            startup = parse(head + rest)
+            if not startup.asks_encryption:
+                return startup
+            await self.answer(NOT_ENCRYPTED)
+        return None
+
+    async def answer(self, data: bytes) -> None:
+        """Send the client something that does not come from the server."""
+        await asyncio.sleep(self._round_trip)
+        self._clients_turn = True
+        await asyncio.get_running_loop().sock_sendall(self.client, data)
+
+    async def wait_for_client(self) -> bool:
+        """Wait for a word of the client; False when it left instead."""
+        return bool(await self._receive())
+
+    async def wait_for_end(self) -> None:
+        """Say nothing until the client leaves."""
+        while await self._receive():
+            pass
+
+    def client_left(self) -> bool:
+        """Whether the client has closed the connection, found without reading from it."""
+        try:
+            return not self.client.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+
+    async def forward(self, server: socket.socket, first: bytes) -> None:
+        """Send `first` to the server and pass everything on, until both sides have ended."""
+        loop = asyncio.get_running_loop()
+
+        async def to_server(data: bytes) -> None:
+            await loop.sock_sendall(server, data)
+
+        async def to_client(data: bytes) -> None:
+            self._clients_turn = True
+            self.used = self._clock.now()
+            await loop.sock_sendall(self.client, data)
+
+        async def from_server() -> bytes:
+            return await loop.sock_recv(server, CHUNK)
+
+        up = asyncio.create_task(self._pass_on(self._receive, to_server, server, first))
+        try:
+            # When the server has ended there is nothing more to wait for; when only the client
+            # has, the server is still to read its last words.
+            await self._pass_on(from_server, to_client, self.client, b"")
+        finally:
+            await cancelled(up)
+
+    async def _pass_on(
+        self,
+        receive: Callable[[], Awaitable[bytes]],
+        send: Callable[[bytes], Awaitable[None]],
+        target: socket.socket,
+        first: bytes,
+    ) -> None:
+        """Pass one direction on until either end is gone, in order, half a round trip late."""
+        loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(IN_FLIGHT)
+
+        async def collect() -> None:
+            data = first
+            while True:
+                if data:
+                    await chunks.put((loop.time() + self._round_trip / 2, data))
+                try:
+                    data = await receive()
+                except ConnectionError:  # a reset ends a direction just as its end does
+                    data = b""
+                if not data:
+                    await chunks.put((loop.time() + self._round_trip / 2, b""))
+                    return
+
+        collecting = asyncio.create_task(collect())
+        try:
+            while True:
+                due, data = await chunks.get()
+                if due > loop.time():
+                    await asyncio.sleep(due - loop.time())
+                if not data:
+                    target.shutdown(socket.SHUT_WR)
+                    return
+                await send(data)
+        except OSError:  # the target is gone: the other direction ends by itself
+            return
+        finally:
+            await cancelled(collecting)
+
+    async def _read_exactly(self, count: int) -> bytes:
+        """Read so many bytes of the client's; empty when it leaves before."""
+        data = b""
+        while len(data) < count:
+            more = await self._receive(count - len(data))
+            if not more:
+                return b""
+            data += more
+        return data
+
+    async def _receive(self, count: int = CHUNK) -> bytes:
+        """Read what the client says next; empty when it left."""
+        data = await asyncio.get_running_loop().sock_recv(self.client, count)
+        self.used = self._clock.now()
+        if data and data != TERMINATE and self._clients_turn:
+            self._clients_turn = False
+            self._on_round_trip()
+        return data
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end; an error of its own is raised."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,1 @@
+"""The published hot/cold experiment as a benchmark."""

@@ -1,0 +1,79 @@
+"""What a benchmark measures, record by record: the lines of results.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+POLICIES = ("handwritten", "defaults", "per_environment", "per_invocation")
+AURORA_TYPES = ("hot", "cold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What was run, with what, and when; the first record of the results."""
+
+    started: str
+    speed: float
+    rounds: int
+    resume: float | None
+    shape: str | None
+    auto_pause: float | None
+    interval: Mapping[str, float]
+    clusters: Mapping[str, str]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerRecord:
+    """The server behind one cell."""
+
+    aurora_type: str
+    policy: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvocationRecord:
+    """One invocation: the log line of its handler, or its error, and what was seen from outside."""
+
+    aurora_type: str
+    policy: str
+    number: int
+    """From 1; 0: the cell failed before it could invoke."""
+    at: float
+    """Seconds of the lab's time since the cell began."""
+    timestamp: str
+    experiment: str
+    elapsed: float | None = None
+    new_id: int | None = None
+    connects: int | None = None
+    retries: int | None = None
+    resume_wait: float | None = None
+    round_trips: int | None = None
+    """Counted on the wire; None: a real cluster, as in the next two."""
+    sessions_left: int | None = None
+    """Sessions that the cluster still had when the environment was frozen."""
+    paused_share: float | None = None
+    """Share of the lab's time since the first invocation that the cluster was paused: 0 to 1."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeRecord:
+    """A change of an embedded cluster's state, or what blocks its pause."""
+
+    aurora_type: str
+    policy: str
+    at: float
+    kind: str
+    reason: str
+
+
+Record = RunRecord | ServerRecord | InvocationRecord | ChangeRecord
+
+
+def as_line(record: Record) -> str:
+    """One line of results.jsonl; `record` names its kind."""
+    return json.dumps({"record": type(record).__name__.removesuffix("Record").lower(), **asdict(record)})

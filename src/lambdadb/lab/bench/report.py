@@ -1,0 +1,96 @@
+"""The benchmark's report: summary.json, the pictures, and a page that a person looks at."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jinja2
+
+from lambdadb.lab.bench import plots
+from lambdadb.lab.bench.records import Record
+from lambdadb.lab.bench.summary import (
+    NAMES,
+    PUBLISHED,
+    cells,
+    failures,
+    known,
+    label,
+    listed,
+    percent,
+    run_of,
+    seconds,
+    summary,
+)
+
+
+def write(records: Sequence[Record], folder: Path, *, complete: bool) -> list[str]:
+    """Write summary.json, the plots and report.html; give what could not be written, with why."""
+    missing = []
+    pictures: dict[str, str] = {}
+    facts = summary(records, complete=complete)
+    contents = {"summary.json": (json.dumps(facts, indent=2) + "\n").encode()}
+    for name, picture in plots.draw(records).items():
+        contents[name] = picture
+        pictures[name] = base64.b64encode(picture).decode()
+    contents["report.html"] = page(records, pictures, complete=complete).encode()
+    for name, content in contents.items():
+        try:
+            (folder / name).write_bytes(content)
+        except OSError as error:
+            missing.append(f"{folder / name}: {error.strerror}")
+    return missing
+
+
+def page(records: Sequence[Record], pictures: dict[str, str], *, complete: bool) -> str:
+    """The report as one HTML page that needs no other file and no network."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    run = run_of(records)
+    return templates.get_template("report.html.j2").render(
+        run=run,
+        label=label(run),
+        complete=complete,
+        columns=[column(records, kind) for kind in run.interval],
+        pictures=pictures,
+        servers=summary(records, complete=complete)["servers"],
+        errors=Counter(
+            (record.aurora_type, NAMES[record.policy], record.error) for record in failures(records)
+        ).most_common(),
+        published=PUBLISHED["what"],
+    )
+
+
+def column(records: Sequence[Record], kind: str) -> dict[str, Any]:
+    """One half of the page: a table with a column per handler, the published figures first."""
+    own = [one for one in cells(records) if one.aurora_type == kind]
+    lines = PUBLISHED[kind]["lines"]
+    times = [line["elapsed"] for line in lines]
+    ids = [line["new_id"] for line in lines]
+    steps = [after - before for before, after in pairwise(ids)]
+    body = [
+        ("elapsed, median", seconds(median(times)), [seconds(one.elapsed_median) for one in own]),
+        ("least", seconds(min(times)), [seconds(one.elapsed_min) for one in own]),
+        ("most", seconds(max(times)), [seconds(one.elapsed_max) for one in own]),
+        ("ids", listed(ids), [listed(one.ids) for one in own]),
+        ("id steps", listed(steps), [listed(one.id_steps) for one in own]),
+        ("connects", "", [str(one.connects) for one in own]),
+        ("retries", "", [str(one.retries) for one in own]),
+        ("waited for resume", "", [seconds(one.resume_wait) for one in own]),
+        ("round trips, later", "", [known(one.round_trips) for one in own]),
+        ("sessions left", "", [known(one.sessions_left) for one in own]),
+        ("paused", "", [percent(one.paused_share) for one in own]),
+        ("errors", "", [str(one.errors) for one in own]),
+    ]
+    return {
+        "kind": kind,
+        "published": PUBLISHED[kind]["cluster"],
+        "handlers": [NAMES[one.policy] for one in own],
+        "body": body,
+    }

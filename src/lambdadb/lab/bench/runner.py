@@ -1,0 +1,334 @@
+"""The published hot/cold experiment as a benchmark: four handlers against a hot and a cold cluster.
+
+Time between invocations may pass faster; connects, resumes and statements run in real time, so that
+every figure in seconds means the same at any speed.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+from urllib.parse import quote
+
+from sqlalchemy import make_url, text
+
+import lambdadb
+from lambdadb.engine import parse_url
+from lambdadb.lab import LabError
+from lambdadb.lab.aurora import Cluster, ClusterEvent, State
+from lambdadb.lab.bench.config import (
+    AUTO_PAUSE,
+    EXPERIMENT,
+    FIRST_ID,
+    INTERVAL,
+    OWN_TABLE,
+    TABLE,
+    BenchConfig,
+    Cell,
+    description,
+    idle_session_timeout,
+    lanes,
+    timestamp,
+)
+from lambdadb.lab.bench.records import ChangeRecord, InvocationRecord, Record, ServerRecord
+from lambdadb.lab.clock import LabClock
+from lambdadb.lab.environment import Environment
+from lambdadb.lab.postgres import Postgres
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a cell runs against: its cluster's URL, the lab's time, and the emulator if it is one."""
+
+    url: str
+    table: str
+    clock: LabClock
+    cluster: Cluster | None
+
+
+class Bench:
+    """
+    The experiment, running: iterate over `records()`, each comes as soon as it is measured.
+
+    Embedded cells have their own server and run at the same time. Cells of a real cluster run one
+    after the other, as one open session of another cell would keep the cluster awake. Leaving the
+    context ends everything that was started, in mid-invocation too.
+    """
+
+    def __init__(self, config: BenchConfig) -> None:
+        self.config = config
+        # A SimpleQueue may be put to from a signal handler while the same thread waits on it.
+        self.queue: queue.SimpleQueue[Record | Literal["ended", "interrupted"]] = queue.SimpleQueue()
+        self.interrupted = False
+        self.stop = threading.Event()
+        self.environments: list[Environment] = []
+        self.threads = [
+            threading.Thread(target=self.drive, args=(lane,), name=f"bench-{number}", daemon=True)
+            for number, lane in enumerate(lanes(config))
+        ]
+
+    def records(self) -> Iterator[Record]:
+        """Run the experiment, giving each record as it comes."""
+        yield description(self.config)
+        for thread in self.threads:
+            thread.start()
+        running = len(self.threads)
+        while running and not self.interrupted:
+            record = self.queue.get()
+            if record == "ended":
+                running -= 1
+            elif record == "interrupted":
+                self.interrupted = True
+                self.close()
+            else:
+                yield record
+        while not self.queue.empty():
+            record = self.queue.get()
+            if not isinstance(record, str):
+                yield record
+
+    def interrupt(self) -> None:
+        """Let `records()` end early, with what is measured by then; for a signal handler."""
+        self.queue.put("interrupted")
+
+    def close(self) -> None:
+        """End all cells now, in mid-invocation too."""
+        self.stop.set()
+        for environment in list(self.environments):
+            environment.close()
+        for thread in self.threads:
+            if thread.ident is not None:
+                # One that still waits for a real cluster to wake ends with the process.
+                thread.join(timeout=15.0)
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def drive(self, lane: list[Cell]) -> None:
+        """Run cells one after the other; what fails in one is a record, and the next one begins."""
+        try:
+            for cell in lane:
+                if self.stop.is_set():
+                    return
+                try:
+                    self.run_cell(cell)
+                except Exception as error:
+                    self.report_failure(cell, error)
+        finally:
+            self.queue.put("ended")
+
+    def report_failure(self, cell: Cell, error: Exception) -> None:
+        if self.stop.is_set():
+            return
+        self.queue.put(
+            InvocationRecord(
+                aurora_type=cell.aurora_type,
+                policy=cell.policy,
+                number=0,
+                at=0.0,
+                timestamp=timestamp(),
+                experiment=EXPERIMENT,
+                error=self.redacted(f"{type(error).__name__}: {error}"),
+            )
+        )
+
+    def run_cell(self, cell: Cell) -> None:
+        with ExitStack() as stack:
+            stage = self.stage(cell, stack)
+            environment = stack.enter_context(self.environment(cell, stage))
+            self.environments.append(environment)
+            stack.callback(self.environments.remove, environment)
+            if stage.cluster is None and cell.aurora_type == "cold":
+                # Preparing the table woke the cluster: give it the time to pause again.
+                self.stop.wait(INTERVAL["cold"])
+            self.invoke_all(cell, stage, environment)
+
+    def invoke_all(self, cell: Cell, stage: Stage, environment: Environment) -> None:
+        began = stage.clock.now()
+        measured_from: float | None = None
+        for number in range(1, self.config.rounds + 1):
+            if self.stop.is_set():
+                return
+            record = self.invocation(cell, stage, environment, number, measured_from)
+            if record.error and self.stop.is_set():
+                return
+            self.queue.put(record)
+            # From the end of the first invocation to the end of a later one are whole intervals.
+            measured_from = measured_from or stage.clock.now()
+            if number < self.config.rounds:
+                self.sleep_until(stage.clock, began + number * INTERVAL[cell.aurora_type])
+
+    def stage(self, cell: Cell, stack: ExitStack) -> Stage:
+        given = self.config.urls.get(cell.aurora_type)
+        if given is not None:
+            url = parse_url(given).render_as_string(hide_password=False)
+            versions = prepare(url, OWN_TABLE, first_id=None)
+            stage = Stage(url, OWN_TABLE, LabClock(), None)
+        else:
+            server = stack.enter_context(Postgres())
+            versions = prepare(server.url(), TABLE, first_id=FIRST_ID[cell.aurora_type])
+            clock = LabClock()
+            cluster = stack.enter_context(self.cluster(cell, server, clock))
+            stage = Stage(cluster.url(), TABLE, clock, cluster)
+        self.queue.put(ServerRecord(aurora_type=cell.aurora_type, policy=cell.policy, versions=versions))
+        return stage
+
+    def cluster(self, cell: Cell, server: Postgres, clock: LabClock) -> Cluster:
+        if cell.aurora_type == "hot":
+            return Cluster(server, clock=clock)
+        return Cluster(
+            server,
+            auto_pause=AUTO_PAUSE,
+            resume=self.config.resume,
+            shape=self.config.shape,
+            clock=clock,
+            paused=True,
+            on_event=self.changes_of(cell),
+        )
+
+    def changes_of(self, cell: Cell) -> Callable[[ClusterEvent], None]:
+        def put(event: ClusterEvent) -> None:
+            self.queue.put(
+                ChangeRecord(
+                    aurora_type=cell.aurora_type,
+                    policy=cell.policy,
+                    at=event.at,
+                    kind=event.kind,
+                    reason=event.reason,
+                )
+            )
+
+        return put
+
+    def environment(self, cell: Cell, stage: Stage) -> Environment:
+        return Environment(
+            f"lambdadb.lab.bench.handlers.{cell.policy}.handler",
+            function_name=f"lambdadb-bench-{cell.aurora_type}-{cell.policy.replace('_', '-')}",
+            environment={
+                "DATABASE_URL": stage.url,
+                "TABLE": stage.table,
+                "AURORA_TYPE": cell.aurora_type,
+                "EXPERIMENT": EXPERIMENT,
+                "IDLE_SESSION_TIMEOUT": str(idle_session_timeout(self.config)),
+            },
+        )
+
+    def invocation(
+        self,
+        cell: Cell,
+        stage: Stage,
+        environment: Environment,
+        number: int,
+        measured_from: float | None,
+    ) -> InvocationRecord:
+        cluster = stage.cluster
+        stage.clock.speed = 1.0
+        at, moment = stage.clock.now(), timestamp()
+        trips = cluster.round_trips if cluster else 0
+        record: dict[str, Any] = {"number": number, "at": at, "timestamp": moment}
+        try:
+            environment.invoke({"round": number})
+            record.update(log_line(environment.log))
+        except LabError as failure:
+            record["error"] = self.redacted(str(failure))
+            self.await_resume(cluster)
+        if cluster:
+            record["round_trips"] = cluster.round_trips - trips
+        stage.clock.speed = self.config.speed
+        if cluster:
+            # The goodbye of a closed connection takes a moment to reach the cluster.
+            self.stop.wait(min(0.1, idle_session_timeout(self.config) / 4))
+            record["sessions_left"] = len(cluster.sessions())
+            if measured_from is not None:
+                record["paused_share"] = cluster.paused_share(measured_from)
+        return InvocationRecord(
+            **{
+                "aurora_type": cell.aurora_type,
+                "policy": cell.policy,
+                "experiment": EXPERIMENT,
+                **record,
+            }
+        )
+
+    def await_resume(self, cluster: Cluster | None) -> None:
+        """After a handler that did not wait: the resume that it began takes its real time, too."""
+        end = time.monotonic() + self.config.resume + 10.0
+        self.stop.wait(0.1)  # a resume begins a moment after the attempt
+        while cluster and cluster.state is State.RESUMING and time.monotonic() < end:
+            if self.stop.wait(0.05):
+                return
+
+    def sleep_until(self, clock: LabClock, at: float) -> None:
+        self.stop.wait(max(0.0, at - clock.now()) / self.config.speed)
+
+    def redacted(self, message: str) -> str:
+        """The message without any cluster's password."""
+        for url in self.config.urls.values():
+            parts = make_url(url)
+            for password in (parts.password, parts.query.get("password")):
+                for secret in {str(password or ""), quote(str(password or ""), safe="")} - {""}:
+                    message = message.replace(secret, "***")
+        return message
+
+
+def log_line(log: Sequence[str]) -> dict[str, Any]:
+    """The handler's last JSON line."""
+    for entry in reversed(log):
+        if entry.startswith("{"):
+            fields: dict[str, Any] = json.loads(entry)
+            return fields
+    raise LabError("the handler returned, but logged no JSON line")
+
+
+def prepare(url: str, table: str, *, first_id: int | None) -> dict[str, str]:
+    """
+    Make the experiment's table and give the server's versions.
+
+    Args:
+        first_id: The id that the next record gets; None leaves an existing table as it is, and the
+            extension to the cluster's owner.
+    """
+    engine = lambdadb.create_engine(
+        url, policy=lambdadb.PerInvocation(), retry=lambdadb.ResumeRetry(timeout=150.0)
+    )
+    with engine.begin() as connection:
+        if first_id is not None:
+            connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
+        for statement in definition(table):
+            connection.execute(text(statement))
+        if first_id is not None:
+            connection.execute(
+                text("SELECT setval(pg_get_serial_sequence(:table, 'id'), :first, false)"),
+                {"table": table, "first": first_id},
+            )
+        found = connection.execute(
+            text(
+                "SELECT current_setting('server_version') AS postgresql, "
+                "(SELECT extversion FROM pg_extension WHERE extname = 'vector') AS vector"
+            )
+        ).mappings()
+        return {name: str(value) for name, value in found.one().items()}
+
+
+def definition(table: str) -> tuple[str, str]:
+    return (
+        f"CREATE TABLE IF NOT EXISTS {table} "
+        "(id serial PRIMARY KEY, content text, embedding vector(1536))",
+        f"CREATE INDEX IF NOT EXISTS {table}_embedding ON {table} "
+        "USING ivfflat (embedding vector_l2_ops) WITH (lists = 100)",
+    )

@@ -1,0 +1,253 @@
+"""A real PostgreSQL for tests, demonstrations and the benchmark, without Docker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+from urllib.parse import quote
+
+from lambdadb.lab import LabError
+from lambdadb.lab.postgres.binaries import find_binaries, primary_group, server_user
+from lambdadb.lab.process import Directory, Process
+
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 60.0
+PORT_ATTEMPTS = 5
+# Messages in English (connect errors are told apart by their text), times in UTC as on Aurora;
+# macOS needs a locale that is certain to exist.
+LOCALE = {"LC_ALL": "C", "TZ": "UTC"}
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "shared_buffers": "16MB",
+    # Aurora's storage needs no checkpoints. One of PostgreSQL's own, every five minutes by default,
+    # would save a sequence as it stands, and a later crash would lose none of its values: ids would
+    # step by 1 across a pause, where those of a real cluster step by 33.
+    "checkpoint_timeout": "1d",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+class Postgres:
+    """
+    A real PostgreSQL 18 with pgvector on a loopback port, in a directory of its own.
+
+    Server and directory are gone when this process is gone, even when it was killed. As root the
+    server runs as user `nobody`. Crash safety (fsync) is on, as crashes are among the things to
+    be tried. Used as a context manager it starts on entry and closes at the end.
+
+    Args:
+        settings: Server settings as in postgresql.conf, such as `{"max_connections": "200"}`.
+        password: Password of the superuser `postgres`; `None` lets everyone on this machine in.
+    """
+
+    def __init__(
+        self, *, settings: Mapping[str, str] | None = None, password: str | None = None
+    ) -> None:
+        self.port = free_port()
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._password = password
+        self._directory: Directory | None = None
+        self._process: Process | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the server process runs."""
+        return self._process is not None and self._process.running
+
+    def url(
+        self, database: str = "postgres", *, host: str = "127.0.0.1", port: int | None = None
+    ) -> str:
+        """SQLAlchemy URL of a database, with the password in clear text."""
+        user = "postgres" if self._password is None else f"postgres:{quote(self._password, safe='')}"
+        return f"postgresql+psycopg://{user}@{host}:{port or self.port}/{quote(database, safe='')}"
+
+    def start(self) -> None:
+        """
+        Start the server and return when it accepts connections; about 0.2 s, 0.7 s the first time.
+
+        The port stays the same over a stop and a start, unless another program took it meanwhile.
+
+        Raises:
+            LabError: It did not start; the message carries the last lines of its log.
+        """
+        if self.running:
+            return
+        binaries = find_binaries()
+        if self._directory is None:
+            self._directory = self._create_cluster(binaries)
+        for _ in range(PORT_ATTEMPTS):
+            if self._try_port(binaries, self._directory.path):
+                return
+            self.port = free_port()
+        raise LabError(f"No free port on 127.0.0.1 for PostgreSQL in {PORT_ATTEMPTS} attempts.")
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """
+        Stop the server, and keep its data for the next start.
+
+        Args:
+            mode: "fast" ends sessions and writes everything down; "immediate" is like a crash,
+                after which sequences skip the values that they had reserved.
+
+        Raises:
+            LabError: It did not stop in time; it was killed.
+        """
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except TimeoutError:
+            self._process.kill()
+            raise LabError(
+                f"PostgreSQL did not stop within {STOP_TIMEOUT:.0f} s and was killed."
+            ) from None
+        finally:
+            self._process = None
+
+    def close(self) -> None:
+        """Stop the server and remove its directory and data."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
+
+    def __enter__(self) -> Postgres:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _create_cluster(self, binaries: Path) -> Directory:
+        directory = new_directory()
+        try:
+            initialize(binaries, directory.path, self._password)
+            lines = [f"{name} = {quoted(value)}\n" for name, value in self._settings.items()]
+            with (directory.path / "data" / "postgresql.conf").open("a") as file:
+                file.writelines(lines)
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    def _try_port(self, binaries: Path, directory: Path) -> bool:
+        """Start on `self.port`; False when another program has it."""
+        log = directory / "log"
+        log.unlink(missing_ok=True)
+        process = Process(
+            [str(binaries / "postgres"), "-D", str(directory / "data"), "-p", str(self.port)],
+            env={**os.environ, **LOCALE},
+            cwd=directory,
+            output=log,
+            user=server_user(),
+            # When this process is gone nobody needs the data: no time is spent on saving it.
+            ending=signal.SIGQUIT,
+        )
+        self._process = process
+        limit = time.monotonic() + START_TIMEOUT
+        while process.running and time.monotonic() < limit:
+            if accepts_connections(directory / "data", process.pid):
+                return True
+            time.sleep(0.01)
+        process.stop()
+        self._process = None
+        text = log.read_text(errors="replace")
+        if "could not bind" in text:
+            return False
+        raise LabError(f"PostgreSQL did not start. The end of its log:\n{last_lines(text)}")
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def new_directory() -> Directory:
+    """Make a directory that the server's user can reach and owns."""
+    user = server_user()
+    places = [Path(tempfile.gettempdir())]
+    if user is None:
+        return Directory("lambdadb-postgres-", parent=places[0])
+    # TMPDIR may lie in a private home, closed to the server's user.
+    places += [Path("/tmp"), Path("/var/tmp")]  # noqa: S108
+    for place in places:
+        if open_to_all(place):
+            directory = Directory("lambdadb-postgres-", parent=place)
+            shutil.chown(directory.path, user, primary_group(user))
+            return directory
+    raise LabError(
+        f"User {user}, which PostgreSQL runs as when you are root, can reach none of "
+        f"{', '.join(map(str, places))}. Set TMPDIR to a directory that is open to all users."
+    )
+
+
+def open_to_all(place: Path) -> bool:
+    """Whether every user may pass through to this directory."""
+    resolved = place.resolve()
+    return all(part.exists() and part.stat().st_mode & 0o001 for part in (resolved, *resolved.parents))
+
+
+def initialize(binaries: Path, directory: Path, password: str | None) -> None:
+    """Create an empty database cluster in `directory`/data."""
+    command = [str(binaries / "initdb"), "-D", str(directory / "data"), "-U", "postgres"]
+    command += ["-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    command += ["--no-sync", "--no-instructions"]
+    secret = directory / "password"
+    if password is None:
+        command += ["-A", "trust"]
+    else:
+        secret.touch(mode=0o600)
+        secret.write_text(f"{password}\n")
+        shutil.chown(secret, server_user() or os.geteuid())
+        command += ["-A", "scram-sha-256", f"--pwfile={secret}"]
+    log = directory / "log"
+    environment = {**os.environ, **LOCALE}
+    process = Process(command, env=environment, cwd=directory, output=log, user=server_user())
+    code = process.wait(START_TIMEOUT)
+    secret.unlink(missing_ok=True)
+    if code != 0:
+        text = last_lines(log.read_text(errors="replace"))
+        raise LabError(f"PostgreSQL's initdb failed with exit code {code}:\n{text}")
+
+
+def accepts_connections(data: Path, pid: int) -> bool:
+    """Whether the server says so in its own lock file: the process's id first, its state last."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def quoted(value: str) -> str:
+    """A value as postgresql.conf wants it."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def last_lines(text: str, count: int = 15) -> str:
+    return "\n".join(text.splitlines()[-count:])

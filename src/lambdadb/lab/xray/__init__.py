@@ -1,0 +1,1 @@
+"""X-Ray's daemon for tests, and pictures of the traces that it gets."""

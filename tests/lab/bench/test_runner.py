@@ -1,0 +1,161 @@
+"""The benchmark's own decisions; `test_cli.py` runs it as a whole."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from lambdadb.errors import InvalidSettings
+from lambdadb.lab import LabError
+from lambdadb.lab.bench.config import BenchConfig, Cell, idle_session_timeout, lanes, place
+from lambdadb.lab.bench.records import POLICIES, InvocationRecord, Record, RunRecord, as_line
+from lambdadb.lab.bench.runner import Bench, log_line
+
+URL = "postgresql+psycopg://app:p%40ss-word@orders.example.com/orders?sslmode=require"
+
+
+def row(cell: Cell, number: int = 1, **fields: object) -> InvocationRecord:
+    known = {"at": 0.0, "timestamp": "now", "experiment": "test", **fields}
+    return InvocationRecord(
+        aurora_type=cell.aurora_type,
+        policy=cell.policy,
+        number=number,
+        **known,  # type: ignore[arg-type]
+    )
+
+
+def test_embedded_cells_run_side_by_side() -> None:
+    """Every embedded cell has a thread of its own: all four handlers, hot and cold."""
+    cells = [cell for lane in lanes(BenchConfig()) for cell in lane]
+    assert all(len(lane) == 1 for lane in lanes(BenchConfig()))
+    assert {(cell.aurora_type, cell.policy) for cell in cells} == {
+        (kind, policy) for kind in ("hot", "cold") for policy in POLICIES
+    }
+    assert BenchConfig(rounds=5).invocations == 40
+
+
+def test_cells_of_a_real_cluster_run_one_after_the_other() -> None:
+    """On a real cluster the handlers take turns: another's session would keep it awake."""
+    config = BenchConfig(speed=1, urls={"cold": URL})
+    assert [[cell.policy for cell in lane] for lane in lanes(config)] == [list(POLICIES)]
+    assert config.aurora_types == ("cold",)
+
+
+def test_time_that_real_clusters_take() -> None:
+    """The time told beforehand counts the pause before each handler against a cold cluster."""
+    assert BenchConfig(speed=1, rounds=2, urls={"hot": URL}).minutes == 40
+    assert BenchConfig(speed=1, rounds=2, urls={"hot": URL, "cold": URL}).minutes == 96
+
+
+def test_real_clusters_run_in_real_time() -> None:
+    """A speed is refused against a real cluster, whose time nobody can hasten."""
+    with pytest.raises(LabError, match="real time"):
+        BenchConfig(speed=2, urls={"cold": URL})
+
+
+@pytest.mark.parametrize("numbers", [{"speed": float("nan")}, {"speed": 0.5}, {"resume": 0.0}])
+def test_times_that_cannot_be(numbers: dict[str, float]) -> None:
+    """A speed below 1 or a resume of no time is refused before anything starts."""
+    with pytest.raises(LabError, match="1 or more"):
+        BenchConfig(**numbers)  # type: ignore[arg-type]
+
+
+def test_wrong_url_is_refused_without_its_password() -> None:
+    """A URL that cannot work is refused while building, and its password is not shown."""
+    for url in ("mysql+pymysql://app:s3cret@host/orders", "postgresql:/app:s3cret@"):
+        with pytest.raises(InvalidSettings) as caught:
+            BenchConfig(speed=1, urls={"hot": url})
+        assert "s3cret" not in str(caught.value)
+
+
+def test_place_of_a_cluster() -> None:
+    """A cluster is named by host, port and database: no user, no password, no option."""
+    assert place(URL) == "orders.example.com:5432/orders"
+    assert place(None) == "embedded"
+
+
+def test_no_password_in_a_message() -> None:
+    """A password is taken out of a message, as it is and as a URL writes it."""
+    bench = Bench(BenchConfig(speed=1, urls={"cold": URL}))
+    assert bench.redacted("login p@ss-word or p%40ss-word failed") == "login *** or *** failed"
+    option = Bench(BenchConfig(speed=1, urls={"hot": "postgresql://host/db?password=s3cret"}))
+    assert option.redacted("with s3cret") == "with ***"
+    assert Bench(BenchConfig()).redacted("nothing to hide") == "nothing to hide"
+
+
+def test_idle_timer_follows_the_speed() -> None:
+    """The server's idle timer gets its 60 s divided by the speed of the idle time."""
+    assert idle_session_timeout(BenchConfig(speed=120)) == 0.5
+    assert idle_session_timeout(BenchConfig(speed=1)) == 60
+
+
+def test_log_line_is_the_last_json_line() -> None:
+    """The figures come from the handler's last JSON line, whatever else it logged."""
+    assert log_line(['{"new_id": 1}', '{"new_id": 2}', "END"]) == {"new_id": 2}
+    with pytest.raises(LabError, match="no JSON line"):
+        log_line(["START", "END"])
+
+
+class Rehearsal(Bench):
+    """A bench whose cells are played instead of run."""
+
+    def run_cell(self, cell: Cell) -> None:
+        if cell.policy == "defaults":
+            raise RuntimeError("no such server")
+        self.queue.put(row(cell))
+
+
+def test_a_cell_that_fails_is_a_row() -> None:
+    """A cell that cannot be set up is a row with its error, and the others run on."""
+    with Rehearsal(BenchConfig()) as bench:
+        first, *rows = bench.records()
+    assert isinstance(first, RunRecord)
+    assert all(isinstance(one, InvocationRecord) for one in rows)
+    errors = [one for one in rows if isinstance(one, InvocationRecord) and one.error]
+    assert {(one.aurora_type, one.policy) for one in errors} == {
+        ("hot", "defaults"),
+        ("cold", "defaults"),
+    }
+    assert {one.error for one in errors} == {"RuntimeError: no such server"}
+    assert len(rows) == 8
+    assert not bench.interrupted
+
+
+class Endless(Bench):
+    """A bench whose cells measure one row and then wait to be stopped."""
+
+    def __init__(self, config: BenchConfig) -> None:
+        super().__init__(config)
+        self.waiting = threading.Semaphore(0)
+
+    def run_cell(self, cell: Cell) -> None:
+        self.queue.put(row(cell))
+        self.waiting.release()
+        assert self.stop.wait(30)
+        self.queue.put(row(cell, number=2))
+
+
+def test_interrupted_run_keeps_all_rows() -> None:
+    """An interrupt ends all cells, and every row that was measured by then is still given."""
+    rows: list[Record] = []
+    with Endless(BenchConfig()) as bench:
+        for one in bench.records():
+            rows.append(one)
+            if len(rows) == 2:
+                for _ in bench.threads:
+                    bench.waiting.acquire(timeout=30)
+                bench.interrupt()
+    assert bench.interrupted
+    assert len(rows) == 1 + 2 * len(bench.threads)
+    assert not any(thread.is_alive() for thread in bench.threads)
+
+
+def test_rows_are_json_lines() -> None:
+    """Each row is one line of JSON that names its kind and holds the published fields."""
+    line = as_line(row(Cell("cold", "handwritten"), elapsed=15.2, new_id=793))
+    assert "\n" not in line
+    fields = json.loads(line)
+    assert fields["record"] == "invocation"
+    assert {"elapsed", "aurora_type", "new_id", "experiment"} <= fields.keys()
