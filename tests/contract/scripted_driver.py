@@ -288,6 +288,16 @@ class ScriptedDialect(DefaultDialect):
 
     def initialize(self, connection: Any) -> None:
         """There is nothing to ask."""
+        self.default_isolation_level = "SERIALIZABLE"
+
+    def get_isolation_level_values(self, dbapi_conn: Any) -> Any:
+        return ("AUTOCOMMIT", "SERIALIZABLE")
+
+    def get_isolation_level(self, dbapi_connection: Any) -> Any:
+        return "SERIALIZABLE"
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        dbapi_connection.autocommit = level == "AUTOCOMMIT"
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         return isinstance(e, Lost)

@@ -111,14 +111,11 @@ def test_settings_that_there_are_not(query, said, url):
         sqlalchemy.create_engine(url.update_query_dict(query))
 
 
-def test_credentials_in_the_url(url, monkeypatch):
+def test_credentials_in_the_url(url):
     """A secret's name, or IAM."""
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    bare = url.set(password=None, host="orders.cluster-x.eu-west-1.rds.amazonaws.com")
-    for query, store in (
-        ({"lambdadb_secret": "orders/app"}, "Secrets"),
-        ({"lambdadb_iam": "true"}, "RdsIam"),
-    ):
+    bare = url._replace(password=None, host="orders.cluster-x.eu-west-1.rds.amazonaws.com")
+    stores = {"SecretsManager": {"lambdadb_secret": "orders/app"}, "RdsIam": {"lambdadb_iam": "true"}}
+    for store, query in stores.items():
         engine = sqlalchemy.create_engine(bare.update_query_dict(query))
         assert type(engine.pool.connector.settings.credentials).__name__ == store
 
@@ -205,8 +202,8 @@ def test_alembic_offline(url, alembic_config, capsys):
     assert "CREATE TABLE made_by_alembic" in capsys.readouterr().out
 
 
-def test_alembic_online_waits_for_a_cluster_that_wakes_up(alembic_config, sessions, in_lambda, caplog):
-    """`engine_from_config` with Alembic's NullPool: one session for each use, and a resume is waited for."""
+def test_alembic_online_waits_for_a_resume(alembic_config, in_lambda, caplog):
+    """Alembic's NullPool means one session for each use; a resume is waited for."""
     from alembic import command
 
     from lambdadb.lab.postgres import Postgres
