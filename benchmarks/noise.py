@@ -22,7 +22,7 @@ from sqlalchemy import ForeignKey, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 import lambdadb
-from lambdadb.tracing import Statements, trace
+from lambdadb.tracing import StatementFilter, trace
 from lambdadb.tracing.xray import XRay
 
 ROWS = {
@@ -58,7 +58,7 @@ class Order(Base):
     item: Mapped[str]
 
 
-OURS: dict[str, Statements] = {"none": "none", "traced": "traced", "all": "all"}
+OURS: dict[str, StatementFilter] = {"none": "none", "traced": "traced", "all": "all"}
 
 
 def query_customer(session: Session, name: str) -> Customer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -137,13 +138,17 @@ def listen(engine: Engine) -> None:
     pool: Any = engine.pool
     tracer: Tracer | None = pool.settings.tracer
     if tracer is not None:
-        from lambdadb.tracing import register
+        from lambdadb.tracing.trace import register
 
         register(tracer)
         if tracer.statements != "none":
-            from lambdadb.tracing.statements import Statements
+            from lambdadb.drivers.psycopg.instrumentation import describe_session
+            from lambdadb.tracing.statements import StatementRecorder
 
-            Statements(tracer, pool.clock).watch(engine.dialect)
+            recorder = StatementRecorder(tracer, pool.clock, describe_session)
+            for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+                function = getattr(engine.dialect, name)
+                setattr(engine.dialect, name, partial(recorder.execute, function))
     sqlalchemy.event.listen(engine, "handle_error", named, retval=True)
     # After the dialect's own listener, which asks the engine's first questions.
     sqlalchemy.event.listen(engine, "connect", unlimited)

@@ -22,7 +22,7 @@ from lambdadb.errors import CommitInDoubt, InvalidSettings, LambdaDBError, OutOf
 from lambdadb.faults import READ_ONLY, REPEATABLE, one_line
 from lambdadb.pool import GuardedPool
 from lambdadb.retry import conflict_pause, retrying
-from lambdadb.tracing import Span, Tracer, tell
+from lambdadb.tracing.span import Span, Tracer, emit
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
@@ -182,7 +182,7 @@ class _Unit:
             attributes=attributes,
             error=error,
         )
-        tell(self._tracer, lambda: span)
+        emit(self._tracer, lambda: span)
 
     def _run(self) -> Any:
         loop = retrying(

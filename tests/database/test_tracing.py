@@ -89,7 +89,7 @@ def test_a_failed_statement_is_told_with_its_sqlstate(road, database, recorder, 
     (span,) = recorder.of("statement")
     assert span.attributes["db.response.status_code"] == sqlstate
     assert span.error is not None
-    assert "failed; the work" not in caplog.text
+    assert "failed; the traced work" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from psycopg.errors import UniqueViolation
 
-import lambdadb.tracing
 from lambdadb.errors import OutOfTime
-from lambdadb.tracing import Span
+from lambdadb.tracing import Span, trace
 from lambdadb.tracing.opentelemetry import OpenTelemetry
+from lambdadb.tracing.trace import register
 
 PLACE = {
     "db.system.name": "postgresql",
@@ -123,16 +123,16 @@ def test_an_error(received):
 
 def test_blocks_nest_in_parallel_tasks(received):
     """What a task records is in its own block, whatever other tasks do meanwhile."""
-    lambdadb.tracing.register(received.tracer)
+    register(received.tracer)
 
     async def task(name, turns):
-        with lambdadb.tracing.trace(name):
+        with trace(name):
             for _ in range(turns):
                 await asyncio.sleep(0)
             received.tracer.record(Span(name=f"in {name}", began=100.0, seconds=1.0))
 
     async def all_of_them():
-        with lambdadb.tracing.trace("outer"):
+        with trace("outer"):
             await asyncio.gather(task("slow", 9), task("quick", 2))
 
     asyncio.run(all_of_them())
@@ -148,8 +148,8 @@ def test_blocks_nest_in_parallel_tasks(received):
 
 def test_a_failed_block_shows_no_message(received):
     """The user's own error: its type only, and its way to the caller."""
-    lambdadb.tracing.register(received.tracer)
-    with pytest.raises(ValueError, match=r"ann@example\.com"), lambdadb.tracing.trace("render"):
+    register(received.tracer)
+    with pytest.raises(ValueError, match=r"ann@example\.com"), trace("render"):
         raise ValueError("ann@example.com")
     span = received.spans["render"]
     assert span.status.status_code is api.StatusCode.ERROR

@@ -22,10 +22,11 @@ from psycopg.errors import UniqueViolation
 
 from lambdadb.errors import OutOfTime
 from lambdadb.lab.daemon import Daemon, nested, problems
-from lambdadb.tracing import Span, register, trace
+from lambdadb.tracing import Span, trace
 from lambdadb.tracing.sanitize import sanitize
+from lambdadb.tracing.trace import register
 from lambdadb.tracing.xray import XRay
-from lambdadb.tracing.xray_documents import Place, datagram, document, serialized
+from lambdadb.tracing.xray_documents import TraceContext, make_datagram, make_document, serialize
 
 ROOT, PARENT = "1-5759e988-bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
 HEADER = f"Root={ROOT};Parent={PARENT};Sampled=1;Lineage=1:a87bd80c:0"
@@ -119,7 +120,7 @@ def test_a_statement(daemon, sampled, tracer):
         "sql": {
             "url": "postgresql://db.example.com:5432/orders",
             "sanitized_query": "SELECT * FROM t WHERE id = ?",
-            "database_type": "PostgreSQL",
+            "database_type": "postgresql",
             "database_version": "18.1",
             "driver_version": "psycopg 3.3.9",
             "user": "app",
@@ -161,7 +162,7 @@ def test_an_error(daemon, sampled, tracer):
     first, second = daemon.wait(2)
     assert first["fault"] is second["fault"] is True
     assert first["cause"]["exceptions"][0] | {"id": ""} == {"id": "", "type": "UniqueViolation"}
-    assert first["annotations"] == {"sqlstate": "23505"}
+    assert first["annotations"] == {"status_code": "23505"}
     exception = second["cause"]["exceptions"][0]
     assert (exception["type"], exception["message"]) == ("OutOfTime", "Time was over.")
 
@@ -461,7 +462,7 @@ def test_any_span_is_a_document_that_xray_takes(all_attributes, name, began, sec
         for given in all_attributes
     ]
     span = dataclasses.replace(first, children=tuple(rest))
-    sent = datagram(serialized(document(span, Place(ROOT, PARENT))))
+    sent = make_datagram(serialize(make_document(span, TraceContext(ROOT, PARENT))))
     assert len(sent) <= 64_000
     assert problems(json.loads(sent.partition(b"\n")[2])) == []
 
@@ -487,6 +488,6 @@ def test_any_span_is_a_document_that_xray_takes(all_attributes, name, began, sec
 )
 def test_the_listener_finds_what_is_wrong(broken):
     """What checks the documents of all these tests knows the rules."""
-    right = document(statement(), Place(ROOT, PARENT))
+    right = make_document(statement(), TraceContext(ROOT, PARENT))
     assert problems(right) == []
     assert len(problems({**right, **broken})) == 1

@@ -15,7 +15,7 @@ from random import Random
 from selectors import EVENT_READ
 from typing import Any
 
-from lambdadb.background import Call
+from lambdadb.background import BackgroundCall
 from lambdadb.connect.hedging import HedgedConnect
 from lambdadb.connect.history import ConnectHistory
 from lambdadb.credentials import Login, LoginIterator, LoginUnavailable
@@ -28,7 +28,7 @@ from lambdadb.errors import ConnectFailed, DatabaseResuming, LambdaDBError, OutO
 from lambdadb.faults import Fault, one_line, remedy_of
 from lambdadb.session_tag import session_tag
 from lambdadb.settings import Settings
-from lambdadb.tracing import tell
+from lambdadb.tracing.span import emit
 
 logger = logging.getLogger("lambdadb")
 
@@ -217,7 +217,7 @@ class Connector:
         self, history: ConnectHistory, parameters: Mapping[str, Any], error: ConnectFailed | None = None
     ) -> None:
         history.end()
-        tell(self.settings.tracer, lambda: history.span(self._attributes(parameters), error))
+        emit(self.settings.tracer, lambda: history.span(self._attributes(parameters), error))
         self.scope.idle = None
 
     def _attributes(self, parameters: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
@@ -273,7 +273,7 @@ class Ahead:
         self._deadline = connector.settings.retry.deadline(self._connector.clock, None)
         self._sessions: list[LoggedIn] = []  # one at most: who pops it has it
         self._closed = False
-        self._call = Call(self._log_in)
+        self._call = BackgroundCall(self._log_in)
 
     def _log_in(self) -> None:
         connector = self._connector

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lambdadb.deadline import Clock
 from lambdadb.faults import Fault
-from lambdadb.tracing import Attributes, Span
+from lambdadb.tracing.span import Attributes, Span
 
 # A long resume takes hundreds of attempts: its span shows the first and the last of them.
 _SHOWN = 5

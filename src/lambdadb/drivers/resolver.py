@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from lambdadb.background import Call
+from lambdadb.background import BackgroundCall
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import fault_of
 
@@ -42,7 +42,7 @@ class Names:
         self._turn = turn
         # As text it would be looked at by the codec "idna", whose import takes a millisecond.
         name = host.encode() if host.isascii() else host
-        self._call = Call(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+        self._call = BackgroundCall(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
         self.socket = self._call.socket
 
     def known(self) -> bool:
