@@ -24,11 +24,12 @@ from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.psycopg import tls
 from lambdadb.drivers.psycopg.connection import StatementDeadline
 from lambdadb.drivers.psycopg.driver import Attempt, Driver
+from lambdadb.drivers.psycopg.instrumentation import describe_target
 from lambdadb.errors import ConnectFailed, DatabaseResuming, LambdaDBError, OutOfTime
 from lambdadb.faults import Fault, one_line, remedy_of
 from lambdadb.session_tag import session_tag
 from lambdadb.settings import Settings
-from lambdadb.tracing.span import emit
+from lambdadb.tracing.span import emit, start_span
 
 logger = logging.getLogger("lambdadb")
 
@@ -76,14 +77,18 @@ class Connector:
             raise self._out_of_time()
         parameters = self.driver.parameters(conninfo, parameters)
         history = ConnectHistory(self.clock)
-        try:
-            session = self._taken(parameters, deadline, history)
-            attempt, parameters = session or self.logged_in(parameters, deadline, history)
-        except AttemptFailed as last:
-            error = self._gave_up(history, last)
-            self._tell(history, parameters, error)
-            raise error from last.__cause__ or error.orig
-        self._tell(history, parameters)
+        with start_span(self.settings.tracer, "connect", history.began) as history.handle:
+            try:
+                session = self._taken(parameters, deadline, history)
+                attempt, parameters = session or self.logged_in(parameters, deadline, history)
+            except AttemptFailed as last:
+                error = self._gave_up(history, last)
+                self._tell(history, parameters, error)
+                raise error from last.__cause__ or error.orig
+            except BaseException as error:  # cancelled, or interrupted by a signal
+                self._tell(history, parameters, error)
+                raise
+            self._tell(history, parameters)
         bounds = StatementDeadline(self.scope, self.clock, self.settings.retry.reserve)
         return self.driver.adopt(attempt, parameters, bounds, deadline.at)
 
@@ -164,19 +169,20 @@ class Connector:
         asynchronous = asked.asynchronous
         wait: Any = self.clock.awaited if asynchronous else self.clock.result
         began = self.clock.now()
-        try:
-            login: Login | None = wait(asked.following, deadline.remaining(self.clock))
-            if asked.asynchronous is asynchronous:
-                return login
-        except LambdaDBError:
-            raise
-        except Exception as error:
-            text = str(error)
-            if not isinstance(error, LoginUnavailable):
-                text = f"{asked} raised {type(error).__name__}: {error}. {Fault.LOGIN.remedy}"
-            raise AttemptFailed(Fault.LOGIN, text) from error
-        finally:
-            history.add("login", began)
+        with start_span(self.settings.tracer, "login", history.to_epoch(began)) as handle:
+            try:
+                login: Login | None = wait(asked.following, deadline.remaining(self.clock))
+                if asked.asynchronous is asynchronous:
+                    return login
+            except LambdaDBError:
+                raise
+            except Exception as error:
+                text = str(error)
+                if not isinstance(error, LoginUnavailable):
+                    text = f"{asked} raised {type(error).__name__}: {error}. {Fault.LOGIN.remedy}"
+                raise AttemptFailed(Fault.LOGIN, text) from error
+            finally:
+                history.add("login", began, handle=handle)
         return self._next(asked, deadline, history)
 
     def tag(self) -> str | None:
@@ -214,7 +220,7 @@ class Connector:
             race.close()
 
     def _tell(
-        self, history: ConnectHistory, parameters: Mapping[str, Any], error: ConnectFailed | None = None
+        self, history: ConnectHistory, parameters: Mapping[str, Any], error: BaseException | None = None
     ) -> None:
         history.end()
         emit(self.settings.tracer, lambda: history.span(self._attributes(parameters), error))
@@ -223,13 +229,9 @@ class Connector:
     def _attributes(self, parameters: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
         """What is known of a connect, by OpenTelemetry's names where it has one."""
         known: dict[str, Any] = {
-            "db.system.name": "postgresql",
-            "db.namespace": parameters.get("dbname"),
-            "server.address": parameters.get("host") or parameters.get("hostaddr"),
-            "server.port": int(str(parameters.get("port") or 5432).split(",")[0]),
+            **describe_target(parameters),
             "faas.name": self.environment.get("AWS_LAMBDA_FUNCTION_NAME"),
             "faas.coldstart": self.scope.cold,
-            "lambdadb.user": parameters.get("user"),
             "lambdadb.policy": type(self.settings.policy).__name__,
             "lambdadb.idle": self.scope.idle,
         }
