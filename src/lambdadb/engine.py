@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from lambdadb.policy import Policy
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
+
+logger = logging.getLogger("lambdadb")
 
 _DRIVERS = ("postgresql", "postgresql+psycopg", "postgresql+psycopg_async")
 _SSLMODES = ("verify-full", "verify-ca", "require", "prefer", "allow", "disable")
@@ -137,6 +140,11 @@ def listen(engine: Engine) -> None:
     introduce(engine.dialect)
     pool: Any = engine.pool
     tracer: Tracer | None = pool.settings.tracer
+    if tracer is None or tracer.statements == "none":
+        from lambdadb.drivers.psycopg.instrumentation import explain_patched_driver
+
+        if (explanation := explain_patched_driver()) is not None:
+            logger.warning("%s", explanation)
     if tracer is not None:
         from lambdadb.tracing.trace import register
 
