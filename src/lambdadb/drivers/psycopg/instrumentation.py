@@ -24,18 +24,18 @@ def describe_session(connection: Any, error: BaseException | None = None) -> dic
     Span attributes of a statement: the session as the server knows it, and the error's SQLSTATE.
 
     The database is the one that the connection reports, never a part of the URL. Of a closed
-    connection psycopg knows nothing more; then they are left out. None without a value.
+    connection psycopg knows nothing more; then they are left out.
     """
-    told: dict[str, Any] = {**_SYSTEM}
+    attributes: dict[str, Any] = {**_SYSTEM}
     if (sqlstate := getattr(error, "sqlstate", None)) is not None:
-        told["db.response.status_code"] = sqlstate
+        attributes["db.response.status_code"] = sqlstate
     if connection is not None and not connection.closed:
         info = connection.info
-        told["db.namespace"] = info.dbname
-        told["server.address"] = info.host
-        told["server.port"] = info.port
-        told["lambdadb.user"] = info.user
-    return told
+        attributes["db.namespace"] = info.dbname
+        attributes["server.address"] = info.host
+        attributes["server.port"] = info.port
+        attributes["lambdadb.user"] = info.user
+    return attributes
 
 
 def describe_target(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,14 +45,14 @@ def describe_target(parameters: Mapping[str, Any]) -> dict[str, Any]:
     A name with `@` or `:` is left out: it may be a password that a slip in the URL has put there.
     """
     host = parameters.get("host") or parameters.get("hostaddr")
-    told = {
+    attributes = {
         **_SYSTEM,
         "db.namespace": _drop_suspicious(parameters.get("dbname"), "@:"),
         "server.address": _drop_suspicious(host, "@"),
         "server.port": int(str(parameters.get("port") or 5432).split(",")[0]),
         "lambdadb.user": parameters.get("user"),
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _drop_suspicious(name: Any, characters: str) -> str | None:
