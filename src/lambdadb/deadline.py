@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from selectors import EVENT_READ
 from typing import TypeVar
 
-from lambdadb.background import Call
+from lambdadb.background import BackgroundCall
 from lambdadb.errors import InvalidSettings
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class Clock:
         Raises:
             TimeoutError: It takes longer than `seconds`; it goes on, unheard.
         """
-        call = Call(function)
+        call = BackgroundCall(function)
         try:
             if not self.wait({call.socket: EVENT_READ}, seconds):
                 raise TimeoutError(f"no answer within {seconds:.1f} s")

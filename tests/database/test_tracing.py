@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import contextvars
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -89,7 +93,7 @@ def test_a_failed_statement_is_told_with_its_sqlstate(road, database, recorder, 
     (span,) = recorder.of("statement")
     assert span.attributes["db.response.status_code"] == sqlstate
     assert span.error is not None
-    assert "failed; the work" not in caplog.text
+    assert "failed; the traced work" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -180,3 +184,75 @@ def test_the_login_is_a_part_of_the_connect(database, recorder):
     (connect,) = recorder.of("connect")
     assert [part.name for part in connect.children] == ["login", "attempt"]
     assert connect.attributes["lambdadb.user"] == database.username
+
+
+def test_a_cancelled_connect_is_recorded(recorder):
+    """Its span tells what was tried, and that it was cancelled."""
+
+    async def steps():
+        accepted = asyncio.Event()
+
+        async def stay_silent(reader, writer):
+            accepted.set()
+            await reader.read()  # until the connect has gone
+            writer.close()
+
+        async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            url = f"postgresql+psycopg://app@127.0.0.1:{port}/shop"
+            engine = lambdadb.aio.create_async_engine(url, tracer=recorder)
+            task = asyncio.create_task(engine.connect().start())
+            await accepted.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await engine.dispose()
+
+    asyncio.run(steps())
+    (span,) = recorder.of("connect")
+    assert isinstance(span.error, asyncio.CancelledError)
+    assert span.attributes["lambdadb.attempts"] == 1
+    assert (span.attributes["db.namespace"], span.attributes["lambdadb.user"]) == ("shop", "app")
+
+
+def test_a_connect_and_its_login_are_started_before_they_end(road, database):
+    """What a store of logins does runs inside `login`, and that inside `connect`."""
+
+    class Started(Recorder):
+        @contextlib.contextmanager
+        def start_span(self, name, began):
+            before = current.get()
+            current.set((*before, name))
+            yield current.get()
+            current.set(before)
+
+    class Store:
+        def logins(self, parameters):
+            seen.append(current.get())
+            yield {"password": database.password}
+
+    class AsyncStore:
+        async def logins(self, parameters):
+            seen.append(current.get())
+            yield {"password": database.password}
+
+    current = contextvars.ContextVar("current", default=())
+    seen = []
+    recorder = Started()
+    stores = [Store(), AsyncStore()] if road.asynchronous else [Store()]
+
+    def steps():
+        for store in stores:
+            url = database._replace(password=None)
+            engine = road.create_engine(url, tracer=recorder, credentials=store)
+            engine.connect().close()
+            engine.dispose()
+            assert current.get() == ()
+
+    road.run(steps)
+    assert seen == [("connect", "login")] * len(stores)
+    for connect in recorder.of("connect"):
+        assert connect.handle == ("connect",)
+        assert [part.handle for part in connect.children if part.name == "login"] == [
+            ("connect", "login")
+        ]
