@@ -20,7 +20,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from lambdadb import transaction
 from lambdadb.deadline import Clock
-from lambdadb.engine import begin_ahead, checked_url, engine_keywords, listen
+from lambdadb.engine import begin_ahead, check_server_verified, checked_url, engine_keywords, listen
 from lambdadb.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def create_async_engine(
     credentials: Credentials | AsyncCredentials | None = None,
     tracer: Tracer | None = None,
     tag: str | None = None,
+    allow_unverified_server: bool | None = None,
     **keywords: Any,
 ) -> AsyncEngine:
     """
@@ -100,11 +101,17 @@ def create_async_engine(
     function. Arguments, errors and costs are those of `lambdadb.create_engine`.
     """
     settings = Settings.chosen(
-        policy=policy, retry=retry, credentials=credentials, tracer=tracer, tag=tag
+        policy=policy,
+        retry=retry,
+        credentials=credentials,
+        tracer=tracer,
+        tag=tag,
+        allow_unverified_server=allow_unverified_server,
     )
     url = checked_url(url)
     made = engine_keywords(url, settings, keywords, LoopClock(), asyncio=True)
     engine = sqlalchemy_create_async_engine(url, **made)
+    check_server_verified(engine.sync_engine, settings, keywords)
     listen(engine.sync_engine)
     begin_ahead(engine.sync_engine, keywords)
     return engine

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from sqlalchemy import URL, Engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from lambdadb.deadline import ActiveInvocations, Clock
 from lambdadb.errors import InvalidSettings
@@ -21,6 +20,7 @@ from lambdadb.gc_pause import gc_paused
 from lambdadb.policy import PerEnvironment
 from lambdadb.pool import GuardedPool
 from lambdadb.settings import Settings
+from lambdadb.url import check_url
 
 if TYPE_CHECKING:
     from lambdadb.credentials import Credentials
@@ -46,6 +46,7 @@ def create_engine(
     credentials: Credentials | None = None,
     tracer: Tracer | None = None,
     tag: str | None = None,
+    allow_unverified_server: bool | None = None,
     **keywords: Any,
 ) -> Engine:
     """
@@ -58,10 +59,13 @@ def create_engine(
         url: `postgresql+psycopg://user@host/database`.
         policy: `PerEnvironment()`, the default, or `PerInvocation()`.
         retry: How long a connect waits for a database that is waking up; `ResumeRetry()` by default.
-        credentials: LoginIterator for logins at each connect; without it, the URL's own is used.
+        credentials: The store that is asked for a login at each connect; without it, the URL's own
+            login is used.
         tracer: Told of each connect, and of the statements that it wants.
         tag: The session's `application_name`, made of `{name}` (the default), `{version}` and
             `{alias}` of the function. Nothing is sent outside Lambda, or where the URL has its own.
+        allow_unverified_server: True lets a login of `credentials` go to a server that is not verified
+            by `sslmode=verify-full`; where the store needs one that is, to one that is encrypted.
         **keywords: Passed on to `sqlalchemy.create_engine`.
 
     Raises:
@@ -71,10 +75,16 @@ def create_engine(
     **Costs:** none; the first checkout connects. With `connect_ahead`, a thread and the login.
     """
     settings = Settings.chosen(
-        policy=policy, retry=retry, credentials=credentials, tracer=tracer, tag=tag
+        policy=policy,
+        retry=retry,
+        credentials=credentials,
+        tracer=tracer,
+        tag=tag,
+        allow_unverified_server=allow_unverified_server,
     )
     url = checked_url(url)
     engine = sqlalchemy.create_engine(url, **engine_keywords(url, settings, keywords, Clock()))
+    check_server_verified(engine, settings, keywords)
     listen(engine)
     begin_ahead(engine, keywords)
     return engine
@@ -125,6 +135,31 @@ def engine_keywords(
     pool = {"settings": settings, "scope": scope, "clock": clock, "socket_state": socket_state}
     pool |= {"poolclass": GuardedPool, "ahead": connector.ahead}
     return {**keywords, **pool, "module": module}
+
+
+def check_server_verified(engine: Engine, settings: Settings, keywords: Mapping[str, Any]) -> None:
+    """
+    Refuse a server that must not get a login of `credentials`, as far as it is known before a connect.
+
+    Raises:
+        InvalidSettings: The URL, `connect_args` or the environment choose one.
+    """
+    from lambdadb.drivers.base import AttemptFailed
+    from lambdadb.drivers.psycopg import tls
+
+    if settings.credentials is None:
+        return
+    dialect: Any = engine.dialect
+    _, parameters = dialect.create_connect_args(engine.url)
+    try:
+        tls.check_verified(
+            {**parameters, **keywords.get("connect_args", {})},
+            os.environ,
+            always=settings.requires_verified_server,
+            allow_unverified=settings.allow_unverified_server,
+        )
+    except AttemptFailed as failure:
+        raise InvalidSettings(f"{failure.text[0].upper()}{failure.text[1:]}.") from None
 
 
 def listen(engine: Engine) -> None:
@@ -180,15 +215,8 @@ def checked_url(url: str | URL) -> URL:
         raise InvalidSettings(
             f"url is {url!r}. Is the environment variable that holds it set? {example}"
         )
-    try:
-        url = make_url(url)
-    except (ArgumentError, ValueError):
-        # SQLAlchemy's message would show the text, and with it the password.
-        raise InvalidSettings(
-            f"The url cannot be parsed (not shown, it may hold a password). {example}"
-        ) from None
+    check_url(url)
+    url = make_url(url)
     if url.drivername not in _DRIVERS:
         raise InvalidSettings(f"The driver {url.drivername!r} of the url is not supported. {example}")
-    if url.host and "@" in url.host:
-        raise InvalidSettings("The url has two @: write an @ of the user or the password as %40.")
     return url.set(drivername="postgresql+psycopg")

@@ -19,7 +19,9 @@ from botocore.model import ServiceId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdadb.credentials import LoginUnavailable, aws
+from lambdadb.credentials import LoginUnavailable
+from lambdadb.credentials.aws.keys import Keys
+from lambdadb.credentials.aws.sigv4 import presign_url, sign_request
 from lambdadb.credentials.rds_iam import RdsIam
 from lambdadb.credentials.secrets_manager import SecretsManager
 
@@ -61,7 +63,7 @@ def failure(parameters: Any, **arguments: Any) -> str:
 
 
 KEYS = st.builds(
-    aws.Keys,
+    Keys,
     access=st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", min_size=16, max_size=20),
     secret=st.text("abcXYZ019+/", min_size=1, max_size=40),
     token=st.none() | st.text("abcXYZ019+/=", min_size=1, max_size=1200),
@@ -85,7 +87,7 @@ def test_the_token_is_botocores_to_the_byte(keys, region, host, port, user):
     client = SimpleNamespace(_request_signer=signer, meta=SimpleNamespace(region_name=region))
     theirs = botocore.signers.generate_db_auth_token(client, host, port, user)
     query = {"Action": "connect", "DBUser": user}
-    assert aws.presigned(keys, f"{host}:{port}", query, scope=(region, "rds-db"), at=AT) == theirs
+    assert presign_url(keys, f"{host}:{port}", query, scope=(region, "rds-db"), at=AT) == theirs
 
 
 @given(keys=KEYS, region=REGIONS, body=st.binary(max_size=200), port=st.sampled_from(["", ":5000"]))
@@ -96,12 +98,12 @@ def test_a_signed_request_is_botocores(keys, region, body, port):
     request = AWSRequest("POST", f"https://{host}/", headers=headers, data=body)
     botocore.auth.SigV4Auth(credentials_of(keys), "secretsmanager", region).add_auth(request)
     scope = (region, "secretsmanager")
-    ours = aws.signed(keys, {"host": host, **headers}, body, scope=scope, at=AT)
+    ours = sign_request(keys, {"host": host, **headers}, body, scope=scope, at=AT)
     assert ours.pop("host") == host
     assert ours == {name.lower(): value for name, value in request.headers.items()}
 
 
-def credentials_of(keys: aws.Keys) -> Credentials:
+def credentials_of(keys: Keys) -> Credentials:
     return Credentials(keys.access, keys.secret, keys.token)
 
 
@@ -141,22 +143,6 @@ def test_the_region_is_the_databases(host, region, monkeypatch):
 def test_a_region_that_nobody_knows_is_an_error():
     """Its text says where to name it."""
     assert "AWS_REGION" in failure({**URL, "host": "db.example.com"})
-
-
-@pytest.mark.parametrize(("chosen", "sent"), [({}, "verify-full"), ({"sslmode": "require"}, "require")])
-def test_the_login_brings_tls(chosen, sent):
-    """Verified unless the URL says otherwise, on any host, a tunnel's included."""
-    assert login({**URL, **chosen})["sslmode"] == sent
-    assert login({**URL, **chosen, "host": "127.0.0.1"}, host=HOST)["sslmode"] == sent
-
-
-@pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
-def test_no_token_where_tls_is_not_certain(sslmode, monkeypatch):
-    """Neither the URL nor libpq's variable can make a token travel in clear text."""
-    assert "sslmode=verify-full" in failure({**URL, "sslmode": sslmode})
-    monkeypatch.setenv("PGSSLMODE", sslmode)
-    assert "sslmode=verify-full" in failure(URL)
-    assert login({**URL, "sslmode": "verify-ca"})["sslmode"] == "verify-ca"
 
 
 @pytest.mark.parametrize("host", ["", "/var/run/postgresql", "@socket", f"{HOST},{HOST}"])

@@ -38,8 +38,8 @@ def roots(name: str) -> str:
 )
 def test_this_machine_is_not_verified(parameters):
     """A loopback address or a socket needs no certificate: a developer's server has none."""
-    assert tls.verified(parameters, {}) == parameters
-    assert tls.weaker({**parameters, "sslmode": "disable"}, {}) is None
+    assert tls.apply_tls_defaults(parameters, {}) == parameters
+    assert tls.get_tls_warning({**parameters, "sslmode": "disable"}, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_this_machine_is_not_verified(parameters):
 def test_any_other_host_is_verified_with_its_own_roots(parameters, file):
     """Without a word from the caller, a remote server has to prove its name."""
     expected = {"sslmode": "verify-full", **parameters, "sslrootcert": file}
-    assert tls.verified(parameters, {"SSL_CERT_FILE": "/system.pem"}) == expected
+    assert tls.apply_tls_defaults(parameters, {"SSL_CERT_FILE": "/system.pem"}) == expected
 
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require"])
@@ -73,35 +73,38 @@ def test_an_explicit_choice_is_respected_and_named(mode, where):
     """What the caller says is done, and what it leaves unverified can be logged."""
     chosen, environment = ({"sslmode": mode}, {}) if where == "parameters" else ({}, {"PGSSLMODE": mode})
     parameters = {"host": RDS, **chosen}
-    assert tls.verified(parameters, environment) == {"host": RDS, "sslmode": mode}
-    assert f"sslmode={mode} " in (tls.weaker(parameters, environment) or "")
+    assert tls.apply_tls_defaults(parameters, environment) == {"host": RDS, "sslmode": mode}
+    assert f"sslmode={mode} " in (tls.get_tls_warning(parameters, environment) or "")
 
 
 def test_what_is_not_weaker_is_not_named():
     """No warning without a reason; verify-ca is one, and a service file that lambdadb does not read."""
-    assert tls.weaker({"host": RDS}, {}) is None
-    assert tls.weaker({"host": RDS, "sslmode": "verify-full"}, {}) is None
-    assert "for this host" in (tls.weaker({"host": RDS, "sslmode": "verify-ca"}, {}) or "")
-    assert "service file" in (tls.weaker({}, {"PGSERVICE": "orders"}) or "")
-    assert tls.weaker({"host": RDS}, {"PGSERVICE": "orders"}) is None
+    assert tls.get_tls_warning({"host": RDS}, {}) is None
+    assert tls.get_tls_warning({"host": RDS, "sslmode": "verify-full"}, {}) is None
+    assert "for this host" in (tls.get_tls_warning({"host": RDS, "sslmode": "verify-ca"}, {}) or "")
+    assert "service file" in (tls.get_tls_warning({}, {"PGSERVICE": "orders"}) or "")
+    assert tls.get_tls_warning({"host": RDS}, {"PGSERVICE": "orders"}) is None
 
 
 def test_libpqs_own_variables_and_file_count(tmp_path):
     """The environment says host, mode and roots where the parameters do not, as in libpq."""
     environment = {"PGHOST": RDS, "PGSSLROOTCERT": "/own.pem", "HOME": str(tmp_path)}
-    assert tls.verified({}, environment) == {"sslmode": "verify-full", "sslrootcert": "/own.pem"}
-    assert tls.verified({"host": "/tmp"}, environment) == {"host": "/tmp"}
+    assert tls.apply_tls_defaults({}, environment) == {
+        "sslmode": "verify-full",
+        "sslrootcert": "/own.pem",
+    }
+    assert tls.apply_tls_defaults({"host": "/tmp"}, environment) == {"host": "/tmp"}
     del environment["PGSSLROOTCERT"]
-    assert tls.verified({}, environment)["sslrootcert"] == roots("eu-west-1")
+    assert tls.apply_tls_defaults({}, environment)["sslrootcert"] == roots("eu-west-1")
     own = tmp_path / ".postgresql" / "root.crt"
     own.parent.mkdir()
     own.touch()
-    assert tls.verified({}, environment)["sslrootcert"] == str(own)
+    assert tls.apply_tls_defaults({}, environment)["sslrootcert"] == str(own)
 
 
 def refusal(host: str) -> str:
     with pytest.raises(AttemptFailed) as caught:
-        tls.verified({"host": host}, {})
+        tls.apply_tls_defaults({"host": host}, {})
     assert caught.value.fault is Fault.UNTRUSTED
     return caught.value.text
 
@@ -144,9 +147,9 @@ def test_the_systems_roots_are_found_or_missed_aloud(tmp_path, monkeypatch):
     monkeypatch.setattr(tls, "SYSTEM_ROOTS", (str(tmp_path / "missing.pem"), str(usual)))
     assert "no public root certificates" in refusal("db.example")
     usual.touch()
-    assert tls.verified({"host": "db.example"}, {})["sslrootcert"] == str(usual)
+    assert tls.apply_tls_defaults({"host": "db.example"}, {})["sslrootcert"] == str(usual)
     known.touch()
-    assert tls.verified({"host": "db.example"}, {})["sslrootcert"] == str(known)
+    assert tls.apply_tls_defaults({"host": "db.example"}, {})["sslrootcert"] == str(known)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_the_systems_roots_are_found_or_missed_aloud(tmp_path, monkeypatch):
 )
 def test_what_libpq_says_comes_back_with_what_to_do(text, advice):
     """Its own text stays, but for a hint that does not work in Lambda."""
-    explained = tls.explained({}, text, 1.0)
+    explained = tls.explain_rejection({}, text, 1.0)
     assert explained.startswith(text.partition("\n")[0])
     assert advice in explained
     assert "Either" not in explained
@@ -170,7 +173,7 @@ def test_what_libpq_says_comes_back_with_what_to_do(text, advice):
 
 def test_a_text_of_another_kind_comes_back():
     """Nothing is invented."""
-    assert tls.explained({}, "something new", 1.0) == "something new."
+    assert tls.explain_rejection({}, "something new", 1.0) == "something new."
 
 
 FILES = sorted(tls.ROOTS.glob("*.pem"))

@@ -156,16 +156,28 @@ class Connector:
             yield {}
             return
         history.target = self.driver.target(parameters)
-        asked = LoginIterator(store, parameters)
+        self._check_verified(parameters)
+        neutral = self.driver.to_neutral_parameters(parameters, self.environment)
+        asked = LoginIterator(store, neutral)
         while (login := self._next(asked, deadline, history)) is not None:
-            yield login
+            yield self.driver.to_driver_parameters(login)
+
+    def _check_verified(self, parameters: Mapping[str, Any]) -> None:
+        """Refuse a server that must not get the login of a store, before and after there is one."""
+        if self.settings.credentials is not None:
+            tls.check_verified(
+                parameters,
+                self.environment,
+                always=self.settings.requires_verified_server,
+                allow_unverified=self.settings.allow_unverified_server,
+            )
 
     def _next(self, asked: LoginIterator, deadline: Deadline, history: ConnectHistory) -> Login | None:
         asynchronous = asked.asynchronous
         wait: Any = self.clock.awaited if asynchronous else self.clock.result
         began = self.clock.now()
         try:
-            login: Login | None = wait(asked.following, deadline.remaining(self.clock))
+            login: Login | None = wait(asked.next_login, deadline.remaining(self.clock))
             if asked.asynchronous is asynchronous:
                 return login
         except LambdaDBError:
@@ -186,11 +198,13 @@ class Connector:
     def _open(self, parameters: dict[str, Any], deadline: Deadline, history: ConnectHistory) -> LoggedIn:
         tag = self.tag()
         parameters = self.driver.startup(parameters, self.settings.policy, tag)
-        weaker = tls.weaker(parameters, self.environment)
+        self._check_verified(parameters)
+        weaker = tls.get_tls_warning(parameters, self.environment)
         if weaker is not None and weaker not in self.warned:
             self.warned.add(weaker)
             logger.warning("%s: %s", history.target, weaker)
-        parameters = tls.verified(parameters, self.environment)
+        always = self.settings.requires_verified_server
+        parameters = tls.apply_tls_defaults(parameters, self.environment, always=always)
         race = HedgedConnect(
             driver=self.driver,
             parameters=parameters,
@@ -208,7 +222,9 @@ class Connector:
             seconds = min(SECOND_LOOK, deadline.remaining(self.clock))
             text = failure.text
             with contextlib.suppress(TimeoutError):
-                text = self.clock.result(partial(tls.explained, parameters, text, seconds), seconds)
+                text = self.clock.result(
+                    partial(tls.explain_rejection, parameters, text, seconds), seconds
+                )
             raise AttemptFailed(failure.fault, text) from None
         finally:
             race.close()

@@ -196,6 +196,21 @@ class Driver:
         return {**(conninfo_to_dict(conninfo) if conninfo else {}), **parameters}
 
     @staticmethod
+    def to_neutral_parameters(
+        parameters: Mapping[str, Any], environment: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What a store of logins is given: `parameters` with `database`, `host` and `default_port`."""
+        neutral = {("database" if name == "dbname" else name): v for name, v in parameters.items()}
+        if neutral.get("hostaddr") and not neutral.get("host"):
+            neutral["host"] = neutral["hostaddr"]
+        return {**neutral, "default_port": environment.get("PGPORT") or 5432}
+
+    @staticmethod
+    def to_driver_parameters(login: Mapping[str, Any]) -> dict[str, Any]:
+        """The login of a store by libpq's names."""
+        return {("dbname" if name == "database" else name): value for name, value in login.items()}
+
+    @staticmethod
     def attempt(parameters: Mapping[str, Any], number: int) -> Attempt:
         """
         Start attempt `number` (from 0) to log in.
