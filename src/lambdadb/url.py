@@ -32,12 +32,11 @@ def check_url(url: str | URL) -> None:
     Raises:
         InvalidSettings: The URL is such a one, or cannot be parsed. The text shows nothing of it.
     """
-    try:
-        parts = make_url(url)
-    except (ArgumentError, ValueError, TypeError):
+    parts = _parse(url)
+    if parts is None:
         raise InvalidSettings(
             f"The url cannot be parsed (not shown, it may hold a password). {_EXAMPLE} {_ENCODE}"
-        ) from None
+        )
     if isinstance(url, str):
         _check_text(url, has_user=parts.username is not None)
     hosts = [parts.host or "", *_values_of(parts, "host")]
@@ -51,6 +50,14 @@ def check_url(url: str | URL) -> None:
             "The url has a password in its query (not shown), where repr(engine) would show it. Write "
             f"it before the host, or as connect_args={{...}}. {_EXAMPLE}"
         )
+
+
+def _parse(url: str | URL) -> URL | None:
+    """The parsed URL; None for an error, whose text shows the URL and which nobody must keep."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError, TypeError):
+        return None
 
 
 def _check_text(url: str, *, has_user: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from sqlalchemy.engine import make_url
 
-from lambdadb import Fault
+from lambdadb import ConnectFailed, Fault, InvalidSettings, create_engine
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.psycopg import tls
 
@@ -39,6 +41,8 @@ def roots(name: str) -> str:
 def test_this_machine_is_not_verified(parameters):
     """A loopback address or a socket needs no certificate: a developer's server has none."""
     assert tls.apply_tls_defaults(parameters, {}) == parameters
+    always = tls.apply_tls_defaults(parameters, {"SSL_CERT_FILE": "/system.pem"}, always=True)
+    assert always == {**parameters, "sslmode": "verify-full", "sslrootcert": "/system.pem"}
     assert tls.get_tls_warning({**parameters, "sslmode": "disable"}, {}) is None
 
 
@@ -208,3 +212,107 @@ def test_the_roots_are_those_of_every_region():
     regions = {file.stem for file in FILES} - {"proxy"}
     assert len(regions) == 36
     assert all(re.fullmatch(r"[a-z]{2}(-gov)?-[a-z]+-\d", region) for region in regions)
+
+
+MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+PLACES = ["url", "connect_args", "PGSSLMODE"]
+SERVICES: list[dict[str, str]] = [{}, {"service": "orders"}, {"PGSERVICE": "orders"}]
+HOSTS: dict[str, tuple[str, bool]] = {
+    # How the URL names it, and whether that is this machine.
+    "none": ("/db", True),
+    "socket": ("/db?host=/var/run/postgresql", True),
+    "loopback name": ("localhost/db", True),
+    "loopback address": ("127.0.0.1:5433/db", True),
+    "name": ("db.example/db", False),
+    "endpoint": (f"{RDS}/db", False),
+    "private address": ("172.17.0.2/db", False),
+    "one of two": ("/db?host=localhost:1&host=db.example:2", False),
+    "address behind a local name": ("localhost/db?hostaddr=10.0.0.7", False),
+}
+
+
+class OwnStore:
+    """A store of one's own, which counts how often it is asked."""
+
+    requires_verified_server = False
+    asked = 0
+
+    def logins(self, parameters):
+        self.asked += 1
+        return [{"user": "u", "password": "canary-store"}]
+
+
+class TokenStore(OwnStore):
+    """As RdsIam."""
+
+    requires_verified_server = True
+
+
+def may_get_the_login(mode, place, service, local, token, allow):
+    """The rule, in its own words: whether a login of a store is sent."""
+    if service and local and (mode is None or place == "PGSSLMODE"):
+        return allow and not token  # the file decides alone
+    if mode in (None, "verify-full"):
+        return True
+    if local and not service and not token:
+        return True  # nothing leaves this machine
+    if token and mode in ("disable", "allow", "prefer"):
+        return False  # never unencrypted
+    return allow
+
+
+@pytest.mark.parametrize("allow", [False, True])
+@pytest.mark.parametrize("kind", [OwnStore, TokenStore])
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_rule_of_verified_servers(host, kind, allow, connector_to):
+    """Every sslmode in every place, with and without a service: refused unasked, or sent as it says."""
+    where, local = HOSTS[host]
+    silence = AttemptFailed(Fault.UNREACHABLE, "no answer", silent=True)
+    dialect = create_engine("postgresql+psycopg://h/d").dialect
+    places = [(None, "url"), *itertools.product(MODES, PLACES)]
+    for (mode, place), service in itertools.product(places, SERVICES):
+        url = make_url(f"postgresql+psycopg://{where}")
+        arguments = {"sslmode": mode} if mode and place == "connect_args" else {}
+        environment = {"SSL_CERT_FILE": "/system.pem"}
+        if mode and place == "url":
+            url = url.update_query_dict({"sslmode": mode})
+        if mode and place == "PGSSLMODE":
+            environment["PGSSLMODE"] = mode
+        url = url.update_query_dict({k: v for k, v in service.items() if k == "service"})
+        environment |= {k: v for k, v in service.items() if k != "service"}
+        case = (str(url), arguments, environment)
+        expected = may_get_the_login(mode, place, service, local, kind is TokenStore, allow)
+
+        store = kind()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            keywords = {"allow_unverified_server": allow, "connect_args": arguments}
+            if expected:
+                create_engine(url, credentials=store, **keywords)
+            else:
+                with pytest.raises(InvalidSettings, match="has to be verified"):
+                    create_engine(url, credentials=store, **keywords)
+
+        connector = connector_to(
+            lambda now: (now, None), silence, credentials=store, allow_unverified_server=allow
+        )
+        connector.environment = environment
+        parameters = {**dialect.create_connect_args(url)[1], **arguments}
+        if not expected:
+            with pytest.raises(ConnectFailed, match="has to be verified") as caught:
+                connector.connect(**parameters)
+            assert caught.value.fault is Fault.UNTRUSTED, case
+            assert store.asked == 0, case
+            assert connector.driver.sent == [], case
+            continue
+        connector.connect(**parameters)
+        (sent,) = connector.driver.sent
+        exempt = local and not service and kind is OwnStore
+        assert allow or exempt or sent.get("sslmode") == "verify-full", case
+        assert kind is OwnStore or sent["sslmode"] not in ("disable", "allow", "prefer"), case
+
+
+def test_without_a_store_the_caller_decides():
+    """The URL's own password goes where the URL says; a warning tells what it leaves unverified."""
+    create_engine(f"postgresql+psycopg://u:p@{RDS}/db?sslmode=require")
