@@ -38,7 +38,7 @@ class SecretsManager:
             anew at once, whatever its age. A secret that nobody can read anew is used for as long again.
         session: A boto3 or botocore session to read with, for example of an assumed role. Nothing else
             is asked then.
-        client: A boto3 client to read with. Nothing else is asked then.
+        client: A boto3 client to read with. Nothing else is asked then, and its own timeouts hold.
         clock: Tells a kept secret's age.
 
     Raises:

@@ -34,7 +34,9 @@ Answer = Mapping[str, Any]
 Source = Callable[[str], Answer]
 
 TIMEOUT = 2.0
-"""Seconds after which an answer is no longer waited for; a secret's takes milliseconds."""
+"""Seconds for one request from its beginning to the end of its answer; a secret's takes milliseconds."""
+CLIENT_TIMEOUT = 6.0
+"""Seconds for a client that lambdadb makes, which may try twice and fetch its keys first."""
 
 # With one of these set, the request needs more than this module knows: botocore makes it.
 _NEEDS_BOTOCORE = (
@@ -184,8 +186,13 @@ class SecretReader:
 
     def _ask_client(self, stage: str) -> Answer:
         try:
-            client = self._client or self._make_client()
-            answer = client.get_secret_value(SecretId=self._secret_id, VersionStage=stage)
+            keywords = {"SecretId": self._secret_id, "VersionStage": stage}
+            if self._client is not None:
+                answer = self._client.get_secret_value(**keywords)
+            else:
+                # In a thread: the timeouts of a client are for each wait, and have no sum.
+                ask = partial(self._make_client().get_secret_value, **keywords)
+                answer = self._clock.result(ask, CLIENT_TIMEOUT)
         except LoginUnavailable as error:
             response, text = None, str(error)
         except Exception as error:
@@ -201,8 +208,9 @@ class SecretReader:
 
     def _make_client(self) -> Any:
         if self._made is None:
-            for name in _ENDPOINTS:
-                check_endpoint(os.environ.get(name, ""))
+            for name in _ENDPOINTS:  # botocore would show a wrong one
+                if endpoint := os.environ.get(name):
+                    parse_endpoint(endpoint)
             session = self._session or create_botocore_session()
             region = self._region or read_session_region(session) or read_environment_region()
             self._made = create_client(session, "secretsmanager", region, TIMEOUT)
@@ -245,9 +253,13 @@ def parse_endpoint(endpoint: str) -> tuple[tuple[str, str, int], str]:
     Scheme, host and port of the endpoint of an API, and the `host` header of a request to it.
 
     Raises:
-        LoginUnavailable: It is not a URL, or it holds a password.
+        LoginUnavailable: It is not a URL, or it holds a user or a password.
     """
-    check_endpoint(endpoint)
+    if "@" in endpoint:
+        raise LoginUnavailable(
+            "AWS_ENDPOINT_URL holds a user or a password (it is not shown), which lambdadb does not "
+            "use: name only the host and the port."
+        )
     try:
         parts = urlsplit(endpoint)
         host, port = parts.hostname, parts.port
@@ -258,20 +270,6 @@ def parse_endpoint(endpoint: str) -> tuple[tuple[str, str, int], str]:
             "AWS_ENDPOINT_URL is not a URL such as https://host:port (it is not shown): correct it."
         )
     return (parts.scheme, host, port or (80 if parts.scheme == "http" else 443)), parts.netloc
-
-
-def check_endpoint(endpoint: str) -> None:
-    """
-    Refuse an endpoint with a user or a password, which no request needs and errors would show.
-
-    Raises:
-        LoginUnavailable: It has an @.
-    """
-    if "@" in endpoint:
-        raise LoginUnavailable(
-            "AWS_ENDPOINT_URL holds a user or a password (it is not shown), which lambdadb does not "
-            "use: name only the host and the port."
-        )
 
 
 def hide_userinfo(text: str) -> str:
