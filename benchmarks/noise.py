@@ -133,8 +133,8 @@ def record_traces(row: str, url: str, invocations: int) -> list[Any]:
 
 def main() -> None:
     from lambdadb.lab.aurora import Cluster
-    from lambdadb.lab.xray.daemon import flat, nested
     from lambdadb.lab.postgres import Postgres
+    from lambdadb.lab.xray.daemon import flat, nested
     from lambdadb.lab.xray.waterfall import draw
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -183,54 +183,67 @@ class Transaction:
         return self.connection.transaction == self.id
 
 
+@dataclass(frozen=True)
+class ScriptedTarget:
+    """`lambdadb.drivers.base.Target` for the server in memory."""
+
+    parameters: dict[str, Any]
+    is_local = False
+    tls_warning = None
+
+    def __str__(self) -> str:
+        return f"{self.parameters.get('host')}:1234"
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        return {"db.system.name": "scripted", "server.address": str(self.parameters.get("host"))}
+
+    @property
+    def login_parameters(self) -> Mapping[str, object]:
+        return {**self.parameters, "default_port": 1234}
+
+    def add_login(self, login: Mapping[str, object]) -> ScriptedTarget:
+        return ScriptedTarget({**self.parameters, **login})
+
+    def add_session_settings(self, policy: Any, tag: str | None) -> ScriptedTarget:
+        return ScriptedTarget({"tag": tag, **self.parameters})
+
+    def add_tls_defaults(self, *, always: bool) -> ScriptedTarget:
+        return self
+
+    def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
+        """It is in this process."""
+
+    def begin_attempt(self, number: int) -> Attempt:
+        return Attempt(self.parameters)
+
+    def explain_rejection(self, text: str, seconds: float) -> str:
+        return text
+
+    def to_dbapi_connection(self, attempt: Attempt, deadline: Any, connect_until: float) -> Connection:
+        attempt.close()
+        return Connection(SERVER, self.parameters)
+
+
 class ScriptedDriver:
     """`lambdadb.drivers.base.Driver` for the server in memory."""
 
-    system = "scripted"
-    default_port = 1234
     session_tag_bytes = 10
 
-    def check_parameters(self, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-        """All are good."""
-
-    def check_installation(self) -> None:
+    def check_installation(self, *, traced: bool) -> None:
         """Nothing is installed."""
 
-    def connect_parameters(self, *arguments: Any, **keywords: Any) -> dict[str, Any]:
-        return keywords
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """All are good."""
 
-    def add_session_settings(self, parameters: Any, policy: Any, tag: str | None) -> dict[str, Any]:
-        return {"tag": tag, **parameters}
-
-    def add_tls_defaults(self, parameters: Any, environment: Any) -> dict[str, Any]:
-        return dict(parameters)
-
-    def describe_tls_weakness(self, parameters: Any, environment: Any) -> None:
-        """There is none."""
-
-    def explain_rejection(self, parameters: Any, text: str, seconds: float) -> str:
-        return text
-
-    def is_local(self, parameters: Any, environment: Any) -> bool:
-        return False
-
-    def begin_attempt(self, parameters: Mapping[str, Any], number: int) -> Attempt:
-        return Attempt(parameters)
-
-    def to_dbapi_connection(
-        self, attempt: Attempt, parameters: Any, deadline: Any, connect_until: float
-    ) -> Connection:
-        attempt.close()
-        return Connection(SERVER, parameters)
+    def make_target(self, arguments: Any, parameters: Mapping[str, Any]) -> ScriptedTarget:
+        return ScriptedTarget(dict(parameters))
 
     def error(self, text: str) -> Exception:
         return Error(text)
 
-    def target(self, parameters: Mapping[str, Any]) -> str:
-        return f"{parameters.get('host')}:{self.default_port}"
-
-    def describe(self, parameters: Mapping[str, Any]) -> dict[str, str | int]:
-        return {"server.address": str(parameters.get("host"))}
+    def describe_session(self, connection: Any, error: BaseException | None) -> Mapping[str, str]:
+        return {"db.system.name": "scripted"}
 
     def liveness(self, connection: Connection) -> Any:
         return "quiet" if connection in SERVER.sessions else "closed"
@@ -284,7 +297,7 @@ class ScriptedDialect(DefaultDialect):
         event.listen(engine, "handle_error", translate_error, retval=True)
 
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
-        return self.connector.connect(self.connector.driver.connect_parameters(*arguments, **keywords))
+        return self.connector.connect(self.connector.driver.make_target(arguments, keywords))
 
     def initialize(self, connection: Any) -> None:
         """There is nothing to ask."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lambdadb.deadline import Clock
+from lambdadb.drivers.base import Target
 from lambdadb.faults import Fault
 from lambdadb.tracing.span import Attributes, Span
 
@@ -26,7 +27,7 @@ class _Part:
 class ConnectHistory:
     """The attempts, logins and waits of one connect so far."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, target: Target) -> None:
         self._clock = clock
         self._began = clock.now()
         self._ended: float | None = None
@@ -34,8 +35,8 @@ class ConnectHistory:
         self._epoch = wall - monotonic
         self._parts: list[_Part] = []
         self._waiting_since: float | None = None
-        self.target = ""
-        """Host and port that are tried."""
+        self.target = target
+        """What was tried last."""
         self.attempts = 0
         """How many attempts to log in were started."""
         self.faults: list[Fault] = []

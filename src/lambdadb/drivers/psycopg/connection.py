@@ -23,6 +23,9 @@ from sqlalchemy.engine import ExceptionContext
 from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime
 
+# Linux alone tells a socket that the peer closed from one that has data; elsewhere both are readable.
+CLOSING = getattr(select, "POLLRDHUP", 0)
+
 ACTIVE, _IDLE = pq.TransactionStatus.ACTIVE, pq.TransactionStatus.IDLE
 WAITING: dict[int, int] = {
     pq.PollingStatus.READING: selectors.EVENT_READ,
