@@ -157,6 +157,7 @@ def test_a_target_is_described_by_the_parameters():
         "lambdadb.user": "app",
     }
     assert describe_target({}) == {"db.system.name": "postgresql", "server.port": 5432}
+    assert describe_target({"port": ",5433"}) == {"db.system.name": "postgresql"}
 
 
 @given(st.text(), st.text(), st.sampled_from(["er:{}@db/orders", "{}@db/orders", "{}@db", "er:{}"]))
