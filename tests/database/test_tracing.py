@@ -1,4 +1,4 @@
-"""What a tracer is told of an engine's work against a real server."""
+"""The spans of an engine's work against a real server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lambdadb.tracing import Span, Tracer
 
 
 class Recorder(Tracer):
-    """Remembers what it is told."""
+    """Keeps the spans."""
 
     def __init__(self, statements="all"):
         self.statements = statements
@@ -38,7 +38,7 @@ def recorder():
     return Recorder()
 
 
-def test_a_statement_is_told_with_its_time_and_without_its_values(road, database, recorder):
+def test_a_statement_is_recorded_with_its_time_and_without_its_values(road, database, recorder):
     """The text with placeholders, where it ran and how long; nothing that was passed or written."""
 
     def steps():
@@ -51,11 +51,11 @@ def test_a_statement_is_told_with_its_time_and_without_its_values(road, database
     road.run(steps)
     (span,) = recorder.of("statement")
     assert "canary" not in repr(span)
-    told = span.attributes
-    assert told["db.query.text"] == "SELECT ?, pg_sleep(?) WHERE %(value)s <> ?"
-    assert told["db.operation.name"] == "SELECT"
-    assert (told["db.namespace"], told["server.port"]) == (database.database, database.port)
-    assert told["lambdadb.driver"].startswith("psycopg 3.")
+    recorded = span.attributes
+    assert recorded["db.query.text"] == "SELECT ?, pg_sleep(?) WHERE %(value)s <> ?"
+    assert recorded["db.operation.name"] == "SELECT"
+    assert (recorded["db.namespace"], recorded["server.port"]) == (database.database, database.port)
+    assert recorded["lambdadb.driver"].startswith("psycopg 3.")
     assert 0.05 <= span.seconds < 5.0
     (connect,) = recorder.of("connect")
     assert connect.began + connect.seconds <= span.began + 0.001
@@ -80,7 +80,9 @@ def test_a_batch_is_one_span_with_its_size(road, database, recorder):
     ("query", "sqlstate"),
     [("SELECT nothing", "42703"), ("SELECT pg_terminate_backend(pg_backend_pid())", "57P01")],
 )
-def test_a_failed_statement_is_told_with_its_sqlstate(road, database, recorder, query, sqlstate, caplog):
+def test_a_failed_statement_is_recorded_with_its_sqlstate(
+    road, database, recorder, query, sqlstate, caplog
+):
     """Also where its connection is lost, of which the driver then knows nothing more."""
 
     def steps():
@@ -97,9 +99,9 @@ def test_a_failed_statement_is_told_with_its_sqlstate(road, database, recorder, 
 
 
 @pytest.mark.parametrize(
-    ("statements", "told"), [("all", 2), ("none", 0), ("traced", 1), (0.04, 1), (60.0, 0)]
+    ("statements", "recorded"), [("all", 2), ("none", 0), ("traced", 1), (0.04, 1), (60.0, 0)]
 )
-def test_only_the_statements_asked_for_are_told(road, database, statements, told):
+def test_only_the_selected_statements_are_recorded(road, database, statements, recorded):
     """All, none, those inside a block of the user's own, or those that take long."""
     recorder = Recorder(statements)
 
@@ -112,10 +114,10 @@ def test_only_the_statements_asked_for_are_told(road, database, statements, told
         engine.dispose()
 
     road.run(steps)
-    assert len(recorder.of("statement")) == told
+    assert len(recorder.of("statement")) == recorded
 
 
-def test_nothing_is_told_while_it_does_not_record(road, database, recorder):
+def test_nothing_is_recorded_in_an_invocation_that_is_not_sampled(road, database, recorder):
     """An invocation that is not sampled."""
     recorder.on = False
 
@@ -146,7 +148,7 @@ def test_a_tracer_that_fails_changes_no_result(road, database, caplog):
     assert caplog.text.count("Broken failed") == 2
 
 
-def test_a_repeated_transaction_is_told(database, recorder):
+def test_a_repeated_transaction_is_recorded(database, recorder):
     """How often it ran; one that ran once, as usual, is no news."""
     engine = lambdadb.create_engine(database, tracer=recorder)
     runs = iter(["DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", "SELECT 1"])
@@ -158,8 +160,8 @@ def test_a_repeated_transaction_is_told(database, recorder):
     assert span.error is None
 
 
-def test_a_reconnect_tells_how_long_the_lost_connection_was_idle(database, recorder, sessions):
-    """The connect after a thaw is told apart from a first one."""
+def test_a_reconnect_records_how_long_the_lost_connection_was_idle(database, recorder, sessions):
+    """The connect after a thaw is recorded apart from a first one."""
     engine = lambdadb.create_engine(database, tracer=recorder)
     engine.connect().close()
     sessions.terminate()

@@ -1,4 +1,4 @@
-"""The user's own spans, and which statements a tracer is told of."""
+"""The spans of the user's own, and which statements are recorded."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_errors_pass(notes):
 
 
 @pytest.mark.parametrize("method", ["recording", "block", "__enter__", "__exit__"])
-def test_a_broken_tracer_harms_nobody(log, notes, monkeypatch, method):
+def test_a_tracer_that_raises_changes_nothing(log, notes, monkeypatch, method):
     """What it raises is logged; the block runs, and other tracers go on."""
 
     class Broken(Tracer):
@@ -127,7 +127,7 @@ def test_a_broken_tracer_harms_nobody(log, notes, monkeypatch, method):
     assert [record.message for record in log.records] == ["Broken failed; the traced work goes on"]
 
 
-def test_a_broken_record_harms_nobody(log):
+def test_a_record_that_raises_changes_nothing(log):
     """What record() raises is logged."""
     emit(Tracer(), lambda: Span(name="connect", began=0.0, seconds=1.0))
     assert "Tracer failed" in log.text
@@ -151,7 +151,7 @@ def test_tracers_go_with_their_engines():
     assert len(_tracers) == before
 
 
-def test_which_statements_are_wanted():
+def test_which_statements_are_selected():
     """All, none, those beyond some seconds, or those inside a block: of this task, or around it."""
     assert selects_statement(Notes("all"), 0.0)
     assert not selects_statement(Notes("none"), 100.0)
@@ -166,7 +166,7 @@ def test_which_statements_are_wanted():
     assert not selects_statement(traced, 1.0)
 
 
-def test_traced_is_said_of_a_task():
+def test_a_block_of_one_task_selects_nothing_in_another():
     """A block in one task says nothing of the statements of another."""
     traced = Notes("traced")
 

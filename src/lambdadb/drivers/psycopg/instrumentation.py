@@ -45,11 +45,12 @@ def describe_target(parameters: Mapping[str, Any]) -> dict[str, Any]:
     A name with `@` or `:` is left out: it may be a password that a slip in the URL has put there.
     """
     host = parameters.get("host") or parameters.get("hostaddr")
+    port = str(parameters.get("port") or 5432).split(",")[0]  # of several hosts, the first one's
     attributes = {
         **_SYSTEM,
         "db.namespace": _drop_suspicious(parameters.get("dbname"), "@:"),
         "server.address": _drop_suspicious(host, "@"),
-        "server.port": int(str(parameters.get("port") or 5432).split(",")[0]),
+        "server.port": int(port) if port.isdecimal() else None,
         "lambdadb.user": parameters.get("user"),
     }
     return {name: value for name, value in attributes.items() if value is not None}
