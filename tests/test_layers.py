@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "lambdadb"
 FLOORS = [
     {"background", "errors", "gc_pause"},
-    {"deadline", "faults", "session_tag"},
+    {"deadline", "faults", "session_tag", "url"},
     {"drivers"},
     {"credentials", "tracing"},
     {"policy", "retry"},

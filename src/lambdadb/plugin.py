@@ -15,16 +15,18 @@ from sqlalchemy.pool import NullPool
 from lambdadb.connect.connector import Connector
 from lambdadb.deadline import Clock
 from lambdadb.drivers import REGISTERED
+from lambdadb.drivers.base import AttemptFailed
 from lambdadb.errors import InvalidSettings
 from lambdadb.policy import PerInvocation
 from lambdadb.pool import GuardedPool
 from lambdadb.settings import Settings, read_url_settings
+from lambdadb.url import check_url
 
 if TYPE_CHECKING:
     from lambdadb.drivers.base import Driver
     from lambdadb.tracing import Tracer
 
-_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag")
+_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server")
 _DECIDED_BY_POLICY = {
     *("creator", "async_creator", "module"),
     *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
@@ -45,6 +47,7 @@ class LambdaDBPlugin(CreateEnginePlugin):
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
         given = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
+        check_url(url)
         if url.drivername not in REGISTERED:
             raise InvalidSettings(
                 f"The driver {url.drivername!r} of the url is not supported. Supported are "
@@ -102,8 +105,18 @@ class LambdaDBPlugin(CreateEnginePlugin):
         pool_args["connector"] = self._connector
 
     def engine_created(self, engine: Engine) -> None:
-        """Show the URL as users know it: SQLAlchemy's driver, no settings of lambdadb."""
+        """
+        Refuse an unverified server as far as it is known before a connect, and show the URL as users
+        know it: SQLAlchemy's driver, no settings of lambdadb.
+        """
         dialect = engine.dialect
+        arguments, keywords = dialect.create_connect_args(self.url)
+        driver = self._connector.driver
+        parameters = driver.connect_parameters(*arguments, **{**keywords, **self._connect_args})
+        try:
+            self._connector.check_server_verified(parameters)
+        except AttemptFailed as failure:
+            raise InvalidSettings(f"{failure.text[0].upper()}{failure.text[1:]}.") from None
         engine.url = self.url.set(drivername=f"{dialect.name}+{dialect.driver}")
 
 

@@ -202,7 +202,16 @@ class ScriptedDriver:
     def add_session_settings(self, parameters: Any, policy: Any, tag: str | None) -> dict[str, Any]:
         return {"tag": tag, **parameters}
 
-    def add_tls_defaults(self, parameters: Any, environment: Any) -> dict[str, Any]:
+    def to_neutral_parameters(self, parameters: Any, environment: Any) -> dict[str, Any]:
+        return {**parameters, "default_port": self.default_port}
+
+    def to_driver_parameters(self, login: Any) -> dict[str, Any]:
+        return dict(login)
+
+    def check_server_verified(self, parameters: Any, environment: Any, **rule: bool) -> None:
+        """A server in memory needs no certificate."""
+
+    def add_tls_defaults(self, parameters: Any, environment: Any, *, always: bool) -> dict[str, Any]:
         return dict(parameters)
 
     def describe_tls_weakness(self, parameters: Any, environment: Any) -> None:

@@ -84,6 +84,21 @@ class Connector:
         """The next connect replaces a connection that was unused for `seconds`; its span tells."""
         self._idle_seconds = seconds
 
+    def check_server_verified(self, parameters: Parameters) -> None:
+        """
+        Refuse a server that must not get a login of `credentials`.
+
+        Raises:
+            AttemptFailed: The server would not be verified; `UNTRUSTED`.
+        """
+        if self.settings.credentials is not None:
+            self.driver.check_server_verified(
+                parameters,
+                self.environment,
+                always=self.settings.requires_verified_server,
+                allow_unverified=self.settings.allow_unverified_server,
+            )
+
     def _log_in(
         self, parameters: Parameters, deadline: Deadline, history: ConnectHistory
     ) -> tuple[Attempt, Parameters]:
@@ -91,7 +106,7 @@ class Connector:
         refused: list[Parameters] = []
         last = AttemptFailed(Fault.LOGIN, "the credentials gave none")
         for login in self._logins(parameters, deadline, history):
-            candidate = {**parameters, **login}
+            candidate = {**parameters, **self.driver.to_driver_parameters(login)}
             if candidate in refused:
                 continue
             history.target = self.driver.target(candidate)
@@ -109,10 +124,12 @@ class Connector:
         self, parameters: Parameters, deadline: Deadline, history: ConnectHistory
     ) -> tuple[Attempt, Parameters]:
         """The successful attempt with one login, and all that it was opened with."""
+        self.check_server_verified(parameters)  # again, since the login may name another server
         tag = self._session_tag()
         parameters = self.driver.add_session_settings(parameters, self.settings.policy, tag)
         self._warn_once(history, self.driver.describe_tls_weakness(parameters, self.environment))
-        parameters = self.driver.add_tls_defaults(parameters, self.environment)
+        always = self.settings.requires_verified_server
+        parameters = self.driver.add_tls_defaults(parameters, self.environment, always=always)
         hedged = HedgedConnect(
             driver=self.driver,
             parameters=parameters,
@@ -145,7 +162,8 @@ class Connector:
             yield {}
             return
         history.target = self.driver.target(parameters)
-        logins = LoginIterator(store, parameters)
+        self.check_server_verified(parameters)
+        logins = LoginIterator(store, self.driver.to_neutral_parameters(parameters, self.environment))
         while (login := self._next_login(logins, deadline, history)) is not None:
             yield login
 
@@ -156,7 +174,7 @@ class Connector:
         wait: Any = self.clock.awaited if asynchronous else self.clock.result
         began = self.clock.now()
         try:
-            login: Login | None = wait(logins.following, deadline.remaining(self.clock))
+            login: Login | None = wait(logins.next_login, deadline.remaining(self.clock))
             if logins.asynchronous is asynchronous:
                 return login
         except LambdaDBError:

@@ -139,10 +139,33 @@ class Driver(Protocol):
     ) -> Parameters:
         """`parameters` with the session's name and timeouts; what is set already stays."""
 
-    def add_tls_defaults(
+    def to_neutral_parameters(
         self, parameters: Mapping[str, Any], environment: Mapping[str, str]
     ) -> Parameters:
-        """`parameters` that verify the server, unless the caller chose otherwise."""
+        """What a store of logins is told: `database` and `default_port`, not the driver's own names."""
+
+    def to_driver_parameters(self, login: Mapping[str, Any]) -> Parameters:
+        """A store's login by the driver's own names."""
+
+    def check_server_verified(
+        self,
+        parameters: Mapping[str, Any],
+        environment: Mapping[str, str],
+        *,
+        always: bool,
+        allow_unverified: bool,
+    ) -> None:
+        """
+        Raise `AttemptFailed` if a store's login must not be sent to the server, as it is not verified.
+
+        `always`: this machine has to be verified too, and nothing is ever sent unencrypted.
+        `allow_unverified`: the caller allowed a server that is not verified.
+        """
+
+    def add_tls_defaults(
+        self, parameters: Mapping[str, Any], environment: Mapping[str, str], *, always: bool
+    ) -> Parameters:
+        """`parameters` that verify the server, unless the caller chose otherwise or it is local."""
 
     def describe_tls_weakness(
         self, parameters: Mapping[str, Any], environment: Mapping[str, str]

@@ -24,6 +24,7 @@ from lambdadb.drivers.psycopg.connection import (
     AsyncDeadlineConnection,
     DeadlineConnection,
 )
+from lambdadb.drivers.psycopg.libpq import warn_of_old_libpq
 from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor
 from lambdadb.drivers.rds_endpoint import is_proxy
 from lambdadb.errors import InvalidSettings
@@ -80,6 +81,7 @@ class PsycopgDriver:
 
     def check_installation(self) -> None:
         """Log what the installed psycopg and libpq lack."""
+        warn_of_old_libpq()
 
     def connect_parameters(self, *arguments: Any, **keywords: Any) -> Parameters:
         """What `psycopg.connect(*arguments, **keywords)` would connect with."""
@@ -106,21 +108,45 @@ class PsycopgDriver:
             completed["options"] = " ".join([*options, given]).rstrip()
         return completed
 
-    def add_tls_defaults(
+    def to_neutral_parameters(
         self, parameters: Mapping[str, Any], environment: Mapping[str, str]
     ) -> Parameters:
-        """`parameters` that verify the server, unless the caller chose otherwise."""
-        return tls.verified(parameters, environment)
+        """What a store of logins is told: an address counts as the host, and `dbname` as `database`."""
+        neutral = {("database" if name == "dbname" else name): v for name, v in parameters.items()}
+        if neutral.get("hostaddr") and not neutral.get("host"):
+            neutral["host"] = neutral["hostaddr"]
+        return {**neutral, "default_port": environment.get("PGPORT") or self.default_port}
+
+    def to_driver_parameters(self, login: Mapping[str, Any]) -> Parameters:
+        """A store's login by libpq's names."""
+        return {("dbname" if name == "database" else name): value for name, value in login.items()}
+
+    def check_server_verified(
+        self,
+        parameters: Mapping[str, Any],
+        environment: Mapping[str, str],
+        *,
+        always: bool,
+        allow_unverified: bool,
+    ) -> None:
+        """Raise `AttemptFailed` if a store's login must not be sent to the server."""
+        tls.check_verified(parameters, environment, always=always, allow_unverified=allow_unverified)
+
+    def add_tls_defaults(
+        self, parameters: Mapping[str, Any], environment: Mapping[str, str], *, always: bool
+    ) -> Parameters:
+        """`parameters` that verify the server, unless the caller chose otherwise or it is local."""
+        return tls.apply_tls_defaults(parameters, environment, always=always)
 
     def describe_tls_weakness(
         self, parameters: Mapping[str, Any], environment: Mapping[str, str]
     ) -> str | None:
         """What the caller's choice leaves unverified; None if nothing."""
-        return tls.weaker(parameters, environment)
+        return tls.get_tls_warning(parameters, environment)
 
     def explain_rejection(self, parameters: Mapping[str, Any], text: str, seconds: float) -> str:
         """Why a server was not trusted, and what to do; two TLS handshakes at most, no login."""
-        return tls.explained(parameters, text, seconds)
+        return tls.explain_rejection(parameters, text, seconds)
 
     def is_local(self, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
         """Whether the server is on this machine: a socket or a loopback address."""
