@@ -9,6 +9,7 @@ There `repr(engine)`, error texts and traces show it.
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_plus
 
 from sqlalchemy import URL
 from sqlalchemy.engine import make_url
@@ -37,17 +38,19 @@ def check_url(url: str | URL) -> None:
         raise InvalidSettings(
             f"The url cannot be parsed (not shown, it may hold a password). {_EXAMPLE} {_ENCODE}"
         )
+    names = list(parts.query)
     if isinstance(url, str):
         _check_text(url, has_user=parts.username is not None)
+        # SQLAlchemy drops a parameter without a value, as of ?password=&rest-of-the-password.
+        names += [unquote_plus(name) for name in re.findall(r"[?&]([^=&]*)", url)]
     hosts = [parts.host or "", *_values_of(parts, "host")]
     # A host that begins with @ is an abstract Unix socket.
     if any("@" in host[1:] for host in hosts) or "@" in (parts.host or "") + (parts.database or ""):
         raise InvalidSettings(
             f"The url has an @ in its host or its database name (not shown). {_ENCODE}"
         )
-    # lambdadb_secret is the name of a secret in Secrets Manager.
-    names = [name for name in parts.query if name != "lambdadb_secret"]
-    if any(_SECRET_NAME.search(name) for name in names):
+    # lambdadb_secret is the name of a secret in AWS Secrets Manager.
+    if any(_SECRET_NAME.search(name) for name in names if name != "lambdadb_secret"):
         raise InvalidSettings(
             "The url has a password in its query (not shown), where repr(engine) would show it. Write "
             f"it before the host, or as connect_args={{...}}. {_EXAMPLE}"

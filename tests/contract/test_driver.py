@@ -175,3 +175,22 @@ def test_a_session_left_open_ends_with_its_invocation(testbed, make_engine):
     left.close()
     run(engine, add("b"))
     assert testbed.rows() == ["b"]
+
+
+def test_a_store_of_logins_knows_no_driver(testbed, make_engine):
+    """It is told neutral names and the default port, and its login by those names is sent."""
+    told = []
+    url = sqlalchemy.make_url(testbed.url)
+
+    class Store:
+        def logins(self, parameters):
+            told.append(parameters)
+            return [{"user": url.username, "database": url.database, "host": url.host, "port": url.port}]
+
+    engine = make_engine(credentials=Store())
+    with engine.connect():
+        assert len(testbed.sessions()) == 1
+    (parameters,) = told
+    assert parameters["host"] == url.host
+    assert parameters["database"] == url.database
+    assert parameters["default_port"] == testbed.default_port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -214,6 +215,21 @@ def test_the_roots_are_those_of_every_region():
     regions = {file.stem for file in FILES} - {"proxy"}
     assert len(regions) == 36
     assert all(re.fullmatch(r"[a-z]{2}(-gov)?-[a-z]+-\d", region) for region in regions)
+
+
+def test_the_pages_comparison_runs_as_written(tmp_path):
+    """Beside a virtual environment: nothing for AWS's own file, the lines that differ for another."""
+    page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
+    (command,) = re.findall(r"^grep .*$", page, re.M)
+    package = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "lambdadb"
+    package.mkdir(parents=True)
+    (package / "roots").symlink_to(tls.ROOTS)
+    ours = (tls.ROOTS / "eu-west-1.pem").read_text()
+    for theirs, different in ((ours + "# and intermediates\n", False), (ours[5000:], True)):
+        (tmp_path / "eu-west-1-bundle.pem").write_text(theirs)
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        assert bool(done.stdout) is different
+        assert done.stderr == ""
 
 
 MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]

@@ -46,6 +46,8 @@ PLACES = [
 @example(PLACES[0], "", "@", "")
 @example(PLACES[4], "", "?", "")
 @example(PLACES[0], "", "@x?y@", "")
+@example(PLACES[10], "&", "=", "")
+@example(PLACES[10].replace("password", "%70assword"), "&", "=", "")
 def test_no_password_shows_wherever_its_special_characters_lead(place, first, middle, last):
     """Any special character, unescaped, in any place: hidden in the engine, or the URL is refused."""
     url = place.format(f"{first}{HEAD}{middle}{TAIL}{last}")

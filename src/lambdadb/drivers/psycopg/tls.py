@@ -133,7 +133,7 @@ def check_verified(
         return
     raise AttemptFailed(
         Fault.UNTRUSTED,
-        f"with credentials= the server has to be verified, but {why}. {remedy}. If an unverified server "
+        f"with credentials= the server has to be verified: {why}. {remedy}. If an unverified server "
         "may get the login: create_engine(..., allow_unverified_server=True)"
         + (", and sslmode=require at least, since this login is never sent unencrypted" * always),
     )
