@@ -9,7 +9,14 @@ import pytest
 
 from lambdadb.errors import InvalidSettings
 from lambdadb.lab import LabError
-from lambdadb.lab.bench.config import STEADY_ROUNDS, BenchConfig, Cell, idle_session_timeout, lanes, place
+from lambdadb.lab.bench.config import (
+    STEADY_ROUNDS,
+    BenchConfig,
+    Cell,
+    idle_session_timeout,
+    lanes,
+    place,
+)
 from lambdadb.lab.bench.records import POLICIES, InvocationRecord, Record, RunRecord, as_line
 from lambdadb.lab.bench.runner import Bench, log_line, with_tls
 
@@ -80,7 +87,7 @@ def test_wrong_url_is_refused_without_its_password() -> None:
 )
 def test_one_database_cannot_be_hot_and_cold(same: str) -> None:
     """Two URLs of one database are refused: the cells would wait for each other's pauses."""
-    with pytest.raises(LabError, match="same database, orders.example.com:5432/orders"):
+    with pytest.raises(LabError, match=r"same database, orders\.example\.com:5432/orders"):
         BenchConfig(speed=1, urls={"hot": URL, "cold": same})
 
 
