@@ -276,8 +276,8 @@ _is_plumbing: dict[str, bool] = {}
 
 
 def _learn(name: str) -> bool:
-    root, _, rest = name.partition(".")
-    plumbing = root in _PLUMBING or (root == _OURS and not rest.startswith("lab"))
+    root = name.partition(".")[0]
+    plumbing = root in _PLUMBING or root == _OURS
     _is_plumbing[name] = plumbing
     return plumbing
 

@@ -11,13 +11,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lambdadb.lab import LabError
-from lambdadb.lab.layer import (
+from lambdadb.layer import (
     ARCHITECTURES,
     PYTHONS,
     UNZIPPED_LIMIT,
     ZIPPED_LIMIT,
     Layer,
+    LayerError,
     Target,
     build,
     find_interpreter,
@@ -118,7 +118,7 @@ def layer(
             interpreter=None if no_bytecode else find_interpreter(target, interpreter),
             tell=lambda line: click.echo(line, err=True),
         )
-    except (LabError, OSError) as error:
+    except (LayerError, OSError) as error:
         raise click.UsageError(str(error)) from error
     if as_json:
         fields = {**asdict(built), "file": str(built.file), "problems": built.problems}

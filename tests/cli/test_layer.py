@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from lambdadb.lab.layer import Layer, Target
 
 from lambdadb.lab import LabError, commands, layer
-from lambdadb.lab.layer import Layer, Target
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 OTHER = next(version for version in reversed(layer.PYTHONS) if version != HERE)
