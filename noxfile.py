@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 from collections.abc import Sequence
 
 import nox
@@ -77,6 +78,16 @@ def unit(session: nox.Session) -> None:
     """Unit tests alone, in seconds: no server, no socket, virtual time."""
     install(session, ".[asyncio,binary]", "test")
     session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """Set up this environment for work on lambdadb: its tests, its tools, a check of each commit."""
+    groups = nox.project.dependency_groups(PROJECT, "test", "lint", "types")
+    session.run(
+        sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "-e", ".[lab]", *groups
+    )
+    session.run(sys.executable, "-m", "pre_commit", "install")
 
 
 @nox.session(python=PYTHONS)
