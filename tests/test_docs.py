@@ -28,7 +28,7 @@ from lambdadb.lab.xray.daemon import XRayDaemon, nested
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"json", "python", "sh", "sql", "text"}
 FENCE = re.compile(r"^(?P<lead>.*)\n\s*(```+|~~~+)(?P<language>.*)\n(?P<text>[\s\S]*?)^\s*\2[ ]*$", re.M)
 SOURCE = re.compile(r"<!-- examples/(?P<file>\w+\.\w+)(?:: (?P<names>[\w, ]+))? -->")

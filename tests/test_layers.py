@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,11 @@ def test_imports_point_down(path):
         return
     above = {name for name in imported_rooms(path) - {room} if FLOOR.get(name, 99) >= FLOOR[room]}
     assert not above, f"{room} imports {above}"
+
+
+def test_the_guide_draws_the_same_floors():
+    """CONTRIBUTING.md shows the floors as they are, the highest first."""
+    guide = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text()
+    drawn = re.search(r"## The floors.*?```text\n(.*?)```", guide, re.S)
+    assert drawn, "no block of floors"
+    assert [set(line.split()) for line in reversed(drawn[1].splitlines())] == FLOORS
