@@ -148,7 +148,9 @@ def announce(config: BenchConfig, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("Real clusters are written to: say --yes where nobody can be asked.")
+        raise click.UsageError(
+            "Real clusters are written to, and there is no terminal to ask on: add --yes to agree."
+        )
     if not click.confirm("Go on?", err=True):
         raise click.UsageError("Nothing was run.")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import click
@@ -172,7 +173,11 @@ def emulate(
                 facts = {"url": cluster.url(), "state": cluster.state.value, "speed": speed}
                 fast = f", its time passes {speed:g} times as fast" if speed != 1 else ""
                 say(facts, f"{cluster.url()}  ({cluster.state.value}{fast})", as_json=as_json)
-                code = ended.get()
+                # Not one wait without end: where the system hands a signal to another thread, Python
+                # runs its handler only when this one wakes up.
+                while code is None:
+                    with suppress(Empty):
+                        code = ended.get(timeout=0.2)
     except LabError as error:
         if code is None:
             raise click.UsageError(str(error)) from error

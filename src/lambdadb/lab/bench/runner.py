@@ -89,7 +89,12 @@ class Bench:
             thread.start()
         running = len(self.threads)
         while running and not self.interrupted:
-            record = self.queue.get()
+            try:
+                # Not one wait without end: where the system hands a signal to another thread, Python
+                # runs its handler only when this one wakes up.
+                record = self.queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
             if record == "ended":
                 running -= 1
             elif record == "interrupted":
