@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lambdadb.drivers import register
 from lambdadb.drivers.base import AttemptFailed
-from lambdadb.errors import InvocationEnded, LambdaDBError
+from lambdadb.errors import InvocationEnded, LambdaDBError, TransactionEnded
 from lambdadb.faults import Fault
 
 
@@ -33,6 +33,10 @@ class Conflict(Error):
 
 class Lost(Error):
     """The connection is gone."""
+
+
+class UnitEnded(Error):
+    """A unit of work ends its transaction by itself, or goes on after its end."""
 
 
 @dataclass
@@ -90,6 +94,7 @@ class Connection:
         self.pending: list[str] = []
         self.transaction: str | None = None
         self.commit_state = "none"
+        self.unit: Transaction | None = None
         self.closed = self.aborted = self.autocommit = False
         server.sessions.append(self)
 
@@ -102,6 +107,8 @@ class Connection:
 
     def begin(self) -> str:
         if self.transaction is None:
+            if self.unit is not None:
+                raise UnitEnded("the unit of work has ended its transaction")
             self.transaction = str(next(self.server.numbers))
             self.commit_state = "none"
         return self.transaction
@@ -113,6 +120,8 @@ class Connection:
         if self.transaction is None:
             return
         self.check()
+        if self.unit is not None and not self.unit.may_commit:
+            raise UnitEnded("a unit of work leaves COMMIT to run_transaction")
         self.commit_state = "sent"
         lost, self.server.lose_commit = self.server.lose_commit, ""
         if lost != "not done":
@@ -169,18 +178,24 @@ class Transaction:
 
     connection: Connection
     id: str
+    committed_by_unit = False
+    may_commit = False
 
     @property
     def commit_state(self) -> Any:
         return self.connection.commit_state
 
     @property
-    def is_begun(self) -> bool:
-        return self.connection.transaction is not None and not self.connection.closed
+    def is_lost(self) -> bool:
+        return self.connection.closed
 
-    @property
-    def is_open(self) -> bool:
-        return self.connection.transaction == self.id
+    def allow_commit(self) -> None:
+        if self.connection.transaction != self.id:
+            raise UnitEnded("the unit's transaction has failed or ended")
+        self.may_commit = True
+
+    def leave(self) -> None:
+        self.connection.unit = None
 
 
 @dataclass(frozen=True)
@@ -260,16 +275,29 @@ class ScriptedDriver:
 
     def begin(self, connection: Any) -> Transaction:
         own: Connection = connection.connection.driver_connection
-        return Transaction(own, own.begin())
+        own.unit = Transaction(own, own.begin())
+        return own.unit
 
     def ask_outcome(self, connection: Any, transaction: Transaction) -> Any:
         return "committed" if transaction.id in SERVER.committed else "aborted"
 
-    def meaning(self, error: BaseException) -> Any:
+    def names_same_tables(self, connection: Any, transaction: Transaction) -> bool:
+        return True
+
+    def meaning(self, error: BaseException, transaction: Transaction | None = None) -> Any:
+        original = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(original, (UnitEnded, TransactionEnded)):
+            return "ended"
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             return "lost"
-        original = error.orig if isinstance(error, DBAPIError) else error
         return "conflict" if isinstance(original, Conflict) else "other"
+
+    def translate(self, error: BaseException) -> LambdaDBError | None:
+        if isinstance(error, Lost) and "aborted" in str(error):
+            return InvocationEnded("the invocation in which this session began has ended")
+        if isinstance(error, UnitEnded):
+            return TransactionEnded(str(error))
+        return error if isinstance(error, LambdaDBError) else None
 
 
 class ScriptedDialect(DefaultDialect):
@@ -317,11 +345,8 @@ class ScriptedDialect(DefaultDialect):
 
 
 def translate_error(context: Any) -> LambdaDBError | None:
-    """The end of an invocation, by its name."""
-    error = context.original_exception
-    if isinstance(error, Lost) and "aborted" in str(error):
-        return InvocationEnded("the invocation in which this session began has ended")
-    return error if isinstance(error, LambdaDBError) else None
+    """SQLAlchemy's `handle_error` listener."""
+    return ScriptedDriver().translate(context.original_exception)
 
 
 register(("scripted", "scripted+memory"), "lambdadb+scripted", __name__, "ScriptedDialect")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import sqlalchemy
 
     from lambdadb.deadline import StatementDeadline
+    from lambdadb.errors import LambdaDBError
     from lambdadb.policy import Policy
     from lambdadb.tracing.span import Attributes
 
@@ -35,12 +36,14 @@ something on the way, has ended it.
 Outcome = Literal["committed", "aborted", "unknown"]
 """What became of a transaction. `unknown`: the server's answer would prove nothing."""
 
-Meaning = Literal["conflict", "not the writer", "lost", "other"]
+Meaning = Literal["conflict", "not the writer", "lost", "out of time", "ended", "other"]
 """
 What an error of a statement means for its transaction.
 
 `conflict`: the server rolled it back, and another run may succeed. `not the writer`: the node takes no
-writes; another connect may find the one that does. `lost`: the connection is gone. `other`: the rest.
+writes; another connect may find the one that does. `lost`: the connection is gone. `out of time`: the
+invocation's time was over. `ended`: the unit of work has ended the transaction, or was to commit it.
+`other`: the rest.
 """
 
 
@@ -98,22 +101,34 @@ class Attempt(Protocol):
 
 
 class Transaction(Protocol):
-    """A transaction whose outcome can be asked for after its connection is lost."""
+    """A transaction of a unit of work, whose outcome can be asked for after its connection is lost."""
 
-    id: str
-    """The server's name of it; empty if it cannot have written anything."""
+    @property
+    def id(self) -> str:
+        """The server's name of it; empty if nothing can be written on that node."""
 
     @property
     def commit_state(self) -> Literal["none", "sent", "done"]:
-        """How far its COMMIT came."""
+        """How far its COMMIT came: not sent or refused, sent and not answered, carried out."""
 
     @property
-    def is_begun(self) -> bool:
-        """Whether it has not been ended, well or not."""
+    def is_lost(self) -> bool:
+        """Whether its connection is gone."""
 
     @property
-    def is_open(self) -> bool:
-        """Whether it has not been ended, and nothing in it has failed."""
+    def committed_by_unit(self) -> bool | None:
+        """Whether the unit of work itself committed it; None if only the server can tell."""
+
+    def allow_commit(self) -> None:
+        """
+        The unit of work has returned: COMMIT may be sent now. Until then the connection refuses it.
+
+        It is carried out for this transaction only, never for another one that the unit has begun. If
+        this one has failed or ended already, this raises an error whose meaning is `ended`.
+        """
+
+    def leave(self) -> None:
+        """The unit of work is over: its connection is an ordinary one again."""
 
 
 class Target(Protocol):
@@ -211,14 +226,25 @@ class Driver(Protocol):
         """End a session that another thread may be using; a running statement is cancelled."""
 
     def begin(self, connection: sqlalchemy.Connection) -> Transaction:
-        """Begin a transaction whose outcome can be asked for; one round trip, BEGIN's own."""
+        """
+        Begin the transaction of a unit of work; one round trip, BEGIN's own.
+
+        Until `Transaction.leave()` the connection begins no other one by itself. Raises
+        `InvalidSettings` for a connection that is not the driver's own.
+        """
 
     def ask_outcome(self, connection: sqlalchemy.Connection, transaction: Transaction) -> Outcome | None:
         """
-        Ask another connection, in one round trip, what became of a transaction.
+        Ask another connection what became of a transaction; one round trip, or two.
 
         None if it is not decided yet, or not known to this node. A session that has it open is ended.
         """
 
-    def meaning(self, error: BaseException) -> Meaning:
+    def names_same_tables(self, connection: sqlalchemy.Connection, transaction: Transaction) -> bool:
+        """Whether a table's name leads to the same table here as where the transaction began."""
+
+    def meaning(self, error: BaseException, transaction: Transaction | None = None) -> Meaning:
         """What an error of a statement, SQLAlchemy's or the driver's own, means for its transaction."""
+
+    def translate(self, error: BaseException) -> LambdaDBError | None:
+        """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""

@@ -16,15 +16,17 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from lambdadb.drivers.base import Liveness, Meaning, Outcome
-from lambdadb.drivers.psycopg import instrumentation, transaction
+from lambdadb.drivers.psycopg import instrumentation
 from lambdadb.drivers.psycopg.connection import (
     CLOSING,
     AsyncDeadlineConnection,
     DeadlineConnection,
+    translate,
 )
 from lambdadb.drivers.psycopg.libpq import warn_of_old_libpq
 from lambdadb.drivers.psycopg.target import PsycopgTarget
-from lambdadb.errors import InvalidSettings
+from lambdadb.drivers.psycopg.transaction import TransactionHandle, Transactions, meaning_of
+from lambdadb.errors import InvalidSettings, LambdaDBError
 
 if TYPE_CHECKING:
     from lambdadb.tracing.span import Attributes
@@ -43,6 +45,7 @@ class PsycopgDriver:
 
     def __init__(self, *, asyncio: bool) -> None:
         self._asyncio = asyncio
+        self._transactions = Transactions()
 
     # Before the first connect
 
@@ -116,14 +119,22 @@ class PsycopgDriver:
 
     # Transactions
 
-    def begin(self, connection: sqlalchemy.Connection) -> transaction.TransactionHandle:
+    def begin(self, connection: sqlalchemy.Connection) -> TransactionHandle:
         """Begin a transaction whose outcome can be asked for; one round trip, BEGIN's own."""
-        return transaction.begin(connection)
+        return self._transactions.begin(connection)
 
-    def ask_outcome(self, connection: sqlalchemy.Connection, transaction_: Any) -> Outcome | None:
-        """Ask another connection what became of a transaction; one round trip."""
-        return transaction.ask_outcome(connection, transaction_)
+    def ask_outcome(self, connection: sqlalchemy.Connection, transaction: Any) -> Outcome | None:
+        """Ask another connection what became of a transaction; one round trip, or two."""
+        return self._transactions.ask_outcome(connection, transaction)
 
-    def meaning(self, error: BaseException) -> Meaning:
+    def names_same_tables(self, connection: sqlalchemy.Connection, transaction: Any) -> bool:
+        """Whether a table's name leads to the same table as when the transaction began."""
+        return self._transactions.names_same_tables(connection, transaction)
+
+    def meaning(self, error: BaseException, transaction: Any = None) -> Meaning:
         """What an error of a statement means for its transaction."""
-        return transaction.meaning_of(error)
+        return meaning_of(error, transaction)
+
+    def translate(self, error: BaseException) -> LambdaDBError | None:
+        """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""
+        return translate(error)

@@ -76,9 +76,9 @@ class Postgres:
             raise LabError(f"The password of kept data is in {data}; leave out password=.")
         self.port = free_port()
         self.is_new = False
-        self._settings = {**SETTINGS, **(settings or {})}
+        self.settings = {**SETTINGS, **(settings or {})}
         self._is_random = password is None
-        self._password = password or secrets.token_urlsafe(18)
+        self.password = password or secrets.token_urlsafe(18)
         self._kept = None if data is None else data.resolve()
         self._directory: Directory | KeptDirectory | None = None
         self._process: Process | None = None
@@ -92,7 +92,7 @@ class Postgres:
         self, database: str = "postgres", *, host: str = "127.0.0.1", port: int | None = None
     ) -> str:
         """SQLAlchemy URL of a database, with the password in clear text."""
-        user = f"postgres:{quote(self._password, safe='')}"
+        user = f"postgres:{quote(self.password, safe='')}"
         return f"postgresql+psycopg://{user}@{host}:{port or self.port}/{quote(database, safe='')}"
 
     def start(self) -> None:
@@ -181,15 +181,15 @@ class Postgres:
         else:
             directory = KeptDirectory(self._kept)
             if (found := directory.read_password()) is not None:
-                self._password = found
+                self.password = found
                 return directory
         try:
-            initialize(binaries, directory.path, self._password, random=self._is_random)
-            lines = [f"{name} = {quoted(value)}\n" for name, value in self._settings.items()]
+            initialize(binaries, directory.path, self.password, random=self._is_random)
+            lines = [f"{name} = {quoted(value)}\n" for name, value in self.settings.items()]
             with (directory.path / DATA / "postgresql.conf").open("a") as file:
                 file.writelines(lines)
             if isinstance(directory, KeptDirectory):
-                directory.write_password(self._password)
+                directory.write_password(self.password)
         except BaseException:
             directory.close()
             raise
@@ -263,7 +263,7 @@ def accepts_connections(data: Path, pid: int) -> bool:
         lines = (data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
         return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
 
 
 def quoted(value: str) -> str:
