@@ -246,7 +246,7 @@ def test_licences_are_in_it(tree: Path) -> None:
 
 def test_the_version_in_a_layer(tree: Path) -> None:
     """`lambdadb.__version__` and importlib.metadata work in a function."""
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import lambdadb; print(lambdadb.__version__)"
+    program = "import sys; sys.path.insert(0, sys.argv[1])\nimport lambdadb; print(lambdadb.__version__)"
     assert python(program, tree).stdout.strip() == importlib.metadata.version("sqlalchemy-lambdadb")
 
 
