@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from lambdadb.errors import InvalidSettings
 
-_EXAMPLE = "Use postgresql+psycopg://user:password@host:5432/database."
+_EXAMPLE = "Use driver://user:password@host:port/database."
 _ENCODE = (
     "Special characters of the user and the password have to be percent-encoded, for example @ as %40 "
     "and / as %2F; so has an @ anywhere else. sqlalchemy.URL.create() does it."

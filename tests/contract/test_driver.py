@@ -34,8 +34,8 @@ def make_engine(testbed):
     """Engines that end with the test."""
     engines = []
 
-    def make(url=None, **keywords):
-        engines.append(lambdadb.create_engine(url or testbed.url, **keywords))
+    def make(**keywords):
+        engines.append(lambdadb.create_engine(testbed.url, **keywords))
         return engines[-1]
 
     yield make
@@ -177,21 +177,24 @@ def test_a_session_left_open_ends_with_its_invocation(testbed, make_engine):
     assert testbed.rows() == ["b"]
 
 
-def test_a_store_of_logins_knows_no_driver(testbed, make_engine):
+def test_a_store_of_logins_knows_no_driver(testbed):
     """It is told neutral names and the default port, and its login by those names is sent."""
     told = []
     url = sqlalchemy.make_url(testbed.url)
+    login = {"user": url.username, "password": url.password, "host": url.host, "port": url.port}
 
     class Store:
         def logins(self, parameters):
             told.append(parameters)
-            login = {"user": url.username, "password": url.password, "database": url.database}
-            return [{**login, "host": url.host, "port": url.port}]
+            return [{name: value for name, value in login.items() if value is not None}]
 
-    engine = make_engine(url=url._replace(password=None), credentials=Store())
+    bare = url._replace(username=None, password=None)
+    engine = lambdadb.create_engine(bare, credentials=Store())
     with engine.connect():
         assert len(testbed.sessions()) == 1
+    engine.dispose()
     (parameters,) = told
     assert parameters["host"] == url.host
     assert parameters["database"] == url.database
     assert parameters["default_port"] == testbed.default_port
+    assert "user" not in parameters

@@ -20,7 +20,7 @@ Login = Mapping[str, object]
 """
 `user` and `password`, and if need be `host`, `port`, `database`.
 
-Any other key is one of the driver's own parameters, such as libpq's `sslrootcert`.
+Any other key is one of the driver's own parameters.
 """
 
 

@@ -156,7 +156,7 @@ class SecretsManager:
         if not login.get("user") and not parameters.get("user"):
             raise LoginUnavailable(
                 f"Secret {self._secret_id!r} has no username, and the URL has none either: add one, "
-                "as in postgresql+psycopg://app@host/database."
+                "as app in driver://app@host/database."
             )
         return login
 
