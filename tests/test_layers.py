@@ -15,9 +15,11 @@ FLOORS = [
     {"credentials", "tracing"},
     {"policy", "retry"},
     {"settings"},
-    {"connect", "pool"},
+    {"checkout", "connect", "http"},
+    {"pool_registry"},
+    {"pool"},
     {"invocation", "loop_clock", "transaction"},
-    {"plugin"},
+    {"asgi", "plugin"},
     {"engine"},
     {"aio"},
 ]

@@ -5,6 +5,7 @@ psycopg 3 as `lambdadb.drivers.base.Driver`.
 from __future__ import annotations
 
 import os
+import re
 import select
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from lambdadb.drivers.psycopg.connection import (
     DeadlineConnection,
 )
 from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor
+from lambdadb.drivers.psycopg.simple_query import ask
 from lambdadb.drivers.rds_endpoint import is_proxy
 from lambdadb.errors import InvalidSettings
 
@@ -143,6 +145,7 @@ class PsycopgDriver:
         connection: AnyConnection = kind(attempt.pgconn)
         connection.deadline = deadline
         connection.wait_limit = connect_until
+        connection.idle_session_timeout = _idle_session_timeout(parameters)
         connection.poller = select.poll()
         connection.poller.register(attempt.pgconn.socket, select.POLLIN | _CLOSING)
         # A replication connection takes no extended protocol, which carries two messages at once.
@@ -209,6 +212,21 @@ class PsycopgDriver:
         pgconn = connection.pgconn
         return not timed_out and pgconn.transaction_status == pgconn.pipeline_status == 0
 
+    def idle_session_timeout(self, connection: Any) -> float | None:
+        """Seconds unused after which the server ends its session, as far as its parameters tell."""
+        seconds: float | None = getattr(connection, "idle_session_timeout", None)
+        return seconds
+
+    def reset_session(self, connection: Any) -> bool:
+        """DISCARD ALL: settings as at its start, no temporary tables, locks, LISTEN or statements."""
+        prepared = getattr(connection, "_prepared", None)  # psycopg's list of the prepared statements
+        if prepared is None or not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
+            return False
+        ask(connection, "DISCARD ALL")
+        prepared.clear()
+        prepared._to_flush.clear()  # and no DEALLOCATE ALL: they are gone
+        return True
+
     def set_wait_limit(self, connection: Any, moment: float | None) -> None:
         """The moment at which every wait is given up; None: when the deadline of statements says so."""
         connection.wait_limit = moment
@@ -230,6 +248,12 @@ class PsycopgDriver:
     def meaning(self, error: BaseException) -> Meaning:
         """What an error of a statement means for its transaction."""
         return transaction.meaning_of(error)
+
+
+def _idle_session_timeout(parameters: Mapping[str, Any]) -> float | None:
+    """Seconds of the last `idle_session_timeout` in the startup options, if in plain milliseconds."""
+    found = re.findall(r"idle[-_]session[-_]timeout=(\S+)", str(parameters.get("options", "")), re.I)
+    return int(found[-1]) / 1000.0 if found and re.fullmatch(r"[1-9]\d*", found[-1]) else None
 
 
 def _behind_rds_proxy(parameters: Mapping[str, Any]) -> bool:
