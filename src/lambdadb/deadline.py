@@ -102,23 +102,27 @@ class Deadline:
         return self if other is None or self.at <= other.at else other
 
 
-def lambda_deadline(context: object, clock: Clock) -> Deadline | None:
+def lambda_deadline(context: object, clock: Clock, *, in_lambda: bool) -> Deadline | None:
     """
     The end of the invocation that Lambda's `context` describes; None if it describes none.
 
+    Outside of Lambda anything may stand for the context: `{}`, a `Mock`, a `SimpleNamespace`.
+
     Raises:
-        InvalidSettings: `context` is not a Lambda context object.
+        InvalidSettings: In Lambda, `context` is not the context object.
     """
     if context is None:
         return None
     remaining = getattr(context, "get_remaining_time_in_millis", None)
     milliseconds = remaining() if callable(remaining) else None
-    if not isinstance(milliseconds, (int, float)):
+    if isinstance(milliseconds, (int, float)):
+        return Deadline(clock.now() + milliseconds / 1000.0)
+    if in_lambda:
         raise InvalidSettings(
             f"context is {type(context).__name__}, without get_remaining_time_in_millis(). "
-            "Pass the second argument of the Lambda handler, or None outside Lambda."
+            "Pass the second argument of the Lambda handler, or None if there is none."
         )
-    return Deadline(clock.now() + milliseconds / 1000.0)
+    return None
 
 
 @dataclass(repr=False, eq=False)
@@ -142,23 +146,40 @@ class ActiveInvocations:
     def __init__(self) -> None:
         self._running: list[RunningInvocation] = []
         self._begun = 0
-        self._update()
+        self._number = 0
+        self.deadline: Deadline | None = None
+        """The earliest of their deadlines."""
 
     def enter(self, one: RunningInvocation) -> None:
         """An invocation begins."""
+        if not self._running:
+            self._number += 1
         self._running.append(one)
         self._begun += 1
         self._update()
+
+    def leave(self, one: RunningInvocation) -> int | None:
+        """
+        An invocation ends, in whatever order.
+
+        Returns:
+            The number that has ended with it; None while others run that share it. One that another
+            thread begins at this moment has the next number, so what ends is never its own.
+        """
+        number = self._number
+        self._running.remove(one)
+        self._update()
+        return None if self._running else number
+
+    @property
+    def number(self) -> int:
+        """The number of what runs, from 1; invocations that overlap share it. 0: none runs."""
+        return self._number if self._running else 0
 
     @property
     def cold(self) -> bool:
         """Whether no invocation has ended in this environment."""
         return self._begun <= len(self._running)
-
-    def leave(self, one: RunningInvocation) -> None:
-        """An invocation ends, in whatever order."""
-        self._running.remove(one)
-        self._update()
 
     @property
     def active(self) -> bool:
@@ -173,11 +194,8 @@ class ActiveInvocations:
         return next((parts[7] for parts in arns if len(parts) > 7), "")
 
     def _update(self) -> None:
-        self.deadline: Deadline | None = None
-        """The earliest of their deadlines."""
-        for one in self._running:
-            if one.deadline is not None:
-                self.deadline = one.deadline.earlier(self.deadline)
+        deadlines = [one.deadline for one in list(self._running) if one.deadline is not None]
+        self.deadline = min(deadlines, key=lambda deadline: deadline.at, default=None)
 
 
 @dataclass(repr=False, eq=False)

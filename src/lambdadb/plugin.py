@@ -99,9 +99,10 @@ class LambdaDBPlugin(CreateEnginePlugin):
         dialect_args["statements"] = recorder
 
     def handle_pool_kwargs(self, pool_cls: type[Any], pool_args: dict[str, Any]) -> None:
-        """Give the pool the engine's connector."""
+        """Give the pool the engine's connector, and the URL by which engines are told apart."""
         del pool_cls
         pool_args["connector"] = self._connector
+        pool_args["url"] = self.url
 
     def engine_created(self, engine: Engine) -> None:
         """Check the server; show the URL as users know it, with SQLAlchemy's driver."""

@@ -266,6 +266,12 @@ class ScriptedDriver:
     def is_reusable(self, connection: Connection) -> bool:
         return connection.transaction is None and not connection.closed
 
+    def idle_session_timeout(self, connection: Connection) -> None:
+        """Never."""
+
+    def reset_session(self, connection: Connection) -> bool:
+        return connection in SERVER.sessions
+
     def set_wait_limit(self, connection: Connection, moment: float | None) -> None:
         """It answers at once."""
 

@@ -219,6 +219,16 @@ class Driver(Protocol):
     def is_reusable(self, connection: Any) -> bool:
         """Whether a returned connection is between transactions and nothing sent to it is on its way."""
 
+    def idle_session_timeout(self, connection: Any) -> float | None:
+        """Seconds unused after which the server ends its session; None if not known, or never."""
+
+    def reset_session(self, connection: Any) -> bool:
+        """
+        Bring an idle session back to the state in which it began; one round trip.
+
+        False if that is not possible: then the connection has to be replaced.
+        """
+
     def set_wait_limit(self, connection: Any, moment: float | None) -> None:
         """The moment at which every wait is given up; None: when the deadline of statements says so."""
 

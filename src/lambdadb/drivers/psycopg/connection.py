@@ -63,6 +63,8 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     deadline: StatementDeadline
     wait_limit: float | None = None
     """A moment at which every wait is given up: while connecting, and in pings."""
+    idle_session_timeout: float | None = None
+    """Seconds unused after which the server ends the session, if it was opened with that."""
     timed_out = False
     """Whether a statement was ended for want of time: a late cancel may still hit the next one."""
     aborted = False

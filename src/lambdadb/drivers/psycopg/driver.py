@@ -24,6 +24,7 @@ from lambdadb.drivers.psycopg.connection import (
     translate,
 )
 from lambdadb.drivers.psycopg.libpq import warn_of_old_libpq
+from lambdadb.drivers.psycopg.simple_query import ask
 from lambdadb.drivers.psycopg.target import PsycopgTarget
 from lambdadb.drivers.psycopg.transaction import TransactionHandle, Transactions, meaning_of
 from lambdadb.errors import InvalidSettings, LambdaDBError
@@ -108,6 +109,21 @@ class PsycopgDriver:
         timed_out = getattr(connection, "timed_out", False)  # a do_connect listener may have made it
         pgconn = connection.pgconn
         return not timed_out and pgconn.transaction_status == pgconn.pipeline_status == 0
+
+    def idle_session_timeout(self, connection: Any) -> float | None:
+        """Seconds unused after which the server ends its session, as far as its parameters tell."""
+        seconds: float | None = getattr(connection, "idle_session_timeout", None)
+        return seconds
+
+    def reset_session(self, connection: Any) -> bool:
+        """DISCARD ALL: settings as at its start, no temporary tables, locks, LISTEN or statements."""
+        prepared = getattr(connection, "_prepared", None)  # psycopg's list of the prepared statements
+        if prepared is None or not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
+            return False
+        ask(connection, "DISCARD ALL")
+        prepared.clear()
+        prepared._to_flush.clear()  # and no DEALLOCATE ALL: they are gone
+        return True
 
     def set_wait_limit(self, connection: Any, moment: float | None) -> None:
         """The moment at which every wait is given up; None: when the deadline of statements says so."""

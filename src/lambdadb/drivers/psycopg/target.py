@@ -4,6 +4,7 @@ Where and how a psycopg connection is opened: `lambdadb.drivers.base.Target`.
 
 from __future__ import annotations
 
+import re
 import select
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -129,6 +130,7 @@ class PsycopgTarget:
         connection: AnyConnection = kind(attempt.pgconn)
         connection.deadline = deadline
         connection.wait_limit = connect_until
+        connection.idle_session_timeout = _find_idle_session_timeout(parameters)
         connection.poller = select.poll()
         connection.poller.register(attempt.pgconn.socket, select.POLLIN | CLOSING)
         # A replication connection takes no extended protocol, which carries two messages at once.
@@ -158,6 +160,12 @@ class PsycopgTarget:
         The refusal: "RDS Proxy currently doesn't support command-line options" (0A000).
         """
         return is_proxy(str(self.parameters.get("host", "")))
+
+
+def _find_idle_session_timeout(parameters: Mapping[str, Any]) -> float | None:
+    """Seconds of the last `idle_session_timeout` in the startup options, if in plain milliseconds."""
+    found = re.findall(r"idle[-_]session[-_]timeout=(\S+)", str(parameters.get("options", "")), re.I)
+    return int(found[-1]) / 1000.0 if found and re.fullmatch(r"[1-9]\d*", found[-1]) else None
 
 
 def _adapt(connection: psycopg.AsyncConnection[Any]) -> Any:
