@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 
 import pytest
@@ -18,6 +19,7 @@ from lambdadb import (
     OutOfTime,
     PerEnvironment,
     ResumeRetry,
+    create_engine,
 )
 from lambdadb.credentials import LoginUnavailable
 from lambdadb.deadline import Clock
@@ -247,6 +249,54 @@ def test_taken_connections_are_waited_for_with_growing_pauses(connector_to, cloc
         connect(connector, host="h")
     assert caught.value.fault is Fault.EXHAUSTED
     assert 8 <= len(connector.driver.made) <= 20
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "/tmp"])
+@pytest.mark.parametrize("text", ["Connection refused", "No such file or directory"])
+def test_a_refusal_on_a_developers_machine_is_an_answer(connector_to, clock, host, text):
+    """Nothing listens there, and nothing is waking up: one attempt, no wait. Inside Lambda it waits."""
+    connector = connector_to(refusing(math.inf, text), HELD, retry=ResumeRetry(timeout=30))
+    connector.environment = {}
+    began = clock.now()
+    with pytest.raises(ConnectFailed) as caught:
+        connect(connector, host=host)
+    assert (caught.value.attempts, clock.now() - began < 1.0) == (1, True)
+    connector.environment = {"AWS_LAMBDA_FUNCTION_NAME": "orders"}
+    with pytest.raises(ConnectFailed):
+        connect(connector, host=host)
+    assert clock.now() - began > 25.0
+
+
+@pytest.mark.parametrize(
+    ("timeout", "left", "waited"),
+    [(None, 300.0, 299.0), (None, None, 60.0), (20.0, 300.0, 20.0), (20.0, 10.0, 9.0)],
+)
+def test_a_connect_may_use_what_the_invocation_has(connector_to, clock, timeout, left, waited):
+    """By default all of it less the reserve, or 60 s outside; `timeout` makes it shorter."""
+    began = clock.now()
+    invocations = None if left is None else invocations_until(began + left)
+    retry = ResumeRetry(timeout=timeout)
+    connector = connector_to(*SHAPES["silent"](math.inf), invocations=invocations, retry=retry)
+    with pytest.raises(ConnectFailed):
+        connect(connector, host="h")
+    assert clock.now() - began == pytest.approx(waited, abs=1.0)
+
+
+def test_copies_of_an_engine_draw_their_own_jitter():
+    """A snapshot or a fork copies an engine with its random source: that has no state to copy."""
+    random = create_engine("postgresql+psycopg://u@h/d").pool.connector.random
+    drawn = []
+    for _ in range(2):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writer, repr(random.random()).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        drawn.append(os.read(reader, 100))
+        os.close(reader)
+        os.close(writer)
+    assert drawn[0] != drawn[1]
 
 
 def test_without_time_nothing_is_tried(connector_to, clock):
