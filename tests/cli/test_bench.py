@@ -176,6 +176,32 @@ def test_bench_of_a_real_cluster_hides_its_password(tmp_path: Path) -> None:
     assert not any(PASSWORD in text for text in everything)
 
 
+def test_a_failed_run_keeps_an_earlier_report(tmp_path: Path) -> None:
+    """Where no invocation succeeded, report and results of the run before stay, and it says so."""
+    folder = tmp_path / "lambdadb-bench"
+    folder.mkdir()
+    for name in ("results.jsonl", "report.html", "summary.json"):
+        (folder / name).write_text("of an earlier run")
+    with Postgres() as server:  # without the extension
+        done = lambdadb("bench", "--rounds", "1", "--yes", "--hot", server.url(), folder=tmp_path)
+    assert done.code == 1
+    assert "CREATE EXTENSION vector" in " ".join(done.stdout.split())
+    assert "the earlier one in lambdadb-bench is kept" in " ".join(done.stderr.split())
+    for name in ("results.jsonl", "report.html", "summary.json"):
+        assert (folder / name).read_text() == "of an earlier run"
+    lines = (folder / "unfinished.jsonl").read_text().splitlines()
+    assert [json.loads(line)["record"] for line in lines] == ["run", *["invocation"] * 4]
+
+
+def test_two_urls_of_one_database(tmp_path: Path) -> None:
+    """A usage error, and nothing is written anywhere."""
+    urls = [f"postgresql://app@127.0.0.1:{port}orders" for port in ("5432/", "5432/")]
+    done = lambdadb("bench", "--yes", "--hot", urls[0], "--cold", urls[1], folder=tmp_path)
+    assert done.code == 2
+    assert "same database" in " ".join(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bench_asks_before_it_writes_to_a_cluster(tmp_path: Path) -> None:
     """Without a terminal and without --yes, a real cluster is not touched."""
     url = f"postgresql+psycopg://app:{PASSWORD}@127.0.0.1:9/orders"
