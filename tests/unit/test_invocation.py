@@ -68,10 +68,7 @@ def test_an_inner_invocation_can_only_shorten_the_deadline(engine, scope, clock)
 
 def test_overlapping_invocations_leave_nothing_behind(engine, scope):
     """In a test or a development server they may end in any order."""
-    first, second = (
-        invocation(engine, FakeContext(0.4)),
-        invocation(engine, FakeContext(9, now=clock.now)),
-    )
+    first, second = invocation(engine, FakeContext(0.4)), invocation(engine, FakeContext(9))
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
