@@ -14,6 +14,7 @@ import lambdadb
 from lambdadb import ConnectFailed, Fault, PerEnvironment, PerInvocation
 from lambdadb.aio import create_async_engine
 from lambdadb.deadline import Clock
+from lambdadb.lab.context import FakeContext
 
 from .conftest import PASSWORD
 
@@ -42,15 +43,11 @@ def test_the_server_shows_the_functions_name(in_lambda, road, database, sessions
 def test_the_callers_template_is_used(in_lambda, road, database, sessions):
     """Name, version and alias as the caller wants them."""
 
-    class Context:
-        invoked_function_arn = "arn:aws:lambda:eu-west-1:1:function:orders-import:live"
-
-        def get_remaining_time_in_millis(self):
-            return 20_000
+    context = FakeContext(arn="arn:aws:lambda:eu-west-1:1:function:orders-import:live")
 
     def steps():
         engine = road.create_engine(database, tag="{name}/{version}/{alias}", policy=PerInvocation())
-        with road.invocation(engine, Context()), engine.connect():
+        with road.invocation(engine, context), engine.connect():
             assert [name for _, name, _ in sessions.become(1)] == ["orders-import/12/live"]
 
     road.run(steps)

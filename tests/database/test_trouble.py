@@ -20,6 +20,7 @@ from lambdadb import (
     aio,
     run_transaction,
 )
+from lambdadb.lab.context import FakeContext
 
 ADD = text("INSERT INTO item (name) VALUES (:name)")
 ONE = text("SELECT 1")
@@ -463,23 +464,13 @@ def test_a_unit_left_in_a_thread_is_not_repeated_after_its_invocation(engine, se
     sessions.become(0)
 
 
-class Left:
-    """A Lambda context with so many milliseconds left."""
-
-    def __init__(self, milliseconds):
-        self._milliseconds = milliseconds
-
-    def get_remaining_time_in_millis(self):
-        return self._milliseconds
-
-
 def test_a_unit_without_time_is_not_sent_and_costs_no_connection(database, sessions):
     """`OutOfTime` before BEGIN: nothing was sent, and the warm session is still there."""
     engine = lambdadb.create_engine(database)
     with engine.connect() as connection:
         connection.execute(ONE)
     (before,) = sessions.become(1)
-    with lambdadb.invocation(engine, Left(500)), pytest.raises(lambdadb.OutOfTime) as caught:
+    with lambdadb.invocation(engine, FakeContext(0.5)), pytest.raises(lambdadb.OutOfTime) as caught:
         run_transaction(engine, lambda connection: connection.execute(ADD, {"name": "no"}))
     assert not caught.value.sent
     assert [pid for pid, *_ in sessions()] == [before[0]]
