@@ -5,8 +5,10 @@ moment it is. No other module reads a clock or sleeps.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from selectors import EVENT_READ
@@ -141,20 +143,23 @@ class ActiveInvocations:
     It belongs to the engine and not to a context variable, because threads that a handler starts must
     see it too. An execution environment runs one invocation at a time; nested ones, and those of a
     test or of a development server, may overlap.
+
+    It holds them weakly. One whose end was interrupted, as by an exception from a signal handler, is
+    over when nobody refers to it any more, and not running for ever.
     """
 
     def __init__(self) -> None:
-        self._running: list[RunningInvocation] = []
+        self._running: list[weakref.ref[RunningInvocation]] = []
         self._begun = 0
         self._number = 0
         self.deadline: Deadline | None = None
         """The earliest of their deadlines."""
 
     def enter(self, one: RunningInvocation) -> None:
-        """An invocation begins."""
+        """An invocation begins; the caller keeps a reference to it until it ends."""
         if not self._running:
             self._number += 1
-        self._running.append(one)
+        self._running.append(weakref.ref(one, self._remove))
         self._begun += 1
         self._update()
 
@@ -167,9 +172,13 @@ class ActiveInvocations:
             thread begins at this moment has the next number, so what ends is never its own.
         """
         number = self._number
-        self._running.remove(one)
-        self._update()
+        self._remove(weakref.ref(one))
         return None if self._running else number
+
+    def _remove(self, one: weakref.ref[RunningInvocation]) -> None:
+        with contextlib.suppress(ValueError):
+            self._running.remove(one)
+        self._update()
 
     @property
     def number(self) -> int:
@@ -190,11 +199,14 @@ class ActiveInvocations:
     def alias(self) -> str:
         """The alias that the last of them was invoked by; empty if by none."""
         # arn:aws:lambda:REGION:ACCOUNT:function:NAME:QUALIFIER
-        arns = (one.function_arn.split(":") for one in reversed(self._running))
+        arns = (one.function_arn.split(":") for one in reversed(self._alive()))
         return next((parts[7] for parts in arns if len(parts) > 7), "")
 
+    def _alive(self) -> list[RunningInvocation]:
+        return [one for reference in list(self._running) if (one := reference()) is not None]
+
     def _update(self) -> None:
-        deadlines = [one.deadline for one in list(self._running) if one.deadline is not None]
+        deadlines = [one.deadline for one in self._alive() if one.deadline is not None]
         self.deadline = min(deadlines, key=lambda deadline: deadline.at, default=None)
 
 

@@ -5,13 +5,14 @@ The pool: as many connections as the policy allows, usually one, each used by on
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from selectors import EVENT_READ
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -355,24 +356,28 @@ class GuardedPool(Pool):
             self.driver.abort(connection)
 
     def _close_idle(self) -> None:
-        for slot in self._free_slots():
-            slot.close()
+        for slot in self._current_slots():
+            self._retire_free(slot, slot.close)
 
     def close_all(self) -> None:
         """End every session of an engine that nobody will use again, from whatever thread or loop."""
         self._disposed = True
-        for slot in self._free_slots():
-            self._end(slot)
+        for slot in self._current_slots():
+            self._retire_free(slot, functools.partial(self._end, slot))
         for slot in self._current_slots():
             if slot.retire():
                 self._end(slot)
 
-    def _free_slots(self) -> Iterator[Slot]:
-        """The slots that nobody has, each retired, so that nobody else can take it."""
+    def _retire_free(self, slot: Slot, end: Callable[[], None]) -> None:
+        """Take a slot that nobody has out of the pool, and end its session."""
         closing = Checkout(invocation=self.invocations.number, asynchronous=False)
-        for slot in self._current_slots():
+        try:
             if slot.take(closing) and slot.retire():
-                yield slot
+                end()
+        except BaseException:
+            if slot.holder is closing:  # interrupted on the way
+                end()
+            raise
 
     # What SQLAlchemy, monitors and people ask a pool
 

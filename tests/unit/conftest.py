@@ -135,7 +135,8 @@ class Recorder(Tracer):
 def invocations_until(moment: float) -> ActiveInvocations:
     """The invocations of an engine while one runs that ends at `moment`."""
     invocations = ActiveInvocations()
-    invocations.enter(RunningInvocation(Deadline(moment)))
+    invocations.kept = RunningInvocation(Deadline(moment))  # type: ignore[attr-defined]
+    invocations.enter(invocations.kept)  # type: ignore[attr-defined]
     return invocations
 
 

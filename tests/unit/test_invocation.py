@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from unittest.mock import MagicMock
+from types import SimpleNamespace
+from unittest.mock import MagicMock, Mock
 
 import psycopg
 import pytest
 import sqlalchemy
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lambdadb import DatabaseResuming, Fault, InvalidSettings, create_engine, handler, invocation
+from lambdadb import (
+    ConnectFailed,
+    DatabaseResuming,
+    Fault,
+    InvalidSettings,
+    create_engine,
+    handler,
+    invocation,
+)
 from lambdadb.aio import create_async_engine
+from lambdadb.deadline import ActiveInvocations, RunningInvocation
 from lambdadb.lab.context import FakeContext
 
 URL = "postgresql+psycopg://app@db.example/orders"
@@ -84,11 +96,40 @@ def test_an_error_inside_leaves_nothing_set(engine, scope):
     assert not scope.active
 
 
-@pytest.mark.parametrize("wrong", [{}, "context", 3, MagicMock()])
-def test_a_wrong_context_is_named(engine, wrong):
+DOUBLES = ["", {}, 3, "context", Mock(), MagicMock(), SimpleNamespace(), object()]
+
+
+@pytest.mark.parametrize("double", DOUBLES, ids=repr)
+def test_outside_lambda_anything_stands_for_the_context(engine, scope, double):
+    """Tests pass what is at hand: no deadline, no alias, no error."""
+    with invocation(engine, double):
+        assert (scope.active, scope.deadline, scope.alias) == (True, None, "")
+    assert handler(engine)(lambda event, context: event)({"a": 1}, double) == {"a": 1}
+
+
+@pytest.mark.parametrize("wrong", DOUBLES, ids=repr)
+def test_in_lambda_a_wrong_context_is_named(monkeypatch, engine, wrong):
     """Swapped arguments are found at once."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
     with pytest.raises(InvalidSettings, match="second argument"):
         invocation(engine, wrong)
+
+
+@given(st.lists(st.sampled_from(["enter", "leave first", "leave last"]), max_size=12))
+def test_the_number_of_an_invocation_ends_with_the_last_that_shares_it(steps):
+    """Overlapping invocations share a number, the next has a higher one, outside it is 0."""
+    invocations, running, last = ActiveInvocations(), [], 0
+    for step in steps:
+        if step == "enter":
+            running.append(RunningInvocation())
+            invocations.enter(running[-1])
+        elif running:
+            number = invocations.number
+            ended = invocations.leave(running.pop(0 if step == "leave first" else -1))
+            assert ended == (None if running else number)
+            last = number if ended else last
+        assert bool(invocations.number) is invocations.active is bool(running)
+        assert not running or invocations.number > last
 
 
 def test_a_foreign_engine_is_refused_while_the_module_loads():
@@ -164,6 +205,32 @@ def test_other_events_reach_lambdas_own_retries(event, engine):
     """A queue, a schedule or a socket has no use for a 503: the error is raised."""
     with pytest.raises(DatabaseResuming):
         handler(engine, on_resuming="503")(resuming)(event, FakeContext())
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("retry_after", [None, 7])
+def test_every_failed_connect_that_another_try_may_mend_is_answered(fault, retry_after, engine):
+    """A full server too: the answer says what is the matter, and never more than that."""
+
+    def fail(event, context):
+        raise ConnectFailed(
+            "text of the error",
+            fault=fault,
+            waited=1.0,
+            attempts=2,
+            orig=psycopg.OperationalError("text of the driver"),
+            retry_after=retry_after,
+        )
+
+    decorated = handler(engine, on_resuming="503")(fail)
+    if retry_after is None:
+        with pytest.raises(ConnectFailed):
+            decorated(HTTP_EVENTS["http"], FakeContext())
+        return
+    answer = decorated(HTTP_EVENTS["http"], FakeContext())
+    assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (503, "7")
+    assert "text of" not in json.dumps(answer)
+    assert ("waking up" in answer["body"]) is (fault is Fault.RESUMING)
 
 
 def test_raising_is_the_default(engine):

@@ -355,7 +355,7 @@ def test_never_outlives_its_maker(tmp_path: Path) -> None:
 
 
 def test_log_records_stay_apart(make: Make) -> None:
-    """A record is one entry, whether it ends in a line break or holds several; lines keep their order."""
+    """A record is one entry, with a line break at its end or inside; lines keep their order."""
     heard: list[str] = []
     environment = make(
         """
