@@ -44,6 +44,7 @@ def create_async_engine(
     credentials: Credentials | AsyncCredentials | None = None,
     tracer: Tracer | None = None,
     tag: str | None = None,
+    allow_unverified_server: bool | None = None,
     **keywords: Any,
 ) -> AsyncEngine:
     """
@@ -59,6 +60,7 @@ def create_async_engine(
         credentials=credentials,
         tracer=tracer,
         tag=tag,
+        allow_unverified_server=allow_unverified_server,
         **with_plugin(keywords),
     )
 

@@ -23,7 +23,7 @@ from lambdadb.errors import CommitInDoubt, InvalidSettings, LambdaDBError, OutOf
 from lambdadb.faults import one_line
 from lambdadb.pool import GuardedPool
 from lambdadb.retry import conflict_backoff, retrying
-from lambdadb.tracing import Span, Tracer, tell
+from lambdadb.tracing.span import Span, Tracer, emit
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
@@ -198,7 +198,7 @@ class _Unit:
             attributes=attributes,
             error=error,
         )
-        tell(self._tracer, lambda: span)
+        emit(self._tracer, lambda: span)
 
     def _run(self) -> Any:
         loop = retrying(

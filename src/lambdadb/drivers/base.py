@@ -8,7 +8,7 @@ a connection accepts it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lambdadb.faults import Fault
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lambdadb.deadline import StatementDeadline
     from lambdadb.errors import LambdaDBError
     from lambdadb.policy import Policy
+    from lambdadb.tracing.span import Attributes
 
 Parameters = dict[str, Any]
 """What a driver's `connect()` takes, by its own names."""
@@ -130,55 +131,53 @@ class Transaction(Protocol):
         """The unit of work is over: its connection is an ordinary one again."""
 
 
-class Driver(Protocol):
-    """A database driver, as the connector, the pool and the transaction loop see it."""
+class Target(Protocol):
+    """
+    A server, and everything that a session there is opened with.
 
-    system: str
-    """OpenTelemetry's `db.system.name`."""
-    default_port: int
-    """The port where none is given."""
-    session_tag_bytes: int
-    """How long a session tag may be; the server cuts a longer one."""
+    It is frozen: each method that adds something gives another target. `str()` is host and port.
+    """
 
-    def check_parameters(self, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-        """Refuse, while the engine is made, parameters that cannot work; raises `InvalidSettings`."""
+    parameters: Parameters
+    """What the driver's own `connect()` would take."""
 
-    def check_installation(self) -> None:
-        """Log, while the engine is made, what the installed driver lacks or does differently."""
+    @property
+    def attributes(self) -> Attributes:
+        """Span attributes of a connect, such as `server.address`."""
 
-    def connect_parameters(self, *arguments: Any, **keywords: Any) -> Parameters:
-        """The parameters that the driver's own `connect()` would connect with."""
+    @property
+    def login_parameters(self) -> Mapping[str, object]:
+        """What a store of logins is asked with: `user`, `host`, `port`, `database`, `default_port`."""
 
-    def add_session_settings(
-        self, parameters: Mapping[str, Any], policy: Policy, tag: str | None
-    ) -> Parameters:
-        """`parameters` with the session's name and timeouts; what is set already stays."""
-
-    def add_tls_defaults(
-        self, parameters: Mapping[str, Any], environment: Mapping[str, str]
-    ) -> Parameters:
-        """`parameters` that verify the server, unless the caller chose otherwise."""
-
-    def describe_tls_weakness(
-        self, parameters: Mapping[str, Any], environment: Mapping[str, str]
-    ) -> str | None:
-        """What the caller's choice leaves unverified; None if nothing."""
-
-    def explain_rejection(self, parameters: Mapping[str, Any], text: str, seconds: float) -> str:
-        """Why a server was not trusted, and what to do; may connect, for `seconds` at most."""
-
-    def is_local(self, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    @property
+    def is_local(self) -> bool:
         """Whether the server is on this machine: a socket or a loopback address."""
 
-    def begin_attempt(self, parameters: Mapping[str, Any], number: int) -> Attempt:
+    @property
+    def tls_warning(self) -> str | None:
+        """What the caller's choice of TLS leaves unverified; None if nothing."""
+
+    def add_login(self, login: Mapping[str, object]) -> Target:
+        """The target with a login, which wins over what is there."""
+
+    def add_session_settings(self, policy: Policy, tag: str | None) -> Target:
+        """The target with the session's name and timeouts; what is there already stays."""
+
+    def add_tls_defaults(self, *, always: bool) -> Target:
+        """The target that verifies the server, unless the caller chose otherwise; this machine too if
+        `always`. Raises `AttemptFailed` where there is nothing to verify it with."""
+
+    def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
+        """Raise `AttemptFailed` where a store's login must not be sent to this server."""
+
+    def begin_attempt(self, number: int) -> Attempt:
         """Start attempt `number` (from 0) to log in; each begins at another host or address."""
 
+    def explain_rejection(self, text: str, seconds: float) -> str:
+        """Why the server was not trusted, and what to do; may connect, for `seconds` at most."""
+
     def to_dbapi_connection(
-        self,
-        attempt: Attempt,
-        parameters: Mapping[str, Any],
-        deadline: StatementDeadline,
-        connect_until: float,
+        self, attempt: Attempt, deadline: StatementDeadline, connect_until: float
     ) -> Any:
         """
         The DBAPI connection of a successful attempt.
@@ -187,20 +186,48 @@ class Driver(Protocol):
         `connect_until`.
         """
 
+
+class Driver(Protocol):
+    """A database driver, as the connector, the pool and the transaction loop see it."""
+
+    session_tag_bytes: int
+    """How long a session tag may be; the server cuts a longer one."""
+
+    def check_installation(self, *, traced: bool) -> None:
+        """
+        Log, while the engine is made, what the installed driver lacks or does differently.
+
+        Args:
+            traced: Whether the engine's own tracer records statements.
+        """
+
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Refuse, while the engine is made, parameters that cannot work; raises `InvalidSettings`."""
+
+    def make_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> Target:
+        """Where the driver's `connect(*arguments, **parameters)` would connect to."""
+
     def error(self, text: str) -> Exception:
         """The driver's error for a failed connect; it holds no password."""
 
-    def target(self, parameters: Mapping[str, Any]) -> str:
-        """Host and port, for people."""
-
-    def describe(self, parameters: Mapping[str, Any]) -> dict[str, str | int]:
-        """Span attributes of a connect: `db.namespace`, `server.address`, `server.port`, user."""
+    def describe_session(self, connection: Any, error: BaseException | None) -> Attributes:
+        """Span attributes of a statement: what is known of its session and of its error."""
 
     def liveness(self, connection: Any) -> Liveness:
         """Whether an idle connection is still there, without a round trip."""
 
     def is_reusable(self, connection: Any) -> bool:
         """Whether a returned connection is between transactions and nothing sent to it is on its way."""
+
+    def idle_session_timeout(self, connection: Any) -> float | None:
+        """Seconds unused after which the server ends its session; None if not known, or never."""
+
+    def reset_session(self, connection: Any) -> bool:
+        """
+        Bring an idle session back to the state in which it began; one round trip.
+
+        False if that is not possible: then the connection has to be replaced.
+        """
 
     def set_wait_limit(self, connection: Any, moment: float | None) -> None:
         """The moment at which every wait is given up; None: when the deadline of statements says so."""

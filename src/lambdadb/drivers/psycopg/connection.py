@@ -24,6 +24,9 @@ from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.drivers.psycopg.unit_of_work import Server, UnitEnded, UnitOfWork, is_refusal
 from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime, TransactionEnded
 
+# Linux alone tells a socket that the peer closed from one that has data; elsewhere both are readable.
+CLOSING = getattr(select, "POLLRDHUP", 0)
+
 ACTIVE, _IDLE = pq.TransactionStatus.ACTIVE, pq.TransactionStatus.IDLE
 WAITING: dict[int, int] = {
     pq.PollingStatus.READING: selectors.EVENT_READ,
@@ -60,6 +63,8 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     deadline: StatementDeadline
     wait_limit: float | None = None
     """A moment at which every wait is given up: while connecting, and in pings."""
+    idle_session_timeout: float | None = None
+    """Seconds unused after which the server ends the session, if it was opened with that."""
     timed_out = False
     """Whether a statement was ended for want of time: a late cancel may still hit the next one."""
     aborted = False
@@ -74,19 +79,20 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     """Polls its socket for what comes unasked."""
     _may_be_late = False
     """Whether what is sent now is sent after the deadline too: a rollback, or nothing at all."""
-    joining = False
-    """Whether a cursor is about to send BEGIN itself, together with its statement."""
+    begin_is_deferred = False
+    """Whether a cursor is about to send BEGIN itself, together with its statement (pipeline.py)."""
 
     @property
     def begins(self) -> bool:
         """Whether the next statement begins a transaction, outside of psycopg's own pipelines."""
-        idle = self.pgconn.transaction_status == _IDLE
-        return idle and not self._autocommit and self._pipeline is None
+        pgconn = self.pgconn
+        idle = pgconn.transaction_status == _IDLE and pgconn.pipeline_status == _NO_PIPELINE
+        return idle and not self.autocommit
 
     def _start_query(self) -> PQGen[None]:
         if self.unit is not None:
             self.unit.check_statement(self.pgconn)
-        if not self.joining:
+        if not self.begin_is_deferred:
             yield from super()._start_query()
 
     def abort(self) -> None:
@@ -146,8 +152,10 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             return StatementTimeout("the statement was cancelled", sent=True)
         # psycopg leaves some connections open whose statement was sent and not answered ("connection
         # socket closed"). SQLAlchemy would take such an error for the server's answer, although a
-        # COMMIT may have been done.
-        if self.pgconn.status == pq.ConnStatus.OK and self.pgconn.transaction_status == ACTIVE:
+        # COMMIT may have been done. An error with an SQLSTATE is the server's answer. While rows are
+        # streamed it comes before the statement's end, which psycopg then reads.
+        answered = error.sqlstate is not None
+        if not answered and self.pgconn.status == _OK and self.pgconn.transaction_status == ACTIVE:
             self.pgconn.finish()
         # abort() broke it, whatever it looks like; but what became of a COMMIT has still to be asked.
         if self.aborted and self.commit_state != "sent":

@@ -30,7 +30,7 @@ from lambdadb.drivers.psycopg.simple_query import ask
 
 if TYPE_CHECKING:
     from lambdadb.connect.connector import Connector
-    from lambdadb.tracing.statements import Statements
+    from lambdadb.tracing.statements import StatementRecorder
 
 # The last rows are the types whose codecs need the OID that an extension was given here.
 _QUESTIONS = """
@@ -63,7 +63,7 @@ class _LambdaDBDialect(PGDialect_psycopg):
 
     supports_statement_cache = True
     connector: Connector
-    statements: Statements | None
+    statements: StatementRecorder | None
     _answers: _Answers | None = None
 
     def __init__(self, *, connector: Any, statements: Any = None, **keywords: Any) -> None:
@@ -85,7 +85,7 @@ class _LambdaDBDialect(PGDialect_psycopg):
 
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
         """Open a session; what is raised and what it costs: `lambdadb.connect.connector.Connector`."""
-        return self.connector.connect(self.connector.driver.connect_parameters(*arguments, **keywords))
+        return self.connector.connect(self.connector.driver.make_target(arguments, keywords))
 
     def initialize(self, connection: Connection) -> None:
         """

@@ -1,7 +1,26 @@
 """
-psycopg's cursors, whose first statement in a transaction takes BEGIN with it: one round trip, not two.
+psycopg's cursors, except that a transaction's first statement takes BEGIN with it: one round trip less.
 
-PostgreSQL's JDBC driver has sent BEGIN so for many years (pgjdbc, QueryExecutorImpl.sendQueryPreamble).
+psycopg sends BEGIN, waits for the answer, and then sends the statement. Nobody needs that answer before
+the statement is on its way: if BEGIN fails, the server does not execute the statement. PostgreSQL's
+JDBC driver has sent both together for many years (pgjdbc, QueryExecutorImpl.sendQueryPreamble).
+
+Both are sent by the protocol that psycopg would use for the statement, so that the server does with it
+exactly what it would do otherwise:
+
+- A statement without parameters goes by the simple protocol, as one text: BEGIN, a semicolon, the
+  statement. PostgreSQL parses the whole text first. If it cannot, nothing of it was executed, no
+  transaction is open, and both are sent once more in psycopg's way, which leaves the failed transaction
+  that the caller of psycopg expects. The same is done for a text without a statement in it.
+- All others go by the extended protocol, which takes one statement at a time: there, libpq's pipeline
+  mode sends two messages before it reads an answer. The mode ends with the statement. If BEGIN fails,
+  the server skips what follows it.
+
+In both ways the statement has been answered before `execute()` returns. What is different all the same:
+docs/differences.md.
+
+This module builds on methods of psycopg that are not public. `missing_names()` checks them when an
+engine is made. If one is missing, the engine uses psycopg's own cursors.
 """
 
 from __future__ import annotations
@@ -10,9 +29,6 @@ from typing import Any
 
 import psycopg
 from psycopg import generators, pq
-from psycopg._cursor_base import BaseCursor
-from psycopg._preparing import Prepare
-from psycopg._queries import PostgresQuery
 from psycopg.abc import Params, PQGen, Query
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -21,69 +37,89 @@ from lambdadb.drivers.psycopg.unit_of_work import NoticesCommit
 
 _FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 _COPY = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
+_QUERY_CANCELED = b"57014"
 
 
-class _PipelinedBegin(BaseCursor[Any, Any]):
-    """
-    A cursor that sends BEGIN and the statement after it together.
-
-    libpq's pipeline mode does that, which ends with each statement here: a statement is still answered
-    before the next is sent, and nothing else changes. If BEGIN fails, the server skips the statement.
-    """
+class _PipelinedBegin:
+    """A cursor that sends BEGIN and the statement after it together."""
 
     __slots__ = ()
-    _conn: DeadlineConnection | AsyncDeadlineConnection
 
     def _execute_gen(
-        self,
+        self: Any,
         query: Query,
         params: Params | None = None,
         *,
         prepare: bool | None = None,
         binary: bool | None = None,
     ) -> PQGen[None]:
-        connection = self._conn
+        connection: DeadlineConnection | AsyncDeadlineConnection = self._conn
         if not connection.begins:
-            yield from super()._execute_gen(query, params, prepare=prepare, binary=binary)
+            yield from super()._execute_gen(query, params, prepare=prepare, binary=binary)  # type: ignore[misc]
             return
-        connection.joining = True
+        connection.begin_is_deferred = True
         try:
             yield from self._start_query(query)
         finally:
-            connection.joining = False
-        statement = self._convert_query(query, params)
-        if _several(statement):
+            connection.begin_is_deferred = False
+        try:
+            statement = self._convert_query(query, params)
+        except BaseException:
+            yield from connection._start_query()  # psycopg has begun the transaction by then
+            raise
+        step, name = self._get_prepared(statement, prepare)
+        in_text = self.format == pq.Format.TEXT if binary is None else not binary
+        if step.name == "NO" and in_text and not statement.params:
+            results = yield from self._execute_simple_gen(statement)
+        else:
+            results = yield from self._execute_extended_gen(statement, step.name, name, binary)
+        if results is None:
             yield from connection._start_query()
             yield from self._maybe_prepare_gen(statement, prepare=prepare, binary=binary)
         else:
-            yield from self._begin_and_execute_gen(statement, prepare, binary)
+            key = connection._prepared.maybe_add_to_cache(statement, step, name)
+            if key is not None:
+                connection._prepared.validate(key, step, name, results)
+            self._check_results(results)
+            self._set_results(results)
         self._last_query = query
         yield from connection._prepared.maintain_gen(connection)
 
-    def _begin_and_execute_gen(
-        self, statement: PostgresQuery, prepare: bool | None, binary: bool | None
-    ) -> PQGen[None]:
-        """As psycopg's `_maybe_prepare_gen`, after a BEGIN that has not been answered."""
-        pgconn, prepared = self._pgconn, self._conn._prepared
-        step, name = self._get_prepared(statement, prepare)
+    def _execute_simple_gen(self: Any, statement: Any) -> PQGen[list[PGresult] | None]:
+        """The results of one text, less BEGIN's; None if nothing of the statement was executed."""
+        begin: bytes = self._conn._get_tx_start_command()
+        self._query = statement
+        try:
+            self._conn.pgconn.send_query(begin + b";\n" + statement.query)
+        except Exception:
+            return None  # psycopg's way ends with psycopg's error
+        first, *results = yield from generators.execute(self._conn.pgconn)
+        if first.status == _FATAL_ERROR:
+            canceled = first.error_field(pq.DiagnosticField.SQLSTATE) == _QUERY_CANCELED
+            if canceled or self._conn.pgconn.status != pq.ConnStatus.OK:
+                self._check_results([first])
+            return None
+        return results or None
+
+    def _execute_extended_gen(
+        self: Any, statement: Any, step: str, name: bytes, binary: bool | None
+    ) -> PQGen[list[PGresult]]:
+        """The results of a statement that is sent after a BEGIN that has not been answered."""
+        pgconn: PGconn = self._conn.pgconn
         pgconn.enter_pipeline_mode()
         pgconn.send_query_params(self._conn._get_tx_start_command(), None)
         try:
-            if step is Prepare.SHOULD:
+            if step == "SHOULD":
                 self._send_prepare(name, statement)
-            if step is Prepare.NO:
+            if step == "NO":
                 self._execute_send(statement, force_extended=True, binary=binary)
             else:
                 self._send_query_prepared(name, statement, binary=binary)
-        finally:  # what libpq refuses to send is one matter, that BEGIN is to be answered another
-            *before, results = yield from _answers(pgconn, 3 if step is Prepare.SHOULD else 2)
+        finally:  # also if libpq refuses to send the statement: BEGIN was sent
+            *before, results = yield from _read_answers(pgconn, 3 if step == "SHOULD" else 2)
         for preceding in before:
             self._check_results(preceding)
-        key = prepared.maybe_add_to_cache(statement, step, name)
-        if key is not None:
-            prepared.validate(key, step, name, results)
-        self._check_results(results)
-        self._set_results(results)
+        return results
 
 
 class Cursor(NoticesCommit, _PipelinedBegin, psycopg.Cursor[Any]):
@@ -98,12 +134,7 @@ class AsyncCursor(NoticesCommit, _PipelinedBegin, psycopg.AsyncCursor[Any]):
     __slots__ = ()
 
 
-def _several(statement: PostgresQuery) -> bool:
-    """Whether it may be a text of several statements, which PostgreSQL takes by themselves only."""
-    return not statement.params and b";" in statement.query.rstrip(b"; \t\r\n")
-
-
-def _answers(pgconn: PGconn, count: int) -> PQGen[list[list[PGresult]]]:
+def _read_answers(pgconn: PGconn, count: int) -> PQGen[list[list[PGresult]]]:
     """The answers to `count` messages; ends libpq's pipeline mode."""
     pgconn.pipeline_sync()
     yield from generators.send(pgconn)
@@ -117,7 +148,7 @@ def _answers(pgconn: PGconn, count: int) -> PQGen[list[list[PGresult]]]:
             raise
         return answers
     if any(result.status in _COPY for result in answers.pop()):
-        pgconn.finish()  # there is no way out of it
+        pgconn.finish()  # libpq cannot leave COPY in pipeline mode
     else:
         pgconn.exit_pipeline_mode()
     return answers

@@ -116,7 +116,7 @@ class ArmedFault:
         self._bytes: Counter[tuple[Hashable, Direction]] = Counter()
 
     def bytes_left(self, talk: Hashable, direction: Direction, length: int) -> int | None:
-        """How much of the next message passes before the fault point; `None`: all, and no point comes."""
+        """Bytes of the next message that pass before the fault point; `None`: all of them."""
         point = self.point
         if point is None or point.direction is not direction:
             return None

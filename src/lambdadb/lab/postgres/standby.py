@@ -9,7 +9,8 @@ import psycopg
 
 from lambdadb.lab import LabError
 from lambdadb.lab.postgres.binaries import server_user
-from lambdadb.lab.postgres.server import LOCALE, START_TIMEOUT, Postgres, last_lines, new_directory
+from lambdadb.lab.postgres.directories import new_directory
+from lambdadb.lab.postgres.server import LOCALE, START_TIMEOUT, Postgres, last_lines
 from lambdadb.lab.process import Directory, Process
 
 
