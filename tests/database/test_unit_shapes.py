@@ -83,6 +83,25 @@ def test_a_cursor_class_of_the_callers_own_hides_no_commit(statement, database, 
     engine.dispose()
 
 
+@pytest.mark.parametrize("option", ["postgresql_readonly", "isolation_level"])
+def test_a_refused_commit_leaves_a_connection_that_can_be_used(option, target, road, database, here):
+    """The guard leaves a failed transaction, which is over before SQLAlchemy resets its options."""
+    shape = next(shape for shape in SHAPES if shape.name == "ROLLBACK AND CHAIN")
+
+    def steps():
+        engine = road.create_engine(database)
+        value = {"postgresql_readonly": False, "isolation_level": "SERIALIZABLE"}[option]
+        optioned = engine.execution_options(**{option: value})
+        with pytest.raises(TransactionEnded):
+            run_transaction(target(optioned), lambda target: shape.work(target, ""))
+        with pytest.raises(TransactionEnded):
+            run_transaction(target(optioned), lambda target: shape.work(target, ""))
+        engine.dispose()
+
+    road.run(steps)
+    assert rows(here) == []
+
+
 def test_a_prepared_transaction_is_not_the_units(database, here):
     """PREPARE TRANSACTION ends it, where the server allows that at all: nothing is committed."""
     engine = lambdadb.create_engine(database)
