@@ -108,6 +108,8 @@ def test_a_silent_network_never_holds_a_handler_beyond_its_time(number, action, 
             assert "could not be asked" in trial.error, trial
 
 
+# SQLAlchemy leaves the server-side cursor of a lost connection to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(2))
 def test_units_drawn_at_random(seed, testbed):
     """Clients, shapes of units, settings of sessions and faults: what is told is what is there."""
@@ -123,8 +125,7 @@ def test_a_reused_transaction_id_proves_nothing(testbed):
     server, proxy = testbed.server, testbed.proxy
 
     def crash_and_reuse():
-        server.stop("immediate")
-        server.start()
+        testbed.crash()
         with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as other:
             for _ in range(20):
                 other.execute("SELECT pg_current_xact_id()")
