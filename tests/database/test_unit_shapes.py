@@ -272,7 +272,8 @@ def test_what_fails_after_commit_does_not_deny_it(when, database, here, log):
     unit, (on, name) = AFTER[when](engine)
     event.listen(on, name, _late)
     try:
-        with lambdadb.invocation(engine):
+        # The end of an invocation gives back the place that a listener to checkin has cost.
+        with lambdadb.invocation(engine) if when == "checkin" else contextlib.nullcontext():
             assert run_transaction(unit, lambda target: [insert(target, "a"), "done"][1]) == "done"
     finally:
         event.remove(on, name, _late)
