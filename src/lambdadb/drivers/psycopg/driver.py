@@ -4,6 +4,7 @@ psycopg 3 as `lambdadb.drivers.base.Driver`.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 from collections.abc import Mapping
@@ -24,13 +25,15 @@ from lambdadb.drivers.psycopg.connection import (
     AsyncDeadlineConnection,
     DeadlineConnection,
 )
-from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor
+from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor, find_missing
 from lambdadb.drivers.rds_endpoint import is_proxy
 from lambdadb.errors import InvalidSettings
 
 if TYPE_CHECKING:
     from lambdadb.deadline import StatementDeadline
     from lambdadb.policy import Policy
+
+logger = logging.getLogger("lambdadb")
 
 # A peer that vanished without a word (failover, a dropped flow) is noticed after these: unacknowledged
 # data after 5 s (tcp_user_timeout); silence during a long statement after 60 + 3 * 10 = 90 s, below
@@ -59,6 +62,7 @@ class PsycopgDriver:
 
     def __init__(self, *, asyncio: bool) -> None:
         self._asyncio = asyncio
+        self._pipelines_begin = False
 
     # Before the first connect
 
@@ -79,7 +83,18 @@ class PsycopgDriver:
             raise InvalidSettings(f"sslmode={mode!r}: use one of {', '.join(_SSLMODES)}.")
 
     def check_installation(self) -> None:
-        """Log what the installed psycopg and libpq lack."""
+        """Log what the installed psycopg and libpq lack; what depends on it costs a round trip more."""
+        missing = find_missing()
+        if not psycopg.capabilities.has_pipeline():
+            missing.append("pipeline mode (libpq 14)")
+        self._pipelines_begin = not missing
+        if missing:
+            logger.info(
+                "psycopg %s has no %s: BEGIN is sent by itself, which costs each transaction one round "
+                "trip more.",
+                psycopg.__version__,
+                ", ".join(missing),
+            )
 
     def connect_parameters(self, *arguments: Any, **keywords: Any) -> Parameters:
         """What `psycopg.connect(*arguments, **keywords)` would connect with."""
@@ -146,7 +161,7 @@ class PsycopgDriver:
         connection.poller = select.poll()
         connection.poller.register(attempt.pgconn.socket, select.POLLIN | _CLOSING)
         # A replication connection takes no extended protocol, which carries two messages at once.
-        if psycopg.capabilities.has_pipeline() and not parameters.get("replication"):
+        if self._pipelines_begin and not parameters.get("replication"):
             connection.cursor_factory = AsyncCursor if self._asyncio else Cursor
         for name in ("row_factory", "cursor_factory"):
             if parameters.get(name) is not None:
@@ -155,8 +170,7 @@ class PsycopgDriver:
             "prepare_threshold", None if _behind_rds_proxy(parameters) else 5
         )
         if parameters.get("context") is not None:
-            # psycopg.connect() does the same; there is no public way to say it to a connection.
-            connection._adapters = AdaptersMap(parameters["context"].adapters)
+            connection.context_adapters = AdaptersMap(parameters["context"].adapters)
         if not isinstance(connection, psycopg.AsyncConnection):
             connection.autocommit = bool(parameters.get("autocommit", False))
             return connection
