@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lambdadb.lab.layer import Layer, Target, build, mebibytes
+from lambdadb.layer import Layer, Target, build, mebibytes
 from lambdadb.lab.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]
