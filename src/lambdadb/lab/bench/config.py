@@ -134,7 +134,8 @@ def database_of(kind: str, url: str) -> tuple[str, int, str]:
     """
     parts = parse_url(url)
     if parts.get_backend_name() != "postgresql":
-        raise LabError(
+        backend = parts.get_backend_name()
+        raise LabError(f"the {kind} URL is of {backend}; the benchmark needs PostgreSQL")
             f"the {kind} URL is of {parts.get_backend_name()}; the benchmark needs PostgreSQL"
         )
     if not parts.host or not parts.database:
