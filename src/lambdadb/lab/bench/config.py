@@ -136,8 +136,6 @@ def database_of(kind: str, url: str) -> tuple[str, int, str]:
     if parts.get_backend_name() != "postgresql":
         backend = parts.get_backend_name()
         raise LabError(f"the {kind} URL is of {backend}; the benchmark needs PostgreSQL")
-            f"the {kind} URL is of {parts.get_backend_name()}; the benchmark needs PostgreSQL"
-        )
     if not parts.host or not parts.database:
         raise LabError(
             f"the {kind} URL needs a host and a database: "
