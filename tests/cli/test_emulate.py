@@ -114,7 +114,7 @@ def test_emulate_has_the_extension_vector(start: type[Started]) -> None:
 
 @pytest.fixture
 def shop() -> Iterator[Path]:
-    """A folder to come that PostgreSQL's user can reach, which pytest's own are not for root's server."""
+    """A folder to come that the user of PostgreSQL can reach; those of pytest are private to root."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder) / "shop"
