@@ -39,10 +39,10 @@ DPI = 130
 
 def draw(records: Sequence[Record]) -> dict[str, bytes]:
     """All pictures as PNG, by file name; one that has nothing to show is left out."""
-    pictures = {"elapsed.png": elapsed(records), "id-steps.png": id_steps(records)}
+    pictures = {}
     if any(timeline(records, policy) for policy in POLICIES) and run_of(records).auto_pause is not None:
         pictures["paused.png"] = paused(records)
-    return pictures
+    return {**pictures, "elapsed.png": elapsed(records), "id-steps.png": id_steps(records)}
 
 
 def elapsed(records: Sequence[Record]) -> bytes:
