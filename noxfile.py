@@ -158,6 +158,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def sweep(session: nox.Session) -> None:
+    """20,000 units of work damaged at random, none lost and none doubled; and the tests' full sweeps."""
+    benchmark(session, "test")
+    session.run("pytest", "-m", "sweep", "tests/faults", "tests/database")
+
+
+@nox.session
 def checkout(session: nox.Session) -> None:
     """Microseconds of a checkout and its return, beside SQLAlchemy's StaticPool."""
     benchmark(session)

@@ -260,9 +260,9 @@ def aws() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def app(shop: Shop) -> Iterator[str]:
     """The URL of the shop without a user; who comes as `app` can store orders."""
-    shop.connection.execute("CREATE ROLE app LOGIN")
+    shop.connection.execute("CREATE ROLE app LOGIN PASSWORD 'pw'")
     shop.connection.execute("GRANT ALL ON orders, orders_id_seq TO app")
-    yield shop.url.replace("postgres@", "")
+    yield re.sub("//.*@", "//", shop.url)
     shop.connection.execute("DROP OWNED BY app")
     shop.connection.execute("DROP ROLE app")
 
@@ -302,7 +302,7 @@ def test_a_login_from_an_asynchronous_store(app: str) -> None:
 def test_a_login_by_iam(shop: Shop, aws: dict[str, str]) -> None:
     """To a server that speaks no TLS the token is not sent."""
     with (
-        environment("orders_iam.lambda_handler", shop.url, **aws) as function,
+        environment("orders_iam.lambda_handler", re.sub("//.*@", "//app@", shop.url), **aws) as function,
         pytest.raises(FunctionError, match="untrusted"),
     ):
         function.invoke({"item": "tea"})

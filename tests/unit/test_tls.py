@@ -246,6 +246,7 @@ HOSTS: dict[str, tuple[str, bool]] = {
     "private address": ("172.17.0.2/db", False),
     "one of two": ("/db?host=localhost:1&host=db.example:2", False),
     "address behind a local name": ("localhost/db?hostaddr=10.0.0.7", False),
+    "PGHOST": ("/db", False),  # with a service the host is the file's, which wins over PGHOST
 }
 
 
@@ -298,6 +299,9 @@ def test_the_rule_of_verified_servers(host, kind, allow, connector_to):
             environment["PGSSLMODE"] = mode
         url = url.update_query_dict({k: v for k, v in service.items() if k == "service"})
         environment |= {k: v for k, v in service.items() if k != "service"}
+        if host == "PGHOST":
+            environment["PGHOST"] = "db.example"
+            local = bool(service)
         case = (str(url), arguments, environment)
         expected = may_get_the_login(mode, place, service, local, kind is TokenStore, allow)
 

@@ -63,10 +63,12 @@ _STATUS = (
     " OPERATOR(pg_catalog.<) pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
     " THEN pg_catalog.pg_xact_status(CAST('{id}' AS pg_catalog.xid8)) ELSE 'in progress' END"
 )
+_IS_STANDBY = "SELECT pg_catalog.pg_is_in_recovery()"
 _QUESTION = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE"
+# Another role than the session's own, left by an earlier SET ROLE, may neither see nor end it.
 # backend_xid has 32 bits, the id 64: the process id and the epoch, compared before, leave no other.
 _END_SESSION = (
-    "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+    "SET LOCAL ROLE NONE; SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
     " WHERE pid OPERATOR(pg_catalog.=) {backend}"
     " AND backend_xid OPERATOR(pg_catalog.=) CAST(CAST('{id}' AS pg_catalog.xid8) AS pg_catalog.xid)"
 )
@@ -160,12 +162,7 @@ class Transactions:
         values, server = self._ask_server(connection, _begin_command(driver), f"{_BEGUN}, {_SCHEMAS}")
         standby, xid, backend, schemas = values
         if standby == "t" and not driver.read_only:
-            connection.invalidate()  # not the writer, or not yet: the next connect may find it
-            error = psycopg.errors.ReadOnlySqlTransaction(
-                "the server is a standby, which takes no writes. For a transaction that only reads use "
-                "execution_options(postgresql_readonly=True)"
-            )
-            raise DBAPIError.instance("BEGIN", None, error, psycopg.Error, connection_invalidated=True)
+            raise _left_standby(connection)
         unit = driver.unit = UnitOfWork(xid or "")
         return TransactionHandle(driver, unit, backend or "", server, schemas)
 
@@ -227,9 +224,13 @@ class Transactions:
         try:
             (row,) = _ask(connection, query + _ID_SPACE if wants_id_space else query)
         except DBAPIError as error:
-            if not wants_id_space or getattr(error.orig, "sqlstate", None) not in _UNAVAILABLE:
+            if getattr(error.orig, "sqlstate", None) not in _UNAVAILABLE:
                 raise
-            _ask(connection, "ROLLBACK")
+            # A standby refuses READ WRITE and SERIALIZABLE in the same way.
+            if _ask(connection, f"ROLLBACK; {_QUESTION}; {_IS_STANDBY}; ROLLBACK") == [("t",)]:
+                raise _left_standby(connection) from error
+            if not wants_id_space:
+                raise
             self._tells_id_space = False
             return self._ask_server(connection, begin, wanted)
         values = list(row)
@@ -259,6 +260,17 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
     if original.sqlstate == _READ_ONLY:
         return "not the writer"
     return "lost" if transaction is not None and transaction.is_lost else "other"
+
+
+def _left_standby(connection: sqlalchemy.Connection) -> DBAPIError:
+    """Give up a connection to a standby, and the error that says so."""
+    connection.invalidate()  # not the writer, or not yet: the next connect may find it
+    error = psycopg.errors.ReadOnlySqlTransaction(
+        "the server is a standby, which takes no writes. For a transaction that only reads use "
+        "execution_options(postgresql_readonly=True)"
+    )
+    wrapped: Any = DBAPIError.instance("BEGIN", None, error, psycopg.Error, connection_invalidated=True)
+    return wrapped  # type: ignore[no-any-return]
 
 
 def _begin_command(driver: AnyConnection) -> str:

@@ -157,7 +157,7 @@ def cost_bars(axes: Axes, policies: Sequence[str], steady: Mapping[str, CellSumm
             continue
         axes.barh(position, one.round_trips, 0.5, color=STYLE[policy][0])
         logins = f"{one.connects} login{'s' if one.connects != 1 else ''} in {one.invocations}"
-        text = f"{one.round_trips:g} round trips, {seconds(one.elapsed_median)}\n{logins} invocations"
+        text = f"{one.round_trips:g} round trips,\n{logins} invocations"
         axes.annotate(
             text,
             (one.round_trips, position),
