@@ -21,7 +21,10 @@ from .lost_answers import LostAnswers
 
 ADD = text("INSERT INTO unit (name) VALUES ('a')")
 KEY = Table("marker", MetaData(), Column("name", Text, primary_key=True)).c.name
-TABLES = "CREATE TABLE IF NOT EXISTS unit (name text); CREATE TABLE IF NOT EXISTS marker (name text PRIMARY KEY)"
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS unit (name text);"
+    " CREATE TABLE IF NOT EXISTS marker (name text PRIMARY KEY)"
+)
 
 
 def dsn(url):
