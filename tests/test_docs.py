@@ -125,8 +125,9 @@ def test_every_command_is_known(page: Path) -> None:
         if block.language != "sh":
             continue
         for line in re.split(r"\n|&&", block.text.replace("\\\n", " ")):
-            words = [Path(word).name for word in shlex.split(line, comments=True)]
+            words = shlex.split(line, comments=True)
             words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
+            words[:1] = [Path(word).name for word in words[:1]]
             if words[:1] == ["lambdadb"] and not words[1].startswith("-"):
                 command = command_line.get_command(click.Context(command_line), words[1])
                 assert command is not None, line
