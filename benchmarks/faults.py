@@ -1,9 +1,10 @@
 """
-What becomes of a row when the connection is cut at every place of the transaction that inserts it.
+What becomes of a row when the connection of the transaction that inserts it is damaged.
 
-Each client inserts one row per trial through a proxy that cuts the conversation: at every message
-boundary, at every byte of COMMIT and of its answer, in both directions; with a FIN, with a RST, and with
-a crash of the server in the same moment. Then the server is asked how often the row is there.
+Each client inserts one row per trial through a proxy that ends the conversation, at places drawn from
+all message boundaries and all bytes of COMMIT and of its answer, in both directions; with a FIN,
+with a RST, and with a crash of the server in the same moment. Then the server is asked how often the row
+is there.
 
   lost     the client was told that the row is committed, and it is not there
   doubled  the row is there more than once
@@ -14,7 +15,7 @@ a crash of the server in the same moment. Then the server is asked how often the
 The peers are plain SQLAlchemy in the forms that are common on Lambda, with the whole transaction once
 more after an OperationalError, three times. All do the same work; a trial is never repeated.
 
-    nox -s faults                     # some minutes
+    nox -s faults                     # some minutes; --places 0 for all places, an hour
     nox -s faults -- --json faults.json
 """
 
@@ -37,16 +38,16 @@ from lambdadb.lab.faultproxy.fault_sweep import Client, Trial, open_testbed, our
 MODES = [(Action.CLOSE, False), (Action.RESET, False), (Action.CLOSE, True)]
 
 
-def run(console: Console) -> list[Trial]:
+def run(console: Console, places: int | None) -> list[Trial]:
     """Every client in every mode, interleaved mode by mode on one server."""
-    clients: list[Client] = [*peers(), *ours(), *ours(marked=True)]
+    clients: list[Client] = [*peers(), *ours(), *ours(key=True)]
     trials = []
-    with open_testbed() as ground, Progress(console=console) as progress:
+    with open_testbed() as testbed, Progress(console=console) as progress:
         task = progress.add_task("sweeps", total=len(MODES) * len(clients))
         for action, crash in MODES:
             for client in clients:
                 progress.update(task, description=f"{client.name}, {mode(action, crash)}")
-                trials += list(sweep(ground, client, action, crash=crash))
+                trials += list(sweep(testbed, client, action, crash=crash, sample=places))
                 progress.advance(task)
     return trials
 
@@ -82,11 +83,12 @@ def table(trials: list[Trial]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--places", type=int, default=40, help="for each client and kind of damage")
     parser.add_argument("--json", type=Path, help="write every trial to this file")
     chosen = parser.parse_args()
     logging.getLogger("lambdadb").setLevel(logging.ERROR)  # it warns of each lost answer
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    trials = run(Console(stderr=True))
+    trials = run(Console(stderr=True), chosen.places or None)
     if chosen.json:
         rows = [{**dataclasses.asdict(trial), "point": str(trial.point)} for trial in trials]
         chosen.json.write_text(json.dumps(rows, indent=1))

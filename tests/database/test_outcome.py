@@ -81,10 +81,12 @@ SINGLE = [{name: value} for name, values in SETTINGS.items() for value in values
 DRAWN = [draw_settings(Random(seed)) for seed in range(20)]
 
 
-@pytest.mark.parametrize("done", [True, False], ids=["done", "not done"])
+@pytest.mark.parametrize(
+    ("done", "which"), [(True, "all"), (True, "first"), (False, "all")], ids=lambda value: str(value)
+)
 @pytest.mark.parametrize("settings", SINGLE + DRAWN, ids=lambda settings: ",".join(settings) or "none")
-def test_no_setting_of_a_session_changes_the_answer(settings, done, shared_database, shared, lose):
-    """Set earlier in the session that begins, or on each that asks: the row is there once."""
+def test_no_setting_changes_the_answer(settings, done, which, shared_database, shared, lose):
+    """Set earlier in the session that begins, or also in those that ask: the row is there once."""
     database, here = shared_database, shared
     options = {"postgresql_readonly": False} if "default_transaction_read_only" in settings else {}
     engine = lambdadb.create_engine(database, execution_options=options)
@@ -93,8 +95,8 @@ def test_no_setting_of_a_session_changes_the_answer(settings, done, shared_datab
     @event.listens_for(engine, "checkout")
     def set_all(connection, *_):
         sessions.append(connection)
-        if len(sessions) > 1 and done:
-            return  # the session that asks has others than the one that began
+        if len(sessions) > 1 and which == "first":
+            return
         for name, value in settings.items():
             listed = value if name == "search_path" else f"'{value}'"
             connection.execute(f"SET {name} = {listed}")

@@ -45,7 +45,7 @@ class Left:
 
 
 def test_an_error_after_the_commit_repeats_nothing(database):
-    """`after_commit` fails with a serialization error of its own: the row is committed, once."""
+    """`after_commit` fails with a serialization error of its own: the row is committed, and told so."""
     engine, other = lambdadb.create_engine(database), lambdadb.create_engine(database)
     sessions = sessionmaker(engine)
     audits = []
@@ -56,8 +56,7 @@ def test_an_error_after_the_commit_repeats_nothing(database):
             connection.execute(text("DO $$ BEGIN RAISE EXCEPTION 'x' USING errcode = '40001'; END $$"))
 
     event.listen(sessions, "after_commit", audit)
-    with pytest.raises(Exception, match="x"):
-        run_transaction(sessions, lambda session: session.execute(ADD, {"name": "once"}))
+    run_transaction(sessions, lambda session: session.execute(ADD, {"name": "once"}))
     assert names(engine) == ["once"]
     assert audits == [1]
     engine.dispose()

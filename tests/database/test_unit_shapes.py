@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import psycopg
 import pytest
 from sqlalchemy import event, text
@@ -81,6 +83,25 @@ def test_a_cursor_class_of_the_callers_own_hides_no_commit(statement, database, 
     assert raised.value.committed
     assert rows(here) == ["a"]
     engine.dispose()
+
+
+@pytest.mark.parametrize("option", ["postgresql_readonly", "isolation_level"])
+def test_a_refused_commit_leaves_a_connection_that_can_be_used(option, target, road, database, here):
+    """The guard leaves a failed transaction, which is over before SQLAlchemy resets its options."""
+    shape = next(shape for shape in SHAPES if shape.name == "ROLLBACK AND CHAIN")
+
+    def steps():
+        engine = road.create_engine(database)
+        value = {"postgresql_readonly": False, "isolation_level": "SERIALIZABLE"}[option]
+        optioned = engine.execution_options(**{option: value})
+        with pytest.raises(TransactionEnded):
+            run_transaction(target(optioned), lambda target: shape.work(target, ""))
+        with pytest.raises(TransactionEnded):
+            run_transaction(target(optioned), lambda target: shape.work(target, ""))
+        engine.dispose()
+
+    road.run(steps)
+    assert rows(here) == []
 
 
 def test_a_prepared_transaction_is_not_the_units(database, here):
@@ -253,7 +274,8 @@ def test_what_fails_after_commit_does_not_deny_it(when, database, here, log):
     unit, (on, name) = AFTER[when](engine)
     event.listen(on, name, _late)
     try:
-        with lambdadb.invocation(engine):
+        # The end of an invocation gives back the place that a listener to checkin has cost.
+        with lambdadb.invocation(engine) if when == "checkin" else contextlib.nullcontext():
             assert run_transaction(unit, lambda target: [insert(target, "a"), "done"][1]) == "done"
     finally:
         event.remove(on, name, _late)

@@ -124,8 +124,11 @@ class TransactionHandle:
         """The unit of work is over: its connection may begin transactions again."""
         connection = self.connection
         connection.unit = None
-        if connection.autocommit and connection.pgconn.transaction_status not in _ENDED:
-            # SQLAlchemy does not roll back where it believes to be in autocommit.
+        # SQLAlchemy does not roll back where it believes to be in autocommit, nor after a COMMIT that
+        # failed. The one that the guard refused leaves a failed transaction.
+        if connection.pgconn.transaction_status not in _ENDED and (
+            connection.autocommit or self.unit.is_done
+        ):
             with contextlib.suppress(psycopg.Error):  # lost: then the server rolls back
                 rolled_back = connection.rollback()
                 if rolled_back is not None:

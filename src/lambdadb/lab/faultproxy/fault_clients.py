@@ -176,7 +176,7 @@ class Ours:
     def _set(self, connection: sqlalchemy.Connection) -> None:
         if self.settings and self.settings_by == "SET":
             all_of_them = (f"SET {n} = {_listed(n, v)}" for n, v in self.settings.items())
-            connection.exec_driver_sql("; ".join(all_of_them))
+            connection.exec_driver_sql("; ".join(["RESET ROLE", *all_of_them]))
             connection.commit()
 
     def unit(self, name: str) -> None:

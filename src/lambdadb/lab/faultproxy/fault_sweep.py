@@ -150,7 +150,7 @@ class FaultTestbed:
         """Damage one unit of a warm client, and see."""
         name = self._new_name()
         client.warm()
-        self.proxy.on_fault = self._crash if crash else None
+        self.proxy.on_fault = self.crash if crash else None
         self.proxy.arm(point)
         started = time.monotonic()
         claim, error = self._claim(client, name)
@@ -206,7 +206,8 @@ class FaultTestbed:
             self._admin = psycopg.connect(self._direct, autocommit=True, options=PLAIN_SESSION)
         return self._admin
 
-    def _crash(self) -> None:
+    def crash(self) -> None:
+        """Crash the server, and start it again."""
         if self._admin is not None:
             self._admin.close()
         self.server.stop("immediate")
