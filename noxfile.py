@@ -1,11 +1,14 @@
 """
 Every check of the project. `nox` runs what a change must pass; `nox -l` lists the rest.
 
-Into an environment of its own each, or with `nox --no-venv` into what is installed already.
+A session installs what it needs into an environment of its own. `nox --no-venv` takes what is
+installed already. Arguments after `--` go to the session's command.
 """
 
 from __future__ import annotations
 
+import os
+import ssl
 import sys
 from collections.abc import Sequence
 
@@ -15,17 +18,20 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "unit", "tests"]
+nox.options.sessions = ["lint", "types", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 # The lowest versions that pyproject.toml admits, where that differs from the newest.
 LOWEST = [
-    requirement.replace(">=", "==")
+    requirement.replace(">=", "==").replace("psycopg", "psycopg[binary]")
     for requirement in PROJECT["project"]["dependencies"]
     if requirement.startswith(("sqlalchemy", "psycopg", "tenacity"))
 ]
+STORE = ssl.get_default_verify_paths()
+if STORE.cafile or STORE.capath:
+    # pip trusts the authorities of the system, a company's among them. uv does so only if told.
+    os.environ.setdefault("UV_SYSTEM_CERTS", "true")
 
 
 def install(session: nox.Session, package: str, *groups: str) -> None:
@@ -42,42 +48,78 @@ def benchmark(session: nox.Session, *groups: str, besides: Sequence[str] = ()) -
     session.run("python", f"benchmarks/{session.name}.py", *session.posargs)
 
 
-@nox.session(python=HERE)
+@nox.session
 def lint(session: nox.Session) -> None:
-    """Style and obvious mistakes."""
+    """Style and obvious mistakes: ruff."""
     if session.virtualenv.venv_backend != "none":
         session.install(*nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session(python=HERE)
+@nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict."""
+    """mypy on everything and pyright on a user's project, both in strict mode."""
     install(session, ".[lab]", "test", "types")
     session.run("mypy")
+    # basedpyright is pyright with its runtime in the wheel: it downloads nothing when it starts.
+    session.run("basedpyright")
 
 
-@nox.session(python=PYTHONS)
-@nox.parametrize("versions", ["newest", "lowest"])
-def unit(session: nox.Session, versions: str) -> None:
-    """Unit tests on every Python found, with the newest and the lowest SQLAlchemy and psycopg."""
-    install(session, ".[asyncio,binary]", "test")
-    if versions == "lowest" and session.virtualenv.venv_backend != "none":
-        if session.python == "3.14":
-            session.skip("the lowest psycopg has no wheel for it")
-        session.install(*[r.replace("psycopg", "psycopg[binary]") for r in LOWEST])
-    session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
-
-
-@nox.session(python=HERE)
+@nox.session
 def tests(session: nox.Session) -> None:
-    """Everything that needs neither Docker nor network; most of it waits, so four at a time."""
+    """Every test that needs neither Docker nor network; most of them wait, so four at a time."""
     install(session, ".[lab]", "test")
     session.run("pytest", "-n", "4", "--dist", "worksteal", *session.posargs)
 
 
-@nox.session(python=HERE)
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Unit tests alone, in seconds: no server, no socket, virtual time."""
+    install(session, ".[asyncio,binary]", "test")
+    session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """Set up this environment for work on lambdadb: its tests, its tools, a check of each commit."""
+    groups = nox.project.dependency_groups(PROJECT, "test", "lint", "types")
+    session.run(
+        sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "-e", ".[lab]", *groups
+    )
+    session.run(sys.executable, "-m", "pre_commit", "install")
+
+
+@nox.session(python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """Unit tests on this Python, with the newest and the lowest SQLAlchemy and psycopg."""
+    install(session, ".[asyncio,binary]", "test")
+    session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
+    # The lowest psycopg has no wheel for Python 3.14.
+    if session.virtualenv.venv_backend != "none" and session.python != "3.14":
+        session.install(*LOWEST)
+        session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Lines and branches of the core that the tests reach, in subprocesses too: at least 95 %."""
+    install(session, ".[lab]", "test", "coverage")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-n", "4", "--dist", "worksteal", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages and an API reference from the docstrings, in build/docs; a warning is an error."""
+    install(session, ".[asyncio,binary,otel]", "docs")
+    command = ["sphinx-build", "--fail-on-warning", "--keep-going", "--nitpicky", "-c", "docs"]
+    session.run(*command, "-d", "build/doctrees", ".", "build/docs", *session.posargs)
+
+
+@nox.session
 @nox.parametrize("versions", ["newest", "lowest"])
 def dialect(session: nox.Session, versions: str) -> None:
     """SQLAlchemy's own suite for dialects, on its engines and on ours; a server's URL after --."""
@@ -85,91 +127,98 @@ def dialect(session: nox.Session, versions: str) -> None:
     if versions == "lowest":
         if session.virtualenv.venv_backend == "none":
             session.skip("needs an environment of its own")
-        session.install(*[r.replace("psycopg", "psycopg[binary]") for r in LOWEST])
+        session.install(*LOWEST)
     session.run("python", "dialect_suite/comparison.py", *session.posargs)
 
 
-@nox.session(python=HERE)
+@nox.session
 def containers(session: nox.Session) -> None:
     """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
     install(session, ".[lab]", "test", "containers")
     session.run("pytest", "-n", "2", "tests/database", "--postgres", "container", *session.posargs)
 
 
-@nox.session(python=HERE)
+@nox.session
 def bench(session: nox.Session) -> None:
     """The hot/cold experiment: `lambdadb bench`; arguments after -- are its own."""
     install(session, ".[lab]")
     session.run("lambdadb", "bench", *session.posargs)
 
 
-@nox.session(python=HERE)
+@nox.session
 def resume(session: nox.Session) -> None:
     """Seconds lost after a resume, in each shape of failure, beside two common retry loops."""
     benchmark(session)
 
 
-@nox.session(python=HERE)
+@nox.session
 def faults(session: nox.Session) -> None:
     """Rows lost, doubled, denied and in doubt when a connection is cut at every place, beside peers."""
     benchmark(session)
 
 
-@nox.session(python=HERE)
+@nox.session
+def sweep(session: nox.Session) -> None:
+    """20,000 units of work damaged at random, none lost and none doubled; and the tests' full sweeps."""
+    benchmark(session, "test")
+    session.run("pytest", "-m", "sweep", "tests/faults", "tests/database")
+
+
+@nox.session
 def checkout(session: nox.Session) -> None:
     """Microseconds of a checkout and its return, beside SQLAlchemy's StaticPool."""
     benchmark(session)
 
 
-@nox.session(python=HERE)
+@nox.session
 def roots(session: nox.Session) -> None:
     """Milliseconds of a connect over TLS, with the roots of one region and with other files."""
     benchmark(session, "test")
 
 
-@nox.session(python=HERE)
+@nox.session
 def logins(session: nox.Session) -> None:
     """Round trips and processor time of a login, by kind of login and of TLS; needs Docker."""
     benchmark(session, "test", "containers")
 
 
-@nox.session(python=HERE)
+@nox.session
 def vectors(session: nox.Session) -> None:
     """1,000 rows of vector(1536) written and read, in text and in binary."""
     benchmark(session)
 
 
-@nox.session(python=HERE)
+@nox.session
 def cold_start(session: nox.Session) -> None:
     """What each adapter adds to a cold start, and what a login costs there, beside boto3's ways."""
     benchmark(session, "test")
 
 
-@nox.session(python=HERE)
+@nox.session
 def traces(session: nox.Session) -> None:
     """Microseconds that tracing adds to a warm invocation, beside X-Ray's own SDK."""
     benchmark(session, "test")
 
 
-@nox.session(python=HERE)
+@nox.session
 def noise(session: nox.Session) -> None:
     """Subsegments per invocation, beside X-Ray's own instrumentations, and pictures of traces."""
     benchmark(session, "test", besides=["sqlalchemy<2.1", "psycopg-pool"])  # theirs need both
 
 
-@nox.session(python=HERE)
+@nox.session
 def round_trips(session: nox.Session) -> None:
     """Round trips of every callable, counted on the wire; `-- --write` renews the page."""
     benchmark(session)
 
 
-@nox.session(python=HERE)
+@nox.session
 def compare(session: nox.Session) -> None:
     """lambdadb beside what a function would use instead, in one run."""
     benchmark(session, besides=["psycopg_pool", "aws-advanced-python-wrapper"])
 
 
-@nox.session(python=HERE)
+@nox.session
 def layer(session: nox.Session) -> None:
     """The cold start from the zip of `lambdadb layer`, beside a plain one; and a layer for arm64."""
     benchmark(session, besides=["pip"])

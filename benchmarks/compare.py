@@ -5,7 +5,7 @@ Round trips are counted on the wire by the lab's emulated cluster. Processor tim
 in a process of its own. Losses are shown like wins.
 
     nox -s compare -- --rounds 9
-    nox -s compare -- --write          also renews the table and the picture of docs/compare.md
+    nox -s compare -- --write          also renews the tables and the picture of docs/compare.md
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from resume import pause
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from round_trips import PASSWORD
 
 from lambdadb.lab.aurora import Cluster, Shape
 from lambdadb.lab.postgres import Postgres
@@ -43,19 +45,25 @@ WARM, CONNECTS = 200, 20  # repetitions in one measurement
 SETTLE = 0.5  # seconds in which a connection that was closed is seen to be
 SHAPES = (Shape.HOLD, Shape.STARTING, Shape.CLOSE)
 
-# What is measured: heading, and how a figure is shown.
-COLUMNS = {
-    "first": "round trips: first invocation",
-    "warm": "warm",
-    "later": "with a connect",
-    "cpu_warm": "CPU, warm, µs",
-    "cpu_near": "the same, no network",
-    "cpu_connect": "CPU, with a connect, µs",
-    "cold": "cold start, CPU, ms",
-    "idle": "sessions kept",
-    "threads": "threads",
-    "memory": "memory, MB",
-    "resume": "lost after a resume, s",
+# What is measured, a table each: the heading of a column, and of a row the client's name.
+TABLES = {
+    "Round trips, and what a resume costs": {
+        "first": "first invocation",
+        "warm": "warm",
+        "later": "with a connect",
+        "resume": "lost after a resume, s",
+    },
+    "Processor time": {
+        "cpu_warm": "warm, µs",
+        "cpu_near": "warm, no network, µs",
+        "cpu_connect": "with a connect, µs",
+        "cold": "cold start, ms",
+    },
+    "What an environment holds": {
+        "idle": "sessions kept",
+        "threads": "threads",
+        "memory": "memory, MB",
+    },
 }
 RATIOS = ("cpu_warm", "cpu_near", "cpu_connect", "cold")
 
@@ -115,9 +123,10 @@ def on_the_wire(name: str, cluster: Cluster) -> dict[str, Any]:
         worker.must("footprint")
 
         def counted(command: str) -> int:
-            before = cluster.round_trips
+            before = cluster.round_trips, cluster.connects
             worker.must(command)
-            return cluster.round_trips - before
+            logins = cluster.connects - before[1]
+            return cluster.round_trips - before[0] - PASSWORD * logins
 
         first = counted("invoke 1")
         warm = min(counted("invoke 1") for _ in range(3))
@@ -199,10 +208,10 @@ def ratios(figures: dict[str, dict[str, Any]], name: str, what: str) -> list[flo
     return sorted(a / b for a, b in zip(figures[name][what], figures[OURS][what], strict=True))
 
 
-def cells(figures: dict[str, dict[str, Any]], name: str) -> list[str]:
-    """One client's row."""
+def cells(figures: dict[str, dict[str, Any]], name: str, columns: Iterable[str]) -> list[str]:
+    """One client's row of one table."""
     mine, shown = figures[name], []
-    for what in COLUMNS:
+    for what in columns:
         value = mine[what]
         if what in RATIOS:
             all_ratios = ratios(figures, name, what)
@@ -249,15 +258,16 @@ def _list(value: Any) -> list[float]:
 
 
 def write(figures: dict[str, dict[str, Any]], rounds: int) -> None:
-    """The table and the picture of the page."""
+    """The tables and the picture of the page."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     lines = [
         f"Medians of {rounds} rounds; in brackets the ratio to {OURS}, with its lowest and highest.",
-        "",
     ]
-    lines += ["| " + " | ".join(["", *COLUMNS.values()]) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    lines += ["| " + " | ".join([name, *cells(figures, name)]) + " |" for name in figures]
+    for title, columns in TABLES.items():
+        lines += ["", f"### {title}", "", "| " + " | ".join(["client", *columns.values()]) + " |"]
+        lines += ["|---" * (len(columns) + 1) + "|"]
+        lines += ["| " + " | ".join([name, *cells(figures, name, columns)]) + " |" for name in figures]
     PAGE.write_text("\n".join([before + BEGIN, *lines, END + after]))
     draw(figures, PAGE.parent / "images" / "compare.png")
 
@@ -275,12 +285,15 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(figures, indent=1))
     else:
-        table = Table(title=f"Medians of {arguments.rounds} rounds (ratio to {OURS}, lowest-highest)")
-        for heading in ("", *COLUMNS.values()):
-            table.add_column(heading, justify="right" if heading else "left")
-        for name in figures:
-            table.add_row(name, *cells(figures, name))
-        Console(width=230).print(table)
+        console = Console()
+        for title, columns in TABLES.items():
+            table = Table(title=f"{title}, medians of {arguments.rounds} rounds", min_width=60)
+            for heading in ("client", *columns.values()):
+                table.add_column(heading, justify="left" if heading == "client" else "right")
+            for name in figures:
+                table.add_row(name, *cells(figures, name, columns))
+            console.print(table)
+        console.print(f"In brackets the ratio to {OURS}, with its lowest and highest.")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=serve, args=[listener, context], daemon=True).start()
     server = f"host={HOST} hostaddr=127.0.0.1 port={listener.getsockname()[1]}"
-    system = Path(tls.verified({"host": HOST}, {})["sslrootcert"])
+    system = Path(tls.apply_tls_defaults({"host": HOST}, {})["sslrootcert"])
     files = {
         "none (require)": [],
         "one region": [tls.ROOTS / "eu-west-1.pem"],

@@ -1,9 +1,9 @@
 """
 What tracing adds to a warm invocation: one SELECT in a transaction, in microseconds and as ratios.
 
-Each row is a function of its own under AWS's runtime client; they take turns, one at a time, and
-each turn is timed inside the function: the runtime's own part of an invocation, which would make the
-ratios smaller, is left out. The second row is the first one again: their ratio is noise.
+Each row is a function of its own under AWS's runtime client. The functions take turns, one at a time.
+The time is taken inside the function, so the runtime's part of an invocation is left out; with it the
+ratios would be smaller. The second row repeats the first one: their ratio is noise.
 
     nox -s traces
 """
@@ -27,7 +27,7 @@ import sqlalchemy
 import lambdadb
 
 ROUNDS, TURNS, BATCHES, TIMES = 7, 5, 40, 10
-# What each function has, whether its invocations are sampled, and the row that it is compared with.
+# For each row: the tracing of the function, whether invocations are sampled, the row to compare with.
 ROWS = {
     "no tracer": ("", 1, "no tracer"),
     "no tracer, again": ("", 1, "no tracer"),
@@ -40,14 +40,14 @@ ROWS = {
 SELECT = sqlalchemy.text("SELECT 1")
 
 
-def unit(engine: sqlalchemy.Engine) -> None:
+def run_unit(engine: sqlalchemy.Engine) -> None:
     """A warm invocation."""
     with lambdadb.invocation(engine), engine.begin() as connection:
         connection.execute(SELECT)
 
 
-def begun_and_ended(engine: sqlalchemy.Engine) -> None:
-    """A warm invocation, as one traces a query by hand."""
+def run_with_sdk(engine: sqlalchemy.Engine) -> None:
+    """A warm invocation that traces the query by hand, with the SDK."""
     from aws_xray_sdk.core import xray_recorder
 
     with lambdadb.invocation(engine), engine.begin() as connection:
@@ -56,8 +56,8 @@ def begun_and_ended(engine: sqlalchemy.Engine) -> None:
         xray_recorder.end_subsegment()
 
 
-def function() -> Any:
-    """The function of the row that the variable ROW says."""
+def make_handler() -> Any:
+    """The function of the row that the variable ROW names."""
     from lambdadb.tracing.xray import XRay
 
     statements, _, sdk = os.environ["ROW"].partition(" ")
@@ -66,7 +66,7 @@ def function() -> Any:
     tracers = {"all": XRay("all"), "none": XRay("none")}
     tracer = tracers.get(statements)
     engine = lambdadb.create_engine(os.environ["DATABASE_URL"], tracer=tracer)
-    work = begun_and_ended if statements == "sdk" else unit
+    work = run_with_sdk if statements == "sdk" else run_unit
 
     def batch() -> float:
         began = time.perf_counter()
@@ -75,7 +75,7 @@ def function() -> Any:
         return (time.perf_counter() - began) / TIMES * 1e6
 
     def handler(*_: object) -> dict[str, Any]:
-        # The fastest batch is the one that nothing else on the machine disturbed.
+        # Other work on the machine can only make a batch slower: the fastest one is taken.
         microseconds = min(batch() for _ in range(BATCHES))
         return {"microseconds": microseconds, "sdk": "aws_xray_sdk" in sys.modules}
 
@@ -83,17 +83,17 @@ def function() -> Any:
 
 
 if "ROW" in os.environ:
-    lambda_handler = function()
+    lambda_handler = make_handler()
 
 
-def measured() -> tuple[dict[str, list[float]], dict[str, bool]]:
+def measure() -> tuple[dict[str, list[float]], dict[str, bool]]:
     """Microseconds by row and turn, and whether the SDK was imported."""
     from lambdadb.lab.environment import Environment, new_trace_id
     from lambdadb.lab.postgres import Postgres
 
     with ExitStack() as stack:
         server = stack.enter_context(Postgres())
-        # Receives, and keeps nothing: what the real daemon would do with its own processor time.
+        # It receives datagrams and drops them. The real daemon works in a process of its own.
         daemon = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         daemon.bind(("127.0.0.1", 0))
         functions = {
@@ -123,8 +123,8 @@ def measured() -> tuple[dict[str, list[float]], dict[str, bool]]:
         return times, imported
 
 
-def fastest(times: list[float]) -> list[float]:
-    """The fastest turn of each round: what else runs on the machine can only add to it."""
+def take_fastest(times: list[float]) -> list[float]:
+    """The fastest turn of each round: other work on the machine can only add to it."""
     return [min(times[turn : turn + TURNS]) for turn in range(0, ROUNDS * TURNS, TURNS)]
 
 
@@ -132,12 +132,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="every turn, as JSON")
     wants_json = parser.parse_args().json
-    times, imported = measured()
+    times, imported = measure()
     if wants_json:
         print(json.dumps({"microseconds": times, "sdk_imported": imported}))
         return
     for row, (_, _, other) in ROWS.items():
-        pairs = list(zip(fastest(times[row]), fastest(times[other]), strict=True))
+        pairs = list(zip(take_fastest(times[row]), take_fastest(times[other]), strict=True))
         ratios = sorted(one / than for one, than in pairs)
         print(
             f"{row:43} {statistics.median(one for one, _ in pairs):5.0f} us, "

@@ -76,6 +76,6 @@ def test_signing_a_token_needs_nothing_else():
         "from lambdadb.credentials.rds_iam import RdsIam\nstore = RdsIam('eu-west-1', 'app', host='h')"
     )
     signed = "import os\nos.environ.update(AWS_ACCESS_KEY_ID='a', AWS_SECRET_ACCESS_KEY='b')\n"
-    signed += "assert list(store.logins({'host': 'h'}))"
+    signed += "assert list(store.logins({'host': 'h', 'port': 5432}))"
     added = modules_after(f"{DRIVER}\n{made}\n{signed}") - modules_after(f"{DRIVER}\n{made}")
     assert not added, sorted(added)

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import click
 import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
 
 from lambdadb import Fault, PerEnvironment, ResumeRetry, errors
-from lambdadb.lab import commands
+from lambdadb.cli.group import lambdadb as command_line
 from lambdadb.lab.aurora import Cluster
 from lambdadb.lab.environment import Environment, FunctionError
 from lambdadb.lab.postgres import Postgres
@@ -28,7 +29,7 @@ from lambdadb.lab.xray.daemon import XRayDaemon, nested
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"json", "python", "sh", "sql", "text"}
 FENCE = re.compile(r"^(?P<lead>.*)\n\s*(```+|~~~+)(?P<language>.*)\n(?P<text>[\s\S]*?)^\s*\2[ ]*$", re.M)
 SOURCE = re.compile(r"<!-- examples/(?P<file>\w+\.\w+)(?:: (?P<names>[\w, ]+))? -->")
@@ -127,7 +128,9 @@ def test_every_command_is_known(page: Path) -> None:
             words = [Path(word).name for word in shlex.split(line, comments=True)]
             words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
             if words[:1] == ["lambdadb"] and not words[1].startswith("-"):
-                commands.lambdadb.commands[words[1]].make_context(words[1], words[2:])
+                command = command_line.get_command(click.Context(command_line), words[1])
+                assert command is not None, line
+                command.make_context(words[1], words[2:])
             if words[:2] == ["nox", "-s"]:
                 assert words[2] in sessions
 
@@ -257,9 +260,9 @@ def aws() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def app(shop: Shop) -> Iterator[str]:
     """The URL of the shop without a user; who comes as `app` can store orders."""
-    shop.connection.execute("CREATE ROLE app LOGIN")
+    shop.connection.execute("CREATE ROLE app LOGIN PASSWORD 'pw'")
     shop.connection.execute("GRANT ALL ON orders, orders_id_seq TO app")
-    yield shop.url.replace("postgres@", "")
+    yield re.sub("//.*@", "//", shop.url)
     shop.connection.execute("DROP OWNED BY app")
     shop.connection.execute("DROP ROLE app")
 
@@ -299,7 +302,7 @@ def test_a_login_from_an_asynchronous_store(app: str) -> None:
 def test_a_login_by_iam(shop: Shop, aws: dict[str, str]) -> None:
     """To a server that speaks no TLS the token is not sent."""
     with (
-        environment("orders_iam.lambda_handler", shop.url, **aws) as function,
+        environment("orders_iam.lambda_handler", re.sub("//.*@", "//app@", shop.url), **aws) as function,
         pytest.raises(FunctionError, match="untrusted"),
     ):
         function.invoke({"item": "tea"})

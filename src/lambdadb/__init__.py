@@ -57,3 +57,11 @@ __all__ = [
     "trace",
     "transactional",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version  # a function's start need not pay for it
+
+        return version("sqlalchemy-lambdadb")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

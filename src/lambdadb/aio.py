@@ -20,6 +20,7 @@ from lambdadb import transaction
 from lambdadb.engine import parse_url, with_plugin
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session
 
@@ -43,6 +44,7 @@ def create_async_engine(
     credentials: Credentials | AsyncCredentials | None = None,
     tracer: Tracer | None = None,
     tag: str | None = None,
+    allow_unverified_server: bool | None = None,
     **keywords: Any,
 ) -> AsyncEngine:
     """
@@ -58,6 +60,7 @@ def create_async_engine(
         credentials=credentials,
         tracer=tracer,
         tag=tag,
+        allow_unverified_server=allow_unverified_server,
         **with_plugin(keywords),
     )
 
@@ -128,8 +131,9 @@ class _SyncSessions:
 
     def __init__(self, maker: async_sessionmaker[AsyncSession]) -> None:
         self._maker = maker
-        self.kw = {"bind": getattr(maker.kw.get("bind"), "sync_engine", None)}
+        self._engine: Any = maker.kw.get("bind")
+        self.kw = {**maker.kw, "bind": getattr(self._engine, "sync_engine", None)}
 
-    def __call__(self) -> Session:
-        self.current = self._maker()
+    def __call__(self, *, bind: Connection, **keywords: Any) -> Session:
+        self.current = self._maker(bind=AsyncConnection(self._engine, bind), **keywords)
         return self.current.sync_session

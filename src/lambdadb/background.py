@@ -1,5 +1,5 @@
 """
-A blocking call that nobody has to wait for longer than the deadline allows.
+Run a blocking call in a thread, so that its caller can stop waiting for it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,24 @@ import contextvars
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+context_carriers: list[Callable[[], AbstractContextManager[object]]] = []
+"""
+Functions that carry a caller's context into the thread of a `BackgroundCall`.
 
-class Call(Generic[T]):
+Each is called in the caller's thread; the context manager that it returns is entered in the new one.
+Context variables need no carrier: they are copied. A carrier is for a library that keeps its context in
+a `threading.local`. A carrier must not raise.
+"""
+
+
+class BackgroundCall(Generic[T]):
     """
-    `function()` running in a thread of its own.
+    `function()`, running in a thread of its own, in the context of its caller.
 
     Attributes:
         socket: The descriptor of a socket that becomes readable when the call has ended.
@@ -28,26 +38,29 @@ class Call(Generic[T]):
         self._error: BaseException | None = None
         self._reader, self._writer = socket.socketpair()
         self.socket = self._reader.fileno()
-        # What the caller has in its context, such as the span it is in, holds for the call too.
+        self._carried = [carry() for carry in context_carriers]
         run = contextvars.copy_context().run
         try:
             threading.Thread(target=run, args=(self._run,), daemon=True).start()
-        except RuntimeError:  # the process may not have another one
+        except RuntimeError:  # the process cannot start another thread
             self._reader.close()
             self._writer.close()
             raise
 
     def _run(self) -> None:
         try:
-            self._result.append(self._function())
+            with ExitStack() as stack:
+                for context in self._carried:
+                    stack.enter_context(context)
+                self._result.append(self._function())
         except BaseException as error:
             self._error = error
-        with self._writer, contextlib.suppress(OSError):  # nobody waits any more
+        with self._writer, contextlib.suppress(OSError):  # the caller has stopped waiting
             self._writer.send(b"!")
 
     @property
     def ended(self) -> bool:
-        """Whether it has returned or raised."""
+        """Whether the call has returned or raised."""
         return bool(self._result) or self._error is not None
 
     def result(self) -> T:
@@ -57,5 +70,5 @@ class Call(Generic[T]):
         return self._result[0]
 
     def close(self) -> None:
-        """Wait no longer: the thread ends by itself, unheard."""
+        """Stop waiting. The thread goes on; its result is dropped."""
         self._reader.close()

@@ -5,14 +5,16 @@ moment it is. No other module reads a clock or sleeps.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from selectors import EVENT_READ
 from typing import TypeVar
 
-from lambdadb.background import Call
+from lambdadb.background import BackgroundCall
 from lambdadb.errors import InvalidSettings
 
 T = TypeVar("T")
@@ -68,7 +70,7 @@ class Clock:
         Raises:
             TimeoutError: It takes longer than `seconds`; it goes on, unheard.
         """
-        call = Call(function)
+        call = BackgroundCall(function)
         try:
             if not self.wait({call.socket: EVENT_READ}, seconds):
                 raise TimeoutError(f"no answer within {seconds:.1f} s")
@@ -102,23 +104,27 @@ class Deadline:
         return self if other is None or self.at <= other.at else other
 
 
-def lambda_deadline(context: object, clock: Clock) -> Deadline | None:
+def lambda_deadline(context: object, clock: Clock, *, in_lambda: bool) -> Deadline | None:
     """
     The end of the invocation that Lambda's `context` describes; None if it describes none.
 
+    Outside of Lambda anything may stand for the context: `{}`, a `Mock`, a `SimpleNamespace`.
+
     Raises:
-        InvalidSettings: `context` is not a Lambda context object.
+        InvalidSettings: In Lambda, `context` is not the context object.
     """
     if context is None:
         return None
     remaining = getattr(context, "get_remaining_time_in_millis", None)
     milliseconds = remaining() if callable(remaining) else None
-    if not isinstance(milliseconds, (int, float)):
+    if isinstance(milliseconds, (int, float)):
+        return Deadline(clock.now() + milliseconds / 1000.0)
+    if in_lambda:
         raise InvalidSettings(
             f"context is {type(context).__name__}, without get_remaining_time_in_millis(). "
-            "Pass the second argument of the Lambda handler, or None outside Lambda."
+            "Pass the second argument of the Lambda handler, or None if there is none."
         )
-    return Deadline(clock.now() + milliseconds / 1000.0)
+    return None
 
 
 @dataclass(repr=False, eq=False)
@@ -137,28 +143,52 @@ class ActiveInvocations:
     It belongs to the engine and not to a context variable, because threads that a handler starts must
     see it too. An execution environment runs one invocation at a time; nested ones, and those of a
     test or of a development server, may overlap.
+
+    It holds them weakly. One whose end was interrupted, as by an exception from a signal handler, is
+    over when nobody refers to it any more, and not running for ever.
     """
 
     def __init__(self) -> None:
-        self._running: list[RunningInvocation] = []
+        self._running: list[weakref.ref[RunningInvocation]] = []
         self._begun = 0
-        self._update()
+        self._number = 0
+        self.deadline: Deadline | None = None
+        """The earliest of their deadlines."""
 
     def enter(self, one: RunningInvocation) -> None:
-        """An invocation begins."""
-        self._running.append(one)
+        """An invocation begins; the caller keeps a reference to it until it ends."""
+        if not self._running:
+            self._number += 1
+        self._running.append(weakref.ref(one, self._remove))
         self._begun += 1
         self._update()
+
+    def leave(self, one: RunningInvocation) -> int | None:
+        """
+        An invocation ends, in whatever order.
+
+        Returns:
+            The number that has ended with it; None while others run that share it. One that another
+            thread begins at this moment has the next number, so what ends is never its own.
+        """
+        number = self._number
+        self._remove(weakref.ref(one))
+        return None if self._running else number
+
+    def _remove(self, one: weakref.ref[RunningInvocation]) -> None:
+        with contextlib.suppress(ValueError):
+            self._running.remove(one)
+        self._update()
+
+    @property
+    def number(self) -> int:
+        """The number of what runs, from 1; invocations that overlap share it. 0: none runs."""
+        return self._number if self._running else 0
 
     @property
     def cold(self) -> bool:
         """Whether no invocation has ended in this environment."""
         return self._begun <= len(self._running)
-
-    def leave(self, one: RunningInvocation) -> None:
-        """An invocation ends, in whatever order."""
-        self._running.remove(one)
-        self._update()
 
     @property
     def active(self) -> bool:
@@ -169,15 +199,15 @@ class ActiveInvocations:
     def alias(self) -> str:
         """The alias that the last of them was invoked by; empty if by none."""
         # arn:aws:lambda:REGION:ACCOUNT:function:NAME:QUALIFIER
-        arns = (one.function_arn.split(":") for one in reversed(self._running))
+        arns = (one.function_arn.split(":") for one in reversed(self._alive()))
         return next((parts[7] for parts in arns if len(parts) > 7), "")
 
+    def _alive(self) -> list[RunningInvocation]:
+        return [one for reference in list(self._running) if (one := reference()) is not None]
+
     def _update(self) -> None:
-        self.deadline: Deadline | None = None
-        """The earliest of their deadlines."""
-        for one in self._running:
-            if one.deadline is not None:
-                self.deadline = one.deadline.earlier(self.deadline)
+        deadlines = [one.deadline for one in self._alive() if one.deadline is not None]
+        self.deadline = min(deadlines, key=lambda deadline: deadline.at, default=None)
 
 
 @dataclass(repr=False, eq=False)

@@ -10,10 +10,10 @@ import sqlalchemy
 from sqlalchemy import URL, Engine
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from lambdadb.errors import InvalidSettings
 from lambdadb.gc_pause import gc_paused
+from lambdadb.url import check_url
 
 if TYPE_CHECKING:
     from lambdadb.credentials import Credentials
@@ -33,6 +33,7 @@ def create_engine(
     credentials: Credentials | None = None,
     tracer: Tracer | None = None,
     tag: str | None = None,
+    allow_unverified_server: bool | None = None,
     **keywords: Any,
 ) -> Engine:
     """
@@ -49,6 +50,8 @@ def create_engine(
         tracer: Told of each connect, and of the statements that it wants.
         tag: The session's `application_name`, made of `{name}` (the default), `{version}` and
             `{alias}` of the function. Nothing is sent outside Lambda, or where the URL has its own.
+        allow_unverified_server: True lets a login of `credentials` go to a server that is not verified
+            by `sslmode=verify-full`; where the store needs one that is, to one that is encrypted.
         **keywords: Passed on to `sqlalchemy.create_engine`.
 
     Raises:
@@ -66,6 +69,7 @@ def create_engine(
             credentials=credentials,
             tracer=tracer,
             tag=tag,
+            allow_unverified_server=allow_unverified_server,
             **with_plugin(keywords),
         )
 
@@ -80,25 +84,18 @@ def parse_url(url: str | URL) -> URL:
     A URL without the plugin's name in it.
 
     Raises:
-        InvalidSettings: It is none. The text says nothing of its password.
+        InvalidSettings: It is none, or would show a password. The text shows nothing of it.
     """
-    example = "Use postgresql+psycopg://user@host:5432/database."
     if not isinstance(url, (str, URL)) or not url:
         raise InvalidSettings(
-            f"url is {url!r}. Is the environment variable that holds it set? {example}"
+            f"url is {url!r}. Is the environment variable that holds it set? "
+            "Use postgresql+psycopg://user@host:5432/database."
         )
-    try:
-        url = make_url(url)
-    except (ArgumentError, ValueError):
-        # SQLAlchemy's message would show the text, and with it the password.
-        raise InvalidSettings(
-            f"The url cannot be parsed (not shown, it may hold a password). {example}"
-        ) from None
-    if url.host and "@" in url.host:
-        raise InvalidSettings("The url has two @: write an @ of the user or the password as %40.")
-    named = [name for name in _listed(url.query.get("plugin")) if name != "lambdadb"]
+    check_url(url)
+    url = make_url(url)
+    others = [name for name in _listed(url.query.get("plugin")) if name != "lambdadb"]
     url = url.difference_update_query(["plugin"])
-    return url.update_query_dict({"plugin": named}) if named else url
+    return url.update_query_dict({"plugin": others}) if others else url
 
 
 def _listed(value: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -83,11 +83,22 @@ class InvocationEnded(LambdaDBError):
 
 class TransactionEnded(LambdaDBError):
     """
-    A unit of work returned from a transaction that had failed or that it had ended itself.
+    A unit of work returned from a transaction that had failed, ended it, or was to commit it itself.
 
     PostgreSQL answers the COMMIT of a failed transaction with a rollback and no error: without this
-    one, its rows would be lost in silence.
+    one, its rows would be lost in silence. A unit that goes on after a COMMIT of its own could not be
+    repeated without doing its first half twice.
     """
+
+    committed: bool
+    """Whether the unit itself has committed what it did before: then it must not be called again."""
+
+    def __init__(self, message: str, *, committed: bool = False) -> None:
+        super().__init__(message)
+        self.committed = committed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args[0], {"committed": self.committed})
 
 
 class CommitInDoubt(LambdaDBError):
@@ -95,13 +106,14 @@ class CommitInDoubt(LambdaDBError):
     COMMIT was sent, its answer was lost, and what became of it cannot be found out.
 
     Look for the row before you repeat the work, or use `run_transaction(..., idempotency_key=...)`,
-    which does.
+    which does. `__cause__` holds what kept the server from being asked, or the loss itself.
     """
 
     def __init__(self, xid: str, reason: str) -> None:
         super().__init__(
             f"It is not known whether transaction {xid} is committed: {reason}. Repeating the work may "
-            "do it twice. Look for its rows first, or give run_transaction a marker, which proves it."
+            "do it twice. Look for its rows first, or give run_transaction an idempotency_key, which "
+            "proves it."
         )
         self.xid = xid
         self.reason = reason

@@ -1,5 +1,5 @@
 """
-Around one handler call: its deadline in, what the policy does not keep out.
+Around one handler call: it sets the deadline, and closes at the end what the policy does not keep.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ import asyncio
 import atexit
 import functools
 import inspect
-import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from sqlalchemy import Engine
 
 from lambdadb.deadline import Clock, RunningInvocation, lambda_deadline
-from lambdadb.errors import DatabaseResuming, InvalidSettings
+from lambdadb.errors import ConnectFailed, InvalidSettings
+from lambdadb.http import answer_event
 from lambdadb.pool import GuardedPool
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _CLOCK = Clock()
 
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class invocation:
@@ -46,10 +47,11 @@ class invocation:
 
     Args:
         engine: Made by `lambdadb.create_engine` or `lambdadb.aio.create_async_engine`.
-        context: Lambda's context object, for its deadline and alias; None if there is none.
+        context: Lambda's context object, for its deadline and alias; None if there is none. Outside
+            of Lambda anything that stands for it is accepted, and means no deadline.
 
     Raises:
-        InvalidSettings: `engine` was not made by lambdadb, or `context` is not Lambda's.
+        InvalidSettings: `engine` was not made by lambdadb, or, in Lambda, `context` is not Lambda's.
 
     **Costs:** no round trip; `PerInvocation` closes its connection, which needs no answer.
     """
@@ -59,7 +61,9 @@ class invocation:
         self._invocations = self._pool().invocations
         self.asynchronous = not isinstance(engine, Engine)
         arn = str(getattr(context, "invoked_function_arn", ""))
-        self._running = RunningInvocation(lambda_deadline(context, clock or _CLOCK), arn)
+        in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in self._pool().connector.environment
+        deadline = lambda_deadline(context, clock or _CLOCK, in_lambda=in_lambda)
+        self._running = RunningInvocation(deadline, arn)
 
     def _pool(self) -> GuardedPool:
         pool = getattr(self._engine, "pool", None)
@@ -85,8 +89,9 @@ class invocation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._leave():
-            self._pool().release()
+        ended = self._invocations.leave(self._running)
+        if ended is not None:
+            self._pool().release(ended)
 
     async def __aenter__(self) -> invocation:
         return self._enter()
@@ -97,29 +102,35 @@ class invocation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._leave():
+        ended = self._invocations.leave(self._running)
+        if ended is None:
             return
         if not self.asynchronous:
-            self._pool().release()
+            self._pool().release(ended)
             return
         from sqlalchemy.util import greenlet_spawn
 
-        await greenlet_spawn(self._pool().release)
-
-    def _leave(self) -> bool:
-        """Whether this was the last one running."""
-        self._invocations.leave(self._running)
-        return not self._invocations.active
+        await greenlet_spawn(self._pool().release, ended)
 
 
-class _Decorator(Protocol):
+class _Unchanged(Protocol):
+    def __call__(self, function: F, /) -> F: ...
+
+
+class _Answering(Protocol):
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Any]: ...
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Callable[P, Coroutine[Any, Any, T | dict[str, Any]]]: ...
     @overload
-    def __call__(self, function: Callable[P, T]) -> Callable[P, T | dict[str, Any]]: ...
+    def __call__(self, function: Callable[P, T], /) -> Callable[P, T | dict[str, Any]]: ...
 
 
-def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise") -> _Decorator:
+@overload
+def handler(*engines: AnyEngine, on_resuming: Literal["raise"] = "raise") -> _Unchanged: ...
+@overload
+def handler(*engines: AnyEngine, on_resuming: Literal["503"]) -> _Answering: ...
+def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise") -> Any:
     """
     Run a Lambda handler inside an `invocation` of each engine.
 
@@ -130,8 +141,9 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
     Args:
         engines: Made by lambdadb.
         on_resuming: `"503"` answers events of API Gateway, Application Load Balancers and function
-            URLs with status 503 and `Retry-After` when the database is still waking up. All other
-            events, and `"raise"`, let `DatabaseResuming` reach Lambda, which retries them by its rules.
+            URLs with status 503 and `Retry-After` when no connection can be opened and another try may
+            help: the database is waking up, all its connections are taken, or it does not answer. All
+            other events, and `"raise"`, let the error reach Lambda, which retries them by its rules.
 
     Raises:
         InvalidSettings: An engine was not made by lambdadb, or `on_resuming` is something else.
@@ -145,8 +157,8 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
     if not engines:
         raise InvalidSettings("handler() needs the engines that the function uses: @handler(engine).")
 
-    def answer_to(event: object, error: DatabaseResuming) -> dict[str, Any] | None:
-        return _unavailable(event, error) if on_resuming == "503" else None
+    def answer_to(event: object, error: ConnectFailed) -> dict[str, Any] | None:
+        return answer_event(event, error) if on_resuming == "503" else None
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(function):
@@ -156,7 +168,8 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
             raise InvalidSettings(
                 f"{name} is not a coroutine function, but its engine is asynchronous. Make it `async "
                 "def`: lambdadb runs it on one event loop. In an ASGI application, put `async with "
-                "lambdadb.invocation(engine, context)` around the requests instead."
+                "lambdadb.invocation(engine, context)` around the requests instead, or use "
+                "lambdadb.asgi.InvocationMiddleware."
             )
 
         inside = functools.reduce(_within, reversed(engines), function)
@@ -165,7 +178,7 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
         def call(*arguments: Any, **keywords: Any) -> Any:
             try:
                 return inside(*arguments, **keywords)
-            except DatabaseResuming as error:
+            except ConnectFailed as error:
                 event, _ = _event_and_context(arguments, keywords)
                 if (answer := answer_to(event, error)) is not None:
                     return answer
@@ -173,7 +186,7 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
 
         return call
 
-    return cast("_Decorator", decorate)
+    return decorate
 
 
 def _within(function: Callable[..., Any], engine: AnyEngine) -> Callable[..., Any]:
@@ -187,7 +200,7 @@ def _within(function: Callable[..., Any], engine: AnyEngine) -> Callable[..., An
 def _on_one_loop(
     function: Callable[..., Coroutine[Any, Any, Any]],
     engines: tuple[AnyEngine, ...],
-    answer_to: Callable[[object, DatabaseResuming], dict[str, Any] | None],
+    answer_to: Callable[[object, ConnectFailed], dict[str, Any] | None],
 ) -> Callable[..., Any]:
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -198,7 +211,7 @@ def _on_one_loop(
                 for engine in engines:
                     await stack.enter_async_context(invocation(engine, context))
                 return await function(*arguments, **keywords)
-        except DatabaseResuming as error:
+        except ConnectFailed as error:
             if (answer := answer_to(event, error)) is not None:
                 return answer
             raise
@@ -226,30 +239,3 @@ def _event_and_context(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> 
     if len(given) < 2:
         return (given[0] if given else None), None
     return given[-2], given[-1]
-
-
-def _unavailable(event: object, error: DatabaseResuming) -> dict[str, Any] | None:
-    """The HTTP answer for an event that came over HTTP; None for any other event."""
-    request = event.get("requestContext") if isinstance(event, Mapping) else None
-    if not isinstance(request, Mapping):
-        return None
-    if not (request.keys() & {"elb", "http", "httpMethod"} or "httpMethod" in event):  # type: ignore[operator]
-        return None
-    message = {
-        "message": "The database is waking up. Please try again.",
-        "retryAfter": error.retry_after,
-    }
-    headers = {"Retry-After": str(error.retry_after), "Content-Type": "application/json"}
-    answer: dict[str, Any] = {
-        "statusCode": 503,
-        "statusDescription": "503 Service Unavailable",  # a load balancer requires it
-        "isBase64Encoded": False,
-        "body": json.dumps(message),
-    }
-    # A load balancer with multi-value headers, and API Gateway's REST APIs, ask in them; the former
-    # ignores `headers` in the answer.
-    if "multiValueHeaders" in event and "headers" not in event:  # type: ignore[operator]
-        answer["multiValueHeaders"] = {name: [value] for name, value in headers.items()}
-    else:
-        answer["headers"] = headers
-    return answer

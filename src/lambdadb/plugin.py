@@ -19,12 +19,13 @@ from lambdadb.errors import InvalidSettings
 from lambdadb.policy import PerInvocation
 from lambdadb.pool import GuardedPool
 from lambdadb.settings import Settings, read_url_settings
+from lambdadb.url import check_url
 
 if TYPE_CHECKING:
     from lambdadb.drivers.base import Driver
     from lambdadb.tracing import Tracer
 
-_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag")
+_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server")
 _DECIDED_BY_POLICY = {
     *("creator", "async_creator", "module"),
     *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
@@ -45,6 +46,7 @@ class LambdaDBPlugin(CreateEnginePlugin):
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
         given = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
+        check_url(url)
         if url.drivername not in REGISTERED:
             raise InvalidSettings(
                 f"The driver {url.drivername!r} of the url is not supported. Supported are "
@@ -90,32 +92,35 @@ class LambdaDBPlugin(CreateEnginePlugin):
         else:
             clock = Clock()
         self._connector = Connector(driver=driver, settings=self._settings, clock=clock)
-        parameters = {**self.url.query, **self._connect_args}
-        driver.check_parameters(parameters, self._connector.environment)
-        driver.check_installation()
+        driver.check_parameters({**self.url.query, **self._connect_args})
+        recorder = _make_recorder(self._settings.tracer, driver, clock)
+        driver.check_installation(traced=recorder is not None)
         dialect_args["connector"] = self._connector
-        dialect_args["statements"] = _statements(self._settings.tracer, clock)
+        dialect_args["statements"] = recorder
 
     def handle_pool_kwargs(self, pool_cls: type[Any], pool_args: dict[str, Any]) -> None:
-        """Give the pool the engine's connector."""
+        """Give the pool the engine's connector, and the URL by which engines are told apart."""
         del pool_cls
         pool_args["connector"] = self._connector
+        pool_args["url"] = self.url
 
     def engine_created(self, engine: Engine) -> None:
-        """Show the URL as users know it: SQLAlchemy's driver, no settings of lambdadb."""
-        dialect = engine.dialect
+        """Check the server; show the URL as users know it, with SQLAlchemy's driver."""
+        dialect: Any = engine.dialect
+        arguments, parameters = dialect.create_connect_args(engine.url)
+        self._connector.check_target(arguments, {**parameters, **self._connect_args})
         engine.url = self.url.set(drivername=f"{dialect.name}+{dialect.driver}")
 
 
-def _statements(tracer: Tracer | None, clock: Clock) -> Any:
+def _make_recorder(tracer: Tracer | None, driver: Driver, clock: Clock) -> Any:
     """The recorder of statements, if the tracer wants any; registers the tracer for `trace`."""
     if tracer is None:
         return None
-    from lambdadb.tracing import register
+    from lambdadb.tracing.trace import register
 
     register(tracer)
     if tracer.statements == "none":
         return None
-    from lambdadb.tracing.statements import Statements
+    from lambdadb.tracing.statements import StatementRecorder
 
-    return Statements(tracer, clock)
+    return StatementRecorder(tracer, clock, driver.describe_session)

@@ -5,7 +5,7 @@ When a connection is opened and when it is closed: the two policies that an engi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lambdadb.errors import InvalidSettings
 
@@ -19,6 +19,12 @@ class Policy:
 
     connections: int = 1
     """Sessions that may be open at once. More than one only where two transactions must be."""
+
+    checkout_timeout: float = 0.0
+    """
+    Seconds for which a checkout waits while all connections are in use, within the invocation's time.
+    0 raises `ConnectionInUse` at once. A thread or task that has them all itself never waits.
+    """
 
     idle_session_timeout: float | None = 60.0
     """
@@ -41,12 +47,19 @@ class Policy:
     def __post_init__(self) -> None:
         if not isinstance(self.connections, int) or self.connections < 1:
             raise InvalidSettings(f"connections={self.connections!r}: use 1, or 2 where two are needed.")
+        for name in ("checkout_timeout", "ping_after"):
+            seconds = getattr(self, name)
+            if not (isinstance(seconds, (int, float)) and seconds >= 0):
+                raise InvalidSettings(f"{name}={seconds!r}: use 0 or more seconds.")
         for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
             seconds = getattr(self, name)
             if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0.001):
                 raise InvalidSettings(f"{name}={seconds!r}: use seconds above 0, or None.")
-        if not (isinstance(self.ping_after, (int, float)) and self.ping_after >= 0):
-            raise InvalidSettings(f"ping_after={self.ping_after!r}: use 0 or more seconds.")
+
+    @property
+    def resets(self) -> bool:
+        """Whether an invocation begins with the session's settings as they were at its start."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +71,28 @@ class PerEnvironment(Policy):
     environment's open session would keep an auto-pausing cluster awake, so the server is told to
     end it after `idle_session_timeout`; the next checkout notices, and connects again.
 
-    **Costs:** first checkout: one connect. Later: none; one ping after `ping_after` unused.
+    **Costs:** first checkout: one connect. Later: none; one ping after `ping_after` unused. With
+    `reset="session"` one round trip in each later invocation.
     """
 
     keeps: ClassVar[bool] = True
+
+    reset: Literal["none", "session"] = "none"
+    """
+    What the session is cleared of before a later invocation uses it. "session": settings, role,
+    temporary tables, advisory locks, LISTEN and prepared statements, by PostgreSQL's DISCARD ALL.
+    "none": nothing, as with SQLAlchemy's pools; `SET LOCAL` ends with its transaction by itself.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reset not in ("none", "session"):
+            raise InvalidSettings(f"reset={self.reset!r}: use 'none' or 'session'.")
+
+    @property
+    def resets(self) -> bool:
+        """Whether an invocation begins with the session's settings as they were at its start."""
+        return self.reset == "session"
 
 
 class PerInvocation(Policy):

@@ -1,23 +1,33 @@
 """
-The pool: as many connections as the policy allows, usually one, each with one holder at a time.
+The pool: as many connections as the policy allows, usually one, each used by one checkout at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
-import os
+import socket
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from types import CodeType, FrameType
+from selectors import EVENT_READ
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+
+# SQLAlchemy's private names are used in this module only. `_ConnectionRecord` is its record of a
+# connection in a pool, `_do_get` and `_do_return_conn` are what a pool overrides.
 from sqlalchemy.pool.base import _ConnectionRecord
 
+from lambdadb import pool_registry
+from lambdadb.checkout import Checkout, find_user_code
+from lambdadb.deadline import Deadline
 from lambdadb.errors import ConnectionInUse, InvocationEnded
 
 if TYPE_CHECKING:
@@ -26,24 +36,70 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lambdadb")
 
 PING = 2.0  # seconds after which a ping is given up: a new connect takes milliseconds
-_USED = "lambdadb.used"  # in a connection's `info`: when it was last used
-
-# Modules whose frames are not the user's, by the first part of their names.
-_PLUMBING = {"sqlalchemy", "contextlib", "tenacity"}
-_OURS = "lambdadb"
-
-# The usual way to a checkout, and how many frames it is away from `_entrance`.
-_ENTRANCE, _DEPTH = getattr(Engine.connect, "__code__", None), 8
-
-CheckoutSite = tuple[CodeType | None, int, int]
-"""Who checked a connection out: a place in the code, its line and a thread. Made for each checkout."""
-
-# Pools of this process: a forked child must not use, nor end, the sessions of its parent.
-_pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 
 
 class _SlotTaken(InvocationEnded):
-    """`release()` has taken the place of a connection that was being opened."""
+    """`release()` has taken the slot of a connection that was being opened."""
+
+
+class Slot(_ConnectionRecord):
+    """
+    Room for one connection, and for the one checkout that may use it.
+
+    No lock is held while connecting, which would block an event loop, and none is needed: taking,
+    freeing and retiring are one operation on a dict each, which is atomic. An exception from a signal
+    handler can come between any two lines. It can lose no slot, because taking a slot and saying who
+    has it is the same operation, and because a slot is never removed without a successor.
+    """
+
+    def __init__(self, pool: GuardedPool) -> None:
+        super().__init__(pool, connect=False)
+        self._state: dict[str, Any] = {}
+        self.idle_from: tuple[float, float] | None = None
+        """When its connection came back, if that can serve another checkout."""
+        self.invocation = 0
+        """The number of the invocation in which its connection was last used."""
+
+    @property
+    def holder(self) -> Checkout | None:
+        """The checkout that has it; None if it is free."""
+        return self._state.get("holder")
+
+    def take(self, checkout: Checkout) -> bool:
+        """Give it to a checkout; False if another one has it."""
+        return self._state.setdefault("holder", checkout) is checkout and not self.is_retired
+
+    def free(self) -> None:
+        """The checkout that had it has ended."""
+        self._state.pop("holder", None)
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it is out of the pool: what comes back to it is closed."""
+        return "retired" in self._state
+
+    def retire(self) -> bool:
+        """Take it out of the pool, so that a late return frees nobody else's slot; True once."""
+        token = object()
+        return self._state.setdefault("retired", token) is token
+
+    def successor(self, pool: GuardedPool) -> Slot:
+        """The slot in the place of this one; the same one for everybody who asks."""
+        slot: Slot = self._state.setdefault("successor", Slot(pool))
+        return slot
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody can give it back: neither a connection in use nor a checkout on its way."""
+        reference = self.fairy_ref
+        if reference is not None and reference() is not None:
+            return False
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code is _CONNECT and frame.f_locals.get("checkout") is self.holder:
+                return False
+            frame = frame.f_back
+        return True
 
 
 class GuardedPool(Pool):
@@ -52,16 +108,22 @@ class GuardedPool(Pool):
 
     `StaticPool` hands its one connection to everybody who asks, so two sessions share a transaction
     and one's rollback undoes the other's work without an error; and it opens one connection for each
-    thread that comes first. Here a connection has one holder, and a checkout beyond
-    `policy.connections` raises `ConnectionInUse` at once, also while the first connect is under way.
+    thread that comes first. Here a connection has one user at a time. A checkout beyond
+    `policy.connections` raises `ConnectionInUse`, at once or after `policy.checkout_timeout`.
 
-    **Costs:** a checkout polls the socket, no round trip; after `policy.ping_after` unused, one.
+    **Costs:** a checkout polls the socket, no round trip; after `policy.ping_after` unused, one; with
+    `PerEnvironment(reset="session")` one for each invocation.
     """
+
+    # Where `echo_pool` and the logging configuration of SQLAlchemy's users expect it.
+    _sqla_logger_namespace = "sqlalchemy.pool.GuardedPool"
 
     def __init__(
         self,
         creator: Callable[..., Any],
         connector: Connector,
+        url: URL | None = None,
+        predecessor: GuardedPool | None = None,
         **keywords: Any,
     ) -> None:
         super().__init__(creator, **keywords)
@@ -70,165 +132,306 @@ class GuardedPool(Pool):
         self.policy = connector.settings.policy
         self.invocations = connector.invocations
         self.clock = connector.clock
+        self.url = url
+        self.made_inside: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
+        """Pools of engines that were made while an invocation of this one ran."""
         self._disposed = False
-        self._retired: list[GuardedPool] = []
-        self._forget()
-        _pools.add(self)
+        self._disposed_pools: list[GuardedPool] = []  # earlier ones of this engine, still in use
+        self._local = threading.local()
+        self._waiting: deque[socket.socket] = deque()
+        self.forget()
+        if predecessor is None:
+            self.made_at = find_user_code()
+            pool_registry.add_new(self, in_lambda=self._in_lambda)
+        else:
+            self.made_at = predecessor.made_at
+            pool_registry.add(self)
 
-    def _forget(self) -> None:
-        # Taking and giving back are single operations on a list or a dict, atomic in every Python: no
-        # lock is held while connecting, which would block an event loop. None is a connection that is
-        # not open yet. An entry that was taken from its holder is never used again, so that a late
-        # return finds no place.
-        self._free: list[ConnectionPoolEntry | None] = [None] * self.policy.connections
-        self._holders: dict[object, CheckoutSite] = {}
+    def forget(self) -> None:
+        """Begin anew without closing anything: a forked child must not use its parent's sessions."""
+        self._slots = [Slot(self) for _ in range(self.policy.connections)]
+
+    @property
+    def _in_lambda(self) -> bool:
+        return "AWS_LAMBDA_FUNCTION_NAME" in self.connector.environment
+
+    def _current_slots(self) -> list[Slot]:
+        """As many slots as the policy has connections; a retired one is followed by its successor."""
+        for number, slot in enumerate(self._slots):
+            while slot.is_retired:
+                self._slots[number] = slot = slot.successor(self)
+        return self._slots
+
+    # Checking out
+
+    def connect(self) -> PoolProxiedConnection:
+        """
+        Check a connection out.
+
+        Raises:
+            ConnectionInUse: All are in use.
+            ConnectFailed, OutOfTime: While connecting.
+        """
+        checkout = Checkout(
+            invocation=self.invocations.number, asynchronous=bool(self._dialect.is_async)
+        )
+        try:
+            # SQLAlchemy calls `_do_get` without arguments, in this thread, before any await.
+            self._local.slot = self._take(checkout)
+            return super().connect()
+        except BaseException:
+            # Whatever came and wherever, also from a signal handler: the slot is not lost.
+            for slot in self._current_slots():
+                if slot.holder is checkout and slot.retire():
+                    self._wake_next()
+                    slot.close()
+            raise
+
+    def _take(self, checkout: Checkout) -> Slot:
+        slot = self._take_free(checkout)
+        if slot is None:
+            for lost in self._current_slots():
+                holder = lost.holder
+                same = holder is not None and holder.actor == checkout.actor
+                if same and lost.is_lost and lost.retire():
+                    lost.close()
+            slot = self._take_free(checkout)
+        return slot or self._wait(checkout)
+
+    def _take_free(self, checkout: Checkout) -> Slot | None:
+        open_first = sorted(self._current_slots(), key=lambda slot: slot.dbapi_connection is None)
+        return next((slot for slot in open_first if slot.take(checkout)), None)
+
+    def _wait(self, checkout: Checkout) -> Slot:
+        """Wait for a slot as long as the policy and the invocation allow."""
+        began, timeout = self.clock.now(), self.policy.checkout_timeout
+        holders = [slot.holder for slot in self._current_slots()]
+        if not timeout or all(h is not None and h.actor == checkout.actor for h in holders):
+            raise self._in_use(0.0)  # nobody else could ever give one back
+        end = Deadline(began + timeout)
+        if (invocation := self.invocations.deadline) is not None:
+            end = end.earlier(Deadline(invocation.at - self.connector.settings.retry.reserve))
+        slot: Slot | None = None
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            self._waiting.append(writer)
+            try:
+                while (slot := self._take_free(checkout)) is None:
+                    left = end.remaining(self.clock)
+                    if not left:
+                        raise self._in_use(self.clock.now() - began)
+                    if self.clock.wait({reader.fileno(): EVENT_READ}, left):
+                        reader.recv(1)
+                        self._waiting.appendleft(writer)
+                    if checkout.invocation and checkout.invocation != self.invocations.number:
+                        raise _SlotTaken("The invocation ended while it waited for a connection.")
+                return slot
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(writer)
+                if slot is None:  # such as a cancelled task, which may have been woken: pass it on
+                    self._wake_next()
+
+    def _wake_next(self) -> None:
+        """Tell the one who waits longest that a slot may be free."""
+        with contextlib.suppress(IndexError, OSError):
+            self._waiting.popleft().send(b"!")
 
     def _do_get(self) -> ConnectionPoolEntry:
-        free, holders = self._free, self._holders
-        try:
-            entry = free.pop()
-        except IndexError:
-            raise self._in_use() from None
-        holder = _holder()
-        try:
-            if entry is None or entry.dbapi_connection is None or self._is_dead(entry):
-                if entry is not None:
-                    self._replace(entry)
-                entry = self._connect(holders, holder)
-            holders[entry] = holder
-        except _SlotTaken:
-            raise  # and given back already
-        except BaseException:
-            free.append(None)
-            if entry is not None:
-                entry.close()
-            raise
-        return entry
+        slot: Slot = self._local.slot
+        checkout = slot.holder
+        idle_from, slot.idle_from = slot.idle_from, None
+        if slot.dbapi_connection is not None and not self._is_usable(slot, idle_from, checkout):
+            if idle_from is not None:
+                self.connector.replace_idle(self.clock.idle_since(idle_from))
+            slot.close()
+        if slot.dbapi_connection is None:
+            slot.get_connection()  # connects
+        if slot.is_retired:
+            slot.close()
+            raise _SlotTaken("The invocation ended while it was connecting.")
+        return slot
 
-    def _replace(self, entry: ConnectionPoolEntry) -> None:
-        if entry.dbapi_connection is not None:
-            self.connector.replace_idle(self.clock.idle_since(entry.info[_USED]))
-        entry.close()
+    def _is_usable(
+        self, slot: Slot, idle_from: tuple[float, float] | None, checkout: Checkout | None
+    ) -> bool:
+        """Whether an open connection can serve one more checkout; asks the server if need be."""
+        connection: Any = slot.driver_connection
+        liveness = self.driver.liveness(connection)
+        if idle_from is None or liveness == "closed":
+            return False
+        idle = self.clock.idle_since(idle_from)
+        ends_after = self.driver.idle_session_timeout(connection)
+        if ends_after is not None and idle > ends_after:
+            return False  # the server has ended it, and its last words were lost
+        if self.policy.resets and checkout is not None and slot.invocation != checkout.invocation:
+            return self._asks(slot, lambda: self.driver.reset_session(connection))
+        if liveness == "readable" or idle >= self.policy.ping_after:
+            dialect: Any = self._dialect
+            # It tells listeners to `handle_error` that a ping failed; where it is missing, nobody does.
+            ping = getattr(dialect, "_do_ping_w_event", dialect.do_ping)
+            return self._asks(slot, lambda: ping(slot.dbapi_connection))
+        return True
 
-    def _connect(self, holders: dict[object, CheckoutSite], holder: CheckoutSite) -> ConnectionPoolEntry:
-        connecting = object()
-        holders[connecting] = holder  # so that it can be named meanwhile, and given up
-        entry, failure = None, None
+    def _asks(self, slot: Slot, question: Callable[[], bool]) -> bool:
+        connection, dialect = slot.driver_connection, self._dialect
+        self.driver.set_wait_limit(connection, self.clock.now() + PING)
         try:
-            entry = self._create_connection()
-        except BaseException as error:
-            failure = error
-        if holders.pop(connecting, None) is not None:
-            if failure is not None:
-                raise failure
-            assert entry is not None
-            return entry
-        if entry is not None:
-            entry.close()
-        raise _SlotTaken("The invocation ended while it was connecting.") from failure
+            return question()
+        except (dialect.loaded_dbapi.Error, SQLAlchemyError):  # type: ignore[union-attr]
+            return False
+        finally:
+            self.driver.set_wait_limit(connection, None)
+
+    # Giving back
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        holder = self._holders.pop(record, None)
+        assert isinstance(record, Slot)
+        slot = record
         try:
-            if holder is None or not self._may_stay(record):
-                record.close()
+            checkout = slot.holder
+            if slot.is_retired or not self._may_stay(slot):
+                slot.close()
+            else:
+                slot.invocation = checkout.invocation if checkout is not None else 0
+                slot.idle_from = self.clock.moment()
         finally:
-            if holder is not None:
-                record.info[_USED] = self.clock.moment()
-                self._free.append(record)
+            if not slot.is_retired:
+                slot.free()
+            self._wake_next()
 
-    def _may_stay(self, entry: ConnectionPoolEntry) -> bool:
+    def _may_stay(self, slot: Slot) -> bool:
         """Whether a connection that comes back can serve the next checkout."""
-        connection: Any = entry.driver_connection
+        connection: Any = slot.driver_connection
         if connection is None or self._disposed or not (self.policy.keeps or self.invocations.active):
             return False
         return self.driver.is_reusable(connection)
 
-    def release(self) -> None:
+    # The end of an invocation
+
+    def release(self, invocation: int) -> None:
         """
         End an invocation: close what the policy does not keep, and what was never given back.
 
         A session still open would stay open, in its transaction, while the environment is frozen.
+
+        Args:
+            invocation: Its number. What began in a later one stays, and outside of Lambda what began
+                before any: a test's own session.
         """
-        for pool in (self, *self._retired):
-            if pool._holders:
-                pool._end_held()
-        self._retired.clear()
+        for pool in (self, *self._disposed_pools):
+            pool._end_held(invocation)
+        self._disposed_pools = [pool for pool in self._disposed_pools if pool.checkedout()]
         if not self.policy.keeps:
-            self._close_free()
+            self._close_idle()
+        for pool in list(self.made_inside):
+            pool.close_all()
+        self.made_inside.clear()
 
-    def _close_free(self) -> None:
-        # Each is taken before it is closed: another thread may take it at this moment.
-        free = self._free
-        for _ in range(len(free)):
-            try:
-                entry = free.pop(0)
-            except IndexError:
-                return
-            free.append(None)
-            if entry is not None:
-                entry.close()
-
-    def _end_held(self) -> None:
-        for entry, holder in list(self._holders.items()):
-            if self._holders.pop(entry, None) is None:
-                continue  # returned this moment
-            self._free.append(None)
+    def _end_held(self, invocation: int) -> None:
+        for slot in self._current_slots():
+            checkout = slot.holder
+            if checkout is None or not self._ends_with(checkout, invocation) or not slot.retire():
+                continue
+            if slot.holder is None:  # given back at this moment
+                slot.close()
+                continue
             logger.warning(
-                "The invocation ended with a connection still checked out by %s: rolled back and "
-                "closed. Close the session there, or use it in a `with` block.",
-                _named(holder),
+                "The invocation ended while a connection was still in use by %s. Its transaction was "
+                "rolled back and the connection closed. Close the session, and wait for threads and "
+                "tasks that use one, before the handler returns.",
+                checkout,
             )
-            if isinstance(entry, _ConnectionRecord) and entry.dbapi_connection is not None:
-                self._end(entry)
+            self._end(slot)
+            self._wake_next()
 
-    def _end(self, entry: _ConnectionRecord) -> None:
-        if entry.fairy_ref is None:
-            entry.close()  # nobody has it: a listener failed while it was given back
-            return
-        self.driver.abort(entry.driver_connection)
+    def _ends_with(self, checkout: Checkout, invocation: int) -> bool:
+        return checkout.invocation <= invocation if checkout.invocation else self._in_lambda
 
-    def _is_dead(self, entry: ConnectionPoolEntry) -> bool:
-        connection: Any = entry.driver_connection
-        state = self.driver.liveness(connection)
-        if state == "closed":
-            return True
-        if state == "quiet" and self.clock.idle_since(entry.info[_USED]) < self.policy.ping_after:
-            return False
-        dialect: Any = self._dialect
-        self.driver.set_wait_limit(connection, self.clock.now() + PING)
+    def _end(self, slot: Slot) -> None:
+        connection: Any = slot.driver_connection
+        if slot.fairy_ref is None and not self._dialect.is_async:
+            slot.close()  # nobody has it: a listener failed while it was given back
+        elif connection is not None:
+            self.driver.abort(connection)
+
+    def _close_idle(self) -> None:
+        for slot in self._current_slots():
+            self._retire_free(slot, slot.close)
+
+    def close_all(self) -> None:
+        """End every session of an engine that nobody will use again, from whatever thread or loop."""
+        self._disposed = True
+        for slot in self._current_slots():
+            self._retire_free(slot, functools.partial(self._end, slot))
+        for slot in self._current_slots():
+            if slot.retire():
+                self._end(slot)
+
+    def _retire_free(self, slot: Slot, end: Callable[[], None]) -> None:
+        """Take a slot that nobody has out of the pool, and end its session."""
+        closing = Checkout(invocation=self.invocations.number, asynchronous=False)
         try:
-            return not dialect.do_ping(entry.dbapi_connection)
-        except dialect.loaded_dbapi.Error:
-            return True
-        finally:
-            self.driver.set_wait_limit(connection, None)
+            if slot.take(closing) and slot.retire():
+                end()
+        except BaseException:
+            if slot.holder is closing:  # interrupted on the way
+                end()
+            raise
 
-    def _in_use(self) -> ConnectionInUse:
-        allowed = self.policy.connections
-        holders = ", ".join(_named(holder) for holder in list(self._holders.values()))
+    # What SQLAlchemy, monitors and people ask a pool
+
+    def _in_use(self, waited: float) -> ConnectionInUse:
+        allowed, policy = self.policy.connections, type(self.policy).__name__
+        holders = [str(slot.holder) for slot in self._current_slots() if slot.holder is not None]
+        opened = "the connection" if allowed == 1 else f"all {allowed} connections"
+        after = f" after {waited:.1f} s" if waited else ""
         return ConnectionInUse(
-            f"All {allowed} connection(s) of this engine are in use, held by: {holders or 'a connect'}. "
-            "Two sessions on one connection would share a transaction. Close the first one before, pass "
-            f"it on instead of opening another, or allow it with {type(self.policy).__name__}"
-            f"(connections={allowed + 1})."
+            f"This engine's policy allows {allowed} open session{'s'[: allowed != 1]}, and {opened} "
+            f"is still in use{after} by {', '.join(holders) or 'another thread'}. "
+            "A second session on the same connection would share its transaction. Use the session that "
+            f"is open, or close it first. If {allowed + 1} or more have to be open at once, say how "
+            f"many: {policy}(connections={allowed + 1}). If threads or tasks can wait for each other: "
+            f"{policy}(checkout_timeout=seconds)."
         )
 
+    def size(self) -> int:
+        """How many connections the policy allows."""
+        return self.policy.connections
+
+    def checkedout(self) -> int:
+        """How many connections are in use."""
+        return sum(slot.holder is not None for slot in self._current_slots())
+
+    def checkedin(self) -> int:
+        """How many connections are open and not in use."""
+        slots = self._current_slots()
+        return sum(slot.holder is None and slot.dbapi_connection is not None for slot in slots)
+
+    def overflow(self) -> int:
+        """How many connections are open beyond `size()`: none, ever."""
+        return 0
+
     def status(self) -> str:
-        """Text for people: how many connections are free and held."""
-        held = len(self._holders)
-        return f"{type(self).__name__} {type(self.policy).__name__}: {held} held, {len(self._free)} free"
+        """Text for people: how many connections are in use, and how many slots are free."""
+        held = self.checkedout()
+        return (
+            f"{type(self).__name__} {type(self.policy).__name__}: {held} held, "
+            f"{self.size() - held} free, of which {self.checkedin()} open"
+        )
 
     def dispose(self) -> None:
-        """Close the connections that nobody holds; those held are closed as they come back."""
+        """Close the connections that nobody uses; those in use are closed as they come back."""
         self._disposed = True
-        self._close_free()
+        self._close_idle()
 
     def recreate(self) -> GuardedPool:
         """A fresh pool with the same settings, for `Engine.dispose()`."""
         fresh = type(self)(
             self._creator,
             connector=self.connector,
+            url=self.url,
+            predecessor=self,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,
@@ -237,61 +440,9 @@ class GuardedPool(Pool):
             dialect=self._dialect,
             _dispatch=self.dispatch,
         )
-        fresh._retired = [pool for pool in (self, *self._retired) if pool._holders]
+        fresh._disposed_pools = [pool for pool in (self, *self._disposed_pools) if pool.checkedout()]
+        fresh.made_inside = self.made_inside
         return fresh
 
 
-def _forget_in_child() -> None:
-    # Forgotten, not closed: psycopg closes a connection only in the process that opened it.
-    for pool in list(_pools):
-        pool._forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
-
-
-def _holder() -> CheckoutSite:
-    """The first frame outside of the plumbing: a few attribute reads a frame, and no stack trace."""
-    frame: FrameType | None = _entrance()
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        plumbing = _is_plumbing.get(name)
-        if not (_learn(name) if plumbing is None else plumbing):
-            return frame.f_code, frame.f_lineno, threading.get_ident()
-        frame = frame.f_back or _awaiting_frame()
-    return None, 0, threading.get_ident()
-
-
-def _entrance() -> FrameType:
-    """Where SQLAlchemy was entered, if by `Engine.connect` (each frame looked at costs); else any."""
-    try:
-        entrance = sys._getframe(_DEPTH)
-    except ValueError:  # the stack is not that deep
-        return sys._getframe(2)
-    return entrance if entrance.f_code is _ENTRANCE else sys._getframe(2)
-
-
-_is_plumbing: dict[str, bool] = {}
-
-
-def _learn(name: str) -> bool:
-    root, _, rest = name.partition(".")
-    plumbing = root in _PLUMBING or (root == _OURS and not rest.startswith("lab"))
-    _is_plumbing[name] = plumbing
-    return plumbing
-
-
-def _named(holder: CheckoutSite) -> str:
-    code, line, ident = holder
-    where = f"{code.co_name} ({Path(code.co_filename).name}:{line})" if code else "unknown place"
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return f"{where} in thread {names.get(ident, ident)}"
-
-
-def _awaiting_frame() -> FrameType | None:
-    """Where the task stands that runs SQLAlchemy's greenlet, whose own stack ends inside it."""
-    greenlet = sys.modules.get("greenlet")
-    parent = greenlet.getcurrent().parent if greenlet else None
-    frame: FrameType | None = parent.gr_frame if parent else None
-    return frame
+_CONNECT = GuardedPool.connect.__code__

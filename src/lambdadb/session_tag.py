@@ -51,8 +51,10 @@ def check_template(template: str) -> None:
     """
     allowed = ", ".join(f"{{{field}}}" for field in FIELDS)
     try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except (ValueError, TypeError) as error:
         raise InvalidSettings(f"tag={template!r} is not a template: {error}. Use {allowed}.") from None
-    if unknown := fields - set(FIELDS):
+    if unknown := {str(field) for _, field, _, _ in parts} - set(FIELDS):
         raise InvalidSettings(f"tag={template!r} uses {sorted(unknown)}; known are {allowed}.")
+    if any(format_spec or conversion for _, _, format_spec, conversion in parts):
+        raise InvalidSettings(f"tag={template!r} has a conversion or a format: use {allowed} alone.")

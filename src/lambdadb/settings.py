@@ -34,7 +34,9 @@ class Settings:
     retry: ResumeRetry = field(default_factory=ResumeRetry)
     """How long a connect waits for a database that is waking up."""
     credentials: Credentials | AsyncCredentials | None = None
-    """LoginIterator for logins at each connect; None takes the URL's."""
+    """The store that is asked for a login at each connect; None takes the URL's login."""
+    allow_unverified_server: bool = False
+    """Whether a server that is not verified may get a login of `credentials`."""
     tracer: Tracer | None = None
     """Told of each connect, and of the statements that it wants."""
     tag: str = "{name}"
@@ -45,11 +47,20 @@ class Settings:
         """Those of `keywords` that are not None, and the defaults for the rest."""
         return cls(**{name: value for name, value in keywords.items() if value is not None})
 
+    @property
+    def requires_verified_server(self) -> bool:
+        """Whether the store wants this machine verified too before it gets a login."""
+        return bool(getattr(self.credentials, "requires_verified_server", False))
+
     def __post_init__(self) -> None:
         if not isinstance(self.policy, Policy) or type(self.policy) is Policy:
             raise InvalidSettings(f"policy={self.policy!r}: use PerEnvironment() or PerInvocation().")
         if not isinstance(self.retry, ResumeRetry):
             raise InvalidSettings(f"retry={self.retry!r}: use ResumeRetry(timeout=..., reserve=...).")
+        if not isinstance(self.allow_unverified_server, bool):
+            raise InvalidSettings(
+                f"allow_unverified_server={self.allow_unverified_server!r}: use True or False."
+            )
         for name, value in (("credentials", self.credentials), ("tracer", self.tracer)):
             if isinstance(value, type):
                 raise InvalidSettings(f"{name}={value.__name__} is a class: use {value.__name__}(...).")

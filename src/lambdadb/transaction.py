@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, RootTransaction, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from lambdadb.deadline import Deadline
-from lambdadb.drivers.base import Outcome, Transaction
+from lambdadb.drivers.base import Meaning, Outcome, Transaction
 from lambdadb.errors import CommitInDoubt, InvalidSettings, LambdaDBError, OutOfTime, TransactionEnded
 from lambdadb.faults import one_line
 from lambdadb.pool import GuardedPool
 from lambdadb.retry import conflict_backoff, retrying
-from lambdadb.tracing import Span, Tracer, tell
+from lambdadb.tracing.span import Span, Tracer, emit
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
@@ -58,31 +58,34 @@ def run_transaction(
     Call `work` inside a transaction, commit it, and return what it returned.
 
     `work` is called again, in a new transaction, after a serialization failure, a deadlock, a failover
-    to a node that is still read-only, and a connection that was lost before COMMIT. When the answer to
+    to a node that takes no writes yet, and a connection that was lost before COMMIT. When the answer to
     COMMIT is lost, the server is asked what became of the transaction: it is never guessed.
 
     So `work` may run several times, and only its last run counts: it must do nothing outside of the
     database that may not be repeated, must take its inputs from its arguments, and must neither commit
-    nor swallow a failed statement.
+    nor swallow a failed statement. An error that comes after COMMIT was answered, such as one of a
+    listener to `after_commit`, is logged; the result is returned.
 
     Args:
         target: An engine of lambdadb (`work` gets a `Connection`) or a `sessionmaker` bound to one
             (`work` gets a `Session`). Its isolation level is kept.
         work: The unit of work.
         idempotency_key: A unique column and the value to insert into it, in the same transaction:
-            proof that survives a crash of the server. A second unit with the same value raises
+            proof that survives a restart of the server. A second unit with the same value raises
             SQLAlchemy's `IntegrityError` and does nothing.
 
     Raises:
-        CommitInDoubt: COMMIT was sent, and nobody can know what became of it: the server restarted
-            before it could be asked and there is no marker, or time was over.
-        TransactionEnded: `work` returned from a transaction that had failed or was ended.
+        CommitInDoubt: COMMIT was sent, and nobody can know what became of it: the server restarted or
+            another one answered and there is no key, it could not be asked, or time was over.
+        TransactionEnded: `work` returned from a transaction that had failed, ended it, or was to
+            commit it. Its `committed` says whether `work` itself has committed a part.
         OutOfTime: The invocation's time was over; nothing is committed.
+        InvalidSettings: A `do_connect` listener made the connection; nothing was done.
         DatabaseResuming, ConnectFailed: While connecting; nothing is committed.
         Exception: Whatever `work` raises, after a rollback.
 
     **Costs:** one round trip more than the same transaction without it: BEGIN, which asks for the id,
-    the statements, COMMIT; a marker one more. After a failure: a connect, and one for each question.
+    the statements, COMMIT; a key one more. After a failure: a connect, and one for each question.
     """
     try:
         result: T = _Unit(target, work, idempotency_key).run()
@@ -126,13 +129,22 @@ class _Repeat(Exception):
         self.error = error
 
 
-@dataclass(repr=False, eq=False)
-class _CommitUnanswered(Exception):
-    """COMMIT was sent and its answer did not come."""
+_COMMITTED_BY_UNIT = (
+    "The unit of work committed its transaction itself: what it did before that COMMIT is committed, "
+    "and nothing after it. Do not call it again as it is. Leave COMMIT to run_transaction."
+)
+_NOTHING_COMMITTED = (
+    "Nothing of it is committed. Let errors of statements pass, and leave commit and rollback to "
+    "run_transaction."
+)
 
-    begun: Transaction
-    result: Any
-    error: Exception
+
+@dataclass(repr=False, eq=False)
+class _Run:
+    """One call of the unit of work."""
+
+    transaction: Transaction | None = None
+    result: Any = None
 
 
 class _LostAgain(Exception):
@@ -186,7 +198,7 @@ class _Unit:
             attributes=attributes,
             error=error,
         )
-        tell(self._tracer, lambda: span)
+        emit(self._tracer, lambda: span)
 
     def _run(self) -> Any:
         loop = retrying(
@@ -196,131 +208,164 @@ class _Unit:
             clock=self._clock,
             sleep=self._clock.sleep,
         )
-        return loop(self._run_and_settle)
-
-    def _run_and_settle(self) -> Any:
-        try:
-            return self._run_once()
-        except _CommitUnanswered as lost:
-            reason = getattr(lost.error, "orig", lost.error)
-            logger.warning(
-                "The answer to COMMIT was lost (%s): asking the server", one_line(str(reason))
-            )
-            if self._settle_commit(lost) == "committed":
-                return lost.result
-            raise _Repeat(lost.error) from lost.error
+        return loop(self._run_once)
 
     def _run_once(self) -> Any:
         self._runs += 1
-        begun, result = None, None
+        run = _Run()
         try:
-            with self._opened() as (handle, connection, flush, commit):
-                begun = self._driver.begin(connection)
-                try:
-                    result = self._do(handle, connection, flush, begun)
-                    commit()
-                except DBAPIError as error:
-                    if self._driver.meaning(error) == "not the writer":
-                        connection.invalidate()  # not the writer any more: the next connect may find it
+            self._begin_and_work(run)
+        except Exception as error:
+            if not self._is_committed(error, run):
+                named = self._driver.translate(error)
+                if named is None or named is error:
                     raise
-                finally:
-                    # SQLAlchemy does not roll back where it believes to be in autocommit.
-                    if begun.is_begun and connection.connection.autocommit:
-                        connection.connection.rollback()
-        except (DBAPIError, OutOfTime) as error:
-            self._judge(error, begun, result)
-            raise
-        return result
+                raise named from error
+        return run.result
 
-    def _do(
-        self, handle: Any, connection: Connection, flush: Callable[[], object], begun: Transaction
-    ) -> Any:
-        """Everything before COMMIT."""
-        if self._idempotency_key is not None:
-            column, value = self._idempotency_key
-            connection.execute(insert(column.table).values({column.name: value}))
-        result = self._work(handle)
-        flush()
-        if not begun.is_open:
-            raise TransactionEnded(
-                "The unit of work returned, but its transaction had failed or was ended by it: nothing "
-                "of it was committed here. Let errors of statements pass, and leave commit and rollback "
-                "to run_transaction."
-            )
-        return result
+    def _begin_and_work(self, run: _Run) -> None:
+        with self._engine.connect() as connection, connection.begin() as begun:
+            transaction = run.transaction = self._driver.begin(connection)
+            try:
+                with self._handle(connection, begun) as (handle, flush, commit):
+                    if self._idempotency_key is not None:
+                        column, value = self._idempotency_key
+                        connection.execute(insert(column.table).values({column.name: value}))
+                    run.result = self._work(handle)
+                    flush()
+                    transaction.allow_commit()
+                    commit()
+            except Exception as error:
+                if self._driver.meaning(error, transaction) == "not the writer":
+                    connection.invalidate()  # not the writer any more: the next connect may find it
+                raise
+            finally:
+                transaction.leave()
 
-    def _judge(self, error: DBAPIError | OutOfTime, begun: Transaction | None, result: Any) -> None:
-        """Raise `_Repeat` or `_CommitUnanswered` where an error means that; else it means itself."""
-        if begun is None or begun.commit_state == "done":
-            # Not begun: a connect has done its own waiting. Committed: what failed came after it.
-            if not isinstance(error, LambdaDBError) and begun is None and error.connection_invalidated:
+    @contextmanager
+    def _handle(
+        self, connection: Connection, begun: RootTransaction
+    ) -> Iterator[tuple[Any, Callable[[], object], Callable[[], object]]]:
+        """What `work` gets, and how to flush and to commit it."""
+        if isinstance(self._target, Engine):
+            yield connection, lambda: None, begun.commit
+            return
+        # Bound to the connection, so that it cannot go on with another one after a rollback.
+        with self._target(bind=connection, join_transaction_mode="control_fully") as session:
+            session.connection()
+            yield session, session.flush, session.commit
+
+    def _is_committed(self, error: Exception, run: _Run) -> bool:
+        """
+        Whether the run is committed in spite of an error; False if the error means itself.
+
+        The connection has been given back, and the server can be asked on it or on a new one.
+
+        Raises:
+            _Repeat: Nothing is committed, and another run may succeed.
+            CommitInDoubt: It cannot be known.
+            TransactionEnded: The unit of work ended its transaction itself.
+        """
+        transaction = run.transaction
+        meaning = self._driver.meaning(error, transaction)
+        if transaction is None:
+            if meaning in ("lost", "not the writer"):
                 raise _Repeat(error) from error
-            return
-        lost = error.sent if isinstance(error, OutOfTime) else error.connection_invalidated
-        if lost and begun.commit_state == "sent":
-            raise _CommitUnanswered(begun, result, error) from error
-        if isinstance(error, OutOfTime):
-            return
-        if lost and begun.id and self._settle(begun) == "committed":
-            # Asked in any case: its session may be alive, and hold locks that the next run needs.
-            raise TransactionEnded("The unit of work committed its transaction itself.") from error
-        if lost or self._driver.meaning(error) in ("conflict", "not the writer"):
-            raise _Repeat(error) from error
+            return False  # a connect has done its own waiting
+        if transaction.commit_state == "done":
+            # What happens after COMMIT must not deny it: whoever sees an error does the work again.
+            logger.error("The transaction is committed. After that came an error:", exc_info=error)
+            return True
+        if transaction.commit_state == "sent":
+            self._settle_commit(transaction, error)
+            return True
+        if meaning == "other":
+            return False
+        if self._is_committed_by_unit(transaction, meaning, error):
+            raise TransactionEnded(_COMMITTED_BY_UNIT, committed=True) from error
+        if meaning == "out of time":
+            return False
+        if meaning == "ended":
+            raise TransactionEnded(f"{error} {_NOTHING_COMMITTED}") from error
+        raise _Repeat(error) from error
 
-    def _settle_commit(self, lost: _CommitUnanswered) -> Outcome:
-        if not lost.begun.id:  # read-only: nothing can be lost or doubled
-            return "committed"
+    def _is_committed_by_unit(
+        self, transaction: Transaction, meaning: Meaning, error: Exception
+    ) -> bool:
+        """Whether the unit of work has sent a COMMIT of its own, which was carried out."""
+        seen = transaction.committed_by_unit
+        if seen or meaning == "out of time" or not transaction.id:
+            return bool(seen)
+        if seen is False and not (transaction.is_lost and meaning in ("lost", "ended")):
+            return False
+        # Lost: asked in any case. Its session may be alive, and hold locks that the next run needs.
         try:
-            outcome = self._settle(lost.begun)
-        except LambdaDBError as error:
-            raise CommitInDoubt(lost.begun.id, f"the server could not be asked: {error}") from error
+            return self._settle(transaction) == "committed"
+        except LambdaDBError:
+            raise
+        except Exception as failure:
+            raise error from failure
+
+    def _settle_commit(self, transaction: Transaction, error: Exception) -> None:
+        """Return if a transaction is committed whose COMMIT was not answered."""
+        reason = one_line(str(getattr(error, "orig", error)))
+        logger.warning("The answer to COMMIT was lost (%s): asking the server", reason)
+        if not transaction.id:
+            return  # nothing can be written on a standby, so nothing can be lost or doubled
+        try:
+            outcome = self._settle(transaction)
+        except Exception as failure:
+            # Whatever it is, it must not read as "not committed".
+            what = one_line(str(getattr(failure, "orig", failure)))
+            raise CommitInDoubt(transaction.id, f"the server could not be asked: {what}") from failure
         if outcome == "unknown":
             raise CommitInDoubt(
-                lost.begun.id, "the server restarted, so that its answer cannot be trusted"
-            ) from lost.error
-        return outcome
+                transaction.id,
+                "the server has restarted, or another one has answered: its answer proves nothing",
+            ) from error
+        if outcome == "aborted":
+            raise _Repeat(error) from error
 
-    def _settle(self, begun: Transaction) -> Outcome:
+    def _settle(self, transaction: Transaction) -> Outcome:
         """Ask what became of a transaction; a session that still has it open is ended."""
         number = 0
         while True:
             with contextlib.suppress(_LostAgain), self._asking() as connection:
-                outcome = self._driver.ask_outcome(connection, begun)
+                outcome = self._driver.ask_outcome(connection, transaction)
                 if outcome == "unknown" and self._idempotency_key is not None:
-                    column, value = self._idempotency_key
-                    found = connection.execute(select(column).where(column == value)).first()
-                    outcome = "committed" if found is not None else "aborted"
+                    outcome = self._look_for_key(connection, transaction)
                 if outcome is not None:
                     self._outcome = outcome
                     return outcome
             number += 1
             pause = conflict_backoff(number, self._random)
             if pause >= self._deadline.remaining(self._clock):
-                raise OutOfTime("the time to ask what became of a transaction was over", sent=False)
+                text = (
+                    f"Time was over before the server told what became of transaction {transaction.id}."
+                )
+                raise OutOfTime(text, sent=False)
             self._clock.sleep(pause)
+
+    def _look_for_key(self, connection: Connection, transaction: Transaction) -> Outcome:
+        """What the row of the idempotency key proves; it is there exactly if the work is."""
+        if not self._driver.names_same_tables(connection, transaction):
+            return "unknown"  # it would be looked for in another table
+        column, value = self._idempotency_key
+        found = connection.execute(select(column).where(column == value)).first()
+        return "committed" if found is not None else "aborted"
 
     @contextmanager
     def _asking(self) -> Iterator[Connection]:
-        """A connection for questions, each of one round trip; raises `_LostAgain` with it."""
+        """A connection for questions; raises `_LostAgain` with it."""
         try:
             with self._engine.connect() as connection:
-                yield connection.execution_options(isolation_level="AUTOCOMMIT")
+                yield connection
         except LambdaDBError:
             raise
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
             raise _LostAgain from error
-
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Connection, Callable[[], object], Callable[[], object]]]:
-        """What `work` gets, its connection, and how to flush and to commit it."""
-        if isinstance(self._target, Engine):
-            with self._target.connect() as connection, connection.begin() as begun:
-                yield connection, connection, lambda: None, begun.commit
-            return
-        with self._target() as session:
-            yield session, session.connection(), session.flush, session.commit
 
 
 def _engine_of(target: Any) -> Engine:

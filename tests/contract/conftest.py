@@ -27,6 +27,7 @@ class ScriptedTestbed:
     conflict = text("CONFLICT")
     drivername = "scripted+memory"
     tag_bytes = 10
+    default_port = 1234
 
     def __init__(self) -> None:
         self.server = scripted_driver.SERVER
@@ -61,6 +62,7 @@ class PsycopgTestbed:
     conflict = text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$")
     drivername = "postgresql+psycopg"
     tag_bytes = 63
+    default_port = 5432
 
     def __init__(self, server: Postgres, proxy: Proxy) -> None:
         self._server = server

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lambdadb.drivers import register
 from lambdadb.drivers.base import AttemptFailed
-from lambdadb.errors import InvocationEnded, LambdaDBError
+from lambdadb.errors import InvocationEnded, LambdaDBError, TransactionEnded
 from lambdadb.faults import Fault
 
 
@@ -33,6 +33,10 @@ class Conflict(Error):
 
 class Lost(Error):
     """The connection is gone."""
+
+
+class UnitEnded(Error):
+    """A unit of work ends its transaction by itself, or goes on after its end."""
 
 
 @dataclass
@@ -90,6 +94,7 @@ class Connection:
         self.pending: list[str] = []
         self.transaction: str | None = None
         self.commit_state = "none"
+        self.unit: Transaction | None = None
         self.closed = self.aborted = self.autocommit = False
         server.sessions.append(self)
 
@@ -102,6 +107,8 @@ class Connection:
 
     def begin(self) -> str:
         if self.transaction is None:
+            if self.unit is not None:
+                raise UnitEnded("the unit of work has ended its transaction")
             self.transaction = str(next(self.server.numbers))
             self.commit_state = "none"
         return self.transaction
@@ -113,6 +120,8 @@ class Connection:
         if self.transaction is None:
             return
         self.check()
+        if self.unit is not None and not self.unit.may_commit:
+            raise UnitEnded("a unit of work leaves COMMIT to run_transaction")
         self.commit_state = "sent"
         lost, self.server.lose_commit = self.server.lose_commit, ""
         if lost != "not done":
@@ -169,74 +178,99 @@ class Transaction:
 
     connection: Connection
     id: str
+    committed_by_unit = False
+    may_commit = False
 
     @property
     def commit_state(self) -> Any:
         return self.connection.commit_state
 
     @property
-    def is_begun(self) -> bool:
-        return self.connection.transaction is not None and not self.connection.closed
+    def is_lost(self) -> bool:
+        return self.connection.closed
+
+    def allow_commit(self) -> None:
+        if self.connection.transaction != self.id:
+            raise UnitEnded("the unit's transaction has failed or ended")
+        self.may_commit = True
+
+    def leave(self) -> None:
+        self.connection.unit = None
+
+
+@dataclass(frozen=True)
+class ScriptedTarget:
+    """`lambdadb.drivers.base.Target` for the server in memory."""
+
+    parameters: dict[str, Any]
+    is_local = False
+    tls_warning = None
+
+    def __str__(self) -> str:
+        return f"{self.parameters.get('host')}:1234"
 
     @property
-    def is_open(self) -> bool:
-        return self.connection.transaction == self.id
+    def attributes(self) -> Mapping[str, str]:
+        return {"db.system.name": "scripted", "server.address": str(self.parameters.get("host"))}
+
+    @property
+    def login_parameters(self) -> Mapping[str, object]:
+        return {**self.parameters, "default_port": 1234}
+
+    def add_login(self, login: Mapping[str, object]) -> ScriptedTarget:
+        return ScriptedTarget({**self.parameters, **login})
+
+    def add_session_settings(self, policy: Any, tag: str | None) -> ScriptedTarget:
+        return ScriptedTarget({"tag": tag, **self.parameters})
+
+    def add_tls_defaults(self, *, always: bool) -> ScriptedTarget:
+        return self
+
+    def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
+        """It is in this process."""
+
+    def begin_attempt(self, number: int) -> Attempt:
+        return Attempt(self.parameters)
+
+    def explain_rejection(self, text: str, seconds: float) -> str:
+        return text
+
+    def to_dbapi_connection(self, attempt: Attempt, deadline: Any, connect_until: float) -> Connection:
+        attempt.close()
+        return Connection(SERVER, self.parameters)
 
 
 class ScriptedDriver:
     """`lambdadb.drivers.base.Driver` for the server in memory."""
 
-    system = "scripted"
-    default_port = 1234
     session_tag_bytes = 10
 
-    def check_parameters(self, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-        """All are good."""
-
-    def check_installation(self) -> None:
+    def check_installation(self, *, traced: bool) -> None:
         """Nothing is installed."""
 
-    def connect_parameters(self, *arguments: Any, **keywords: Any) -> dict[str, Any]:
-        return keywords
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """All are good."""
 
-    def add_session_settings(self, parameters: Any, policy: Any, tag: str | None) -> dict[str, Any]:
-        return {"tag": tag, **parameters}
-
-    def add_tls_defaults(self, parameters: Any, environment: Any) -> dict[str, Any]:
-        return dict(parameters)
-
-    def describe_tls_weakness(self, parameters: Any, environment: Any) -> None:
-        """There is none."""
-
-    def explain_rejection(self, parameters: Any, text: str, seconds: float) -> str:
-        return text
-
-    def is_local(self, parameters: Any, environment: Any) -> bool:
-        return False
-
-    def begin_attempt(self, parameters: Mapping[str, Any], number: int) -> Attempt:
-        return Attempt(parameters)
-
-    def to_dbapi_connection(
-        self, attempt: Attempt, parameters: Any, deadline: Any, connect_until: float
-    ) -> Connection:
-        attempt.close()
-        return Connection(SERVER, parameters)
+    def make_target(self, arguments: Any, parameters: Mapping[str, Any]) -> ScriptedTarget:
+        return ScriptedTarget(dict(parameters))
 
     def error(self, text: str) -> Exception:
         return Error(text)
 
-    def target(self, parameters: Mapping[str, Any]) -> str:
-        return f"{parameters.get('host')}:{self.default_port}"
-
-    def describe(self, parameters: Mapping[str, Any]) -> dict[str, str | int]:
-        return {"server.address": str(parameters.get("host"))}
+    def describe_session(self, connection: Any, error: BaseException | None) -> Mapping[str, str]:
+        return {"db.system.name": "scripted"}
 
     def liveness(self, connection: Connection) -> Any:
         return "quiet" if connection in SERVER.sessions else "closed"
 
     def is_reusable(self, connection: Connection) -> bool:
         return connection.transaction is None and not connection.closed
+
+    def idle_session_timeout(self, connection: Connection) -> None:
+        """Never."""
+
+    def reset_session(self, connection: Connection) -> bool:
+        return connection in SERVER.sessions
 
     def set_wait_limit(self, connection: Connection, moment: float | None) -> None:
         """It answers at once."""
@@ -247,16 +281,29 @@ class ScriptedDriver:
 
     def begin(self, connection: Any) -> Transaction:
         own: Connection = connection.connection.driver_connection
-        return Transaction(own, own.begin())
+        own.unit = Transaction(own, own.begin())
+        return own.unit
 
     def ask_outcome(self, connection: Any, transaction: Transaction) -> Any:
         return "committed" if transaction.id in SERVER.committed else "aborted"
 
-    def meaning(self, error: BaseException) -> Any:
+    def names_same_tables(self, connection: Any, transaction: Transaction) -> bool:
+        return True
+
+    def meaning(self, error: BaseException, transaction: Transaction | None = None) -> Any:
+        original = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(original, (UnitEnded, TransactionEnded)):
+            return "ended"
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             return "lost"
-        original = error.orig if isinstance(error, DBAPIError) else error
         return "conflict" if isinstance(original, Conflict) else "other"
+
+    def translate(self, error: BaseException) -> LambdaDBError | None:
+        if isinstance(error, Lost) and "aborted" in str(error):
+            return InvocationEnded("the invocation in which this session began has ended")
+        if isinstance(error, UnitEnded):
+            return TransactionEnded(str(error))
+        return error if isinstance(error, LambdaDBError) else None
 
 
 class ScriptedDialect(DefaultDialect):
@@ -284,7 +331,7 @@ class ScriptedDialect(DefaultDialect):
         event.listen(engine, "handle_error", translate_error, retval=True)
 
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
-        return self.connector.connect(self.connector.driver.connect_parameters(*arguments, **keywords))
+        return self.connector.connect(self.connector.driver.make_target(arguments, keywords))
 
     def initialize(self, connection: Any) -> None:
         """There is nothing to ask."""
@@ -304,11 +351,8 @@ class ScriptedDialect(DefaultDialect):
 
 
 def translate_error(context: Any) -> LambdaDBError | None:
-    """The end of an invocation, by its name."""
-    error = context.original_exception
-    if isinstance(error, Lost) and "aborted" in str(error):
-        return InvocationEnded("the invocation in which this session began has ended")
-    return error if isinstance(error, LambdaDBError) else None
+    """SQLAlchemy's `handle_error` listener."""
+    return ScriptedDriver().translate(context.original_exception)
 
 
 register(("scripted", "scripted+memory"), "lambdadb+scripted", __name__, "ScriptedDialect")

@@ -175,3 +175,26 @@ def test_a_session_left_open_ends_with_its_invocation(testbed, make_engine):
     left.close()
     run(engine, add("b"))
     assert testbed.rows() == ["b"]
+
+
+def test_a_store_of_logins_knows_no_driver(testbed):
+    """It is told neutral names and the default port, and its login by those names is sent."""
+    told = []
+    url = sqlalchemy.make_url(testbed.url)
+    login = {"user": url.username, "password": url.password, "host": url.host, "port": url.port}
+
+    class Store:
+        def logins(self, parameters):
+            told.append(parameters)
+            return [{name: value for name, value in login.items() if value is not None}]
+
+    bare = url._replace(username=None, password=None)
+    engine = lambdadb.create_engine(bare, credentials=Store())
+    with engine.connect():
+        assert len(testbed.sessions()) == 1
+    engine.dispose()
+    (parameters,) = told
+    assert parameters["host"] == url.host
+    assert parameters["database"] == url.database
+    assert parameters["default_port"] == testbed.default_port
+    assert "user" not in parameters

@@ -72,6 +72,15 @@ def database(server: URL, admin: psycopg.Connection[Any]) -> Iterator[URL]:
     admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="module")
+def shared_database(server: URL, admin: psycopg.Connection[Any]) -> Iterator[URL]:
+    """One database for all tests of a file that need no fresh one: making one takes a while."""
+    name = f"shared_{os.getpid()}_{next(_numbers)}"
+    admin.execute(f"CREATE DATABASE {name}")
+    yield server.set(database=name)
+    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 class Sessions:
     """The sessions of one database, as the server sees them."""
 
@@ -101,6 +110,13 @@ class Sessions:
             self._admin.execute("SELECT pg_terminate_backend(%s)", [pid])
         self.become(0)
         time.sleep(self._way)
+
+    def terminate_others(self, mine: psycopg.Connection[Any]) -> None:
+        """End all of them but one, and wait until they are gone."""
+        for pid, *_ in self():
+            if pid != mine.info.backend_pid:
+                self._admin.execute("SELECT pg_terminate_backend(%s)", [pid])
+        self.become(1)
 
 
 @pytest.fixture

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import psycopg
 import pytest
 from sqlalchemy import text
 
 from lambdadb import OutOfTime, PerEnvironment, PerInvocation, ResumeRetry
+from lambdadb.lab.context import FakeContext
 
 POLICIES = pytest.mark.parametrize("policy", [PerEnvironment(), PerInvocation()])
 RETRY = ResumeRetry(reserve=1.0)
-
-
-class Context:
-    """A Lambda context with so many seconds left."""
-
-    def __init__(self, seconds):
-        self._ends = time.monotonic() + seconds
-
-    def get_remaining_time_in_millis(self):
-        return max(0, round((self._ends - time.monotonic()) * 1000))
 
 
 @POLICIES
@@ -30,7 +19,7 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, road, databa
 
     def steps():
         engine = road.create_engine(database, policy=policy, retry=RETRY)
-        context = Context(2.0)
+        context = FakeContext(2.0)
 
         def work():
             with road.invocation(engine, context), engine.begin() as connection:
@@ -43,7 +32,7 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, road, databa
         assert isinstance(caught.value.__cause__, psycopg.Error)
         assert not caught.value.safe_to_repeat
         sessions.become(0)
-        with road.invocation(engine, Context(20)), engine.connect() as connection:
+        with road.invocation(engine, FakeContext(20)), engine.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM item")) == 0
         engine.dispose()
 
@@ -57,7 +46,7 @@ def test_a_server_that_hears_no_cancel_is_left(road, database, sessions, admin, 
 
     def steps():
         engine = road.create_engine(database, retry=RETRY)
-        context = Context(2.0)
+        context = FakeContext(2.0)
 
         def work():
             with road.invocation(engine, context), engine.begin() as connection:
@@ -90,7 +79,7 @@ def test_the_servers_own_timeout_stays_the_servers(road, database):
 
     def steps():
         engine = road.create_engine(database, connect_args={"options": "-c statement_timeout=100"})
-        with road.invocation(engine, Context(20)), engine.connect() as connection:
+        with road.invocation(engine, FakeContext(20)), engine.connect() as connection:
             with pytest.raises(Exception, match="statement timeout") as caught:
                 connection.execute(text("SELECT pg_sleep(5)"))
             assert not isinstance(caught.value, OutOfTime)

@@ -276,7 +276,7 @@ def test_a_second_look_that_fails_is_told(answer: bytes, why: str, tmp_path: Pat
 
         threading.Thread(target=serve, daemon=True).start()
         refused = f'server at "127.0.0.1", port {port} failed: SSL error: certificate verify failed'
-        explained = tls.explained({"host": HOST, "sslrootcert": "/root.pem"}, refused, 1.0)
+        explained = tls.explain_rejection({"host": HOST, "sslrootcert": "/root.pem"}, refused, 1.0)
     assert explained.startswith(f"{refused}: a second look, to tell why, failed")
     assert why in explained
 

@@ -1,6 +1,10 @@
-"""What a tracer is told of an engine's work against a real server."""
+"""The spans of an engine's work against a real server."""
 
 from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
 
 import pytest
 from sqlalchemy import text
@@ -12,7 +16,7 @@ from lambdadb.tracing import Span, Tracer
 
 
 class Recorder(Tracer):
-    """Remembers what it is told."""
+    """Keeps the spans."""
 
     def __init__(self, statements="all"):
         self.statements = statements
@@ -34,7 +38,7 @@ def recorder():
     return Recorder()
 
 
-def test_a_statement_is_told_with_its_time_and_without_its_values(road, database, recorder):
+def test_a_statement_is_recorded_with_its_time_and_without_its_values(road, database, recorder):
     """The text with placeholders, where it ran and how long; nothing that was passed or written."""
 
     def steps():
@@ -47,11 +51,11 @@ def test_a_statement_is_told_with_its_time_and_without_its_values(road, database
     road.run(steps)
     (span,) = recorder.of("statement")
     assert "canary" not in repr(span)
-    told = span.attributes
-    assert told["db.query.text"] == "SELECT ?, pg_sleep(?) WHERE %(value)s <> ?"
-    assert told["db.operation.name"] == "SELECT"
-    assert (told["db.namespace"], told["server.port"]) == (database.database, database.port)
-    assert told["lambdadb.driver"].startswith("psycopg 3.")
+    recorded = span.attributes
+    assert recorded["db.query.text"] == "SELECT ?, pg_sleep(?) WHERE %(value)s <> ?"
+    assert recorded["db.operation.name"] == "SELECT"
+    assert (recorded["db.namespace"], recorded["server.port"]) == (database.database, database.port)
+    assert recorded["lambdadb.driver"].startswith("psycopg 3.")
     assert 0.05 <= span.seconds < 5.0
     (connect,) = recorder.of("connect")
     assert connect.began + connect.seconds <= span.began + 0.001
@@ -76,7 +80,9 @@ def test_a_batch_is_one_span_with_its_size(road, database, recorder):
     ("query", "sqlstate"),
     [("SELECT nothing", "42703"), ("SELECT pg_terminate_backend(pg_backend_pid())", "57P01")],
 )
-def test_a_failed_statement_is_told_with_its_sqlstate(road, database, recorder, query, sqlstate, caplog):
+def test_a_failed_statement_is_recorded_with_its_sqlstate(
+    road, database, recorder, query, sqlstate, caplog
+):
     """Also where its connection is lost, of which the driver then knows nothing more."""
 
     def steps():
@@ -89,13 +95,13 @@ def test_a_failed_statement_is_told_with_its_sqlstate(road, database, recorder, 
     (span,) = recorder.of("statement")
     assert span.attributes["db.response.status_code"] == sqlstate
     assert span.error is not None
-    assert "failed; the work" not in caplog.text
+    assert "failed; the traced work" not in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("statements", "told"), [("all", 2), ("none", 0), ("traced", 1), (0.04, 1), (60.0, 0)]
+    ("statements", "recorded"), [("all", 2), ("none", 0), ("traced", 1), (0.04, 1), (60.0, 0)]
 )
-def test_only_the_statements_asked_for_are_told(road, database, statements, told):
+def test_only_the_selected_statements_are_recorded(road, database, statements, recorded):
     """All, none, those inside a block of the user's own, or those that take long."""
     recorder = Recorder(statements)
 
@@ -108,10 +114,10 @@ def test_only_the_statements_asked_for_are_told(road, database, statements, told
         engine.dispose()
 
     road.run(steps)
-    assert len(recorder.of("statement")) == told
+    assert len(recorder.of("statement")) == recorded
 
 
-def test_nothing_is_told_while_it_does_not_record(road, database, recorder):
+def test_nothing_is_recorded_in_an_invocation_that_is_not_sampled(road, database, recorder):
     """An invocation that is not sampled."""
     recorder.on = False
 
@@ -142,7 +148,7 @@ def test_a_tracer_that_fails_changes_no_result(road, database, caplog):
     assert caplog.text.count("Broken failed") == 2
 
 
-def test_a_repeated_transaction_is_told(database, recorder):
+def test_a_repeated_transaction_is_recorded(database, recorder):
     """How often it ran; one that ran once, as usual, is no news."""
     engine = lambdadb.create_engine(database, tracer=recorder)
     runs = iter(["DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", "SELECT 1"])
@@ -154,8 +160,8 @@ def test_a_repeated_transaction_is_told(database, recorder):
     assert span.error is None
 
 
-def test_a_reconnect_tells_how_long_the_lost_connection_was_idle(database, recorder, sessions):
-    """The connect after a thaw is told apart from a first one."""
+def test_a_reconnect_records_how_long_the_lost_connection_was_idle(database, recorder, sessions):
+    """The connect after a thaw is recorded apart from a first one."""
     engine = lambdadb.create_engine(database, tracer=recorder)
     engine.connect().close()
     sessions.terminate()
@@ -180,3 +186,75 @@ def test_the_login_is_a_part_of_the_connect(database, recorder):
     (connect,) = recorder.of("connect")
     assert [part.name for part in connect.children] == ["login", "attempt"]
     assert connect.attributes["lambdadb.user"] == database.username
+
+
+def test_a_cancelled_connect_is_recorded(recorder):
+    """Its span tells what was tried, and that it was cancelled."""
+
+    async def steps():
+        accepted = asyncio.Event()
+
+        async def stay_silent(reader, writer):
+            accepted.set()
+            await reader.read()  # until the connect has gone
+            writer.close()
+
+        async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            url = f"postgresql+psycopg://app@127.0.0.1:{port}/shop"
+            engine = lambdadb.aio.create_async_engine(url, tracer=recorder)
+            task = asyncio.create_task(engine.connect().start())
+            await accepted.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await engine.dispose()
+
+    asyncio.run(steps())
+    (span,) = recorder.of("connect")
+    assert isinstance(span.error, asyncio.CancelledError)
+    assert span.attributes["lambdadb.attempts"] == 1
+    assert (span.attributes["db.namespace"], span.attributes["lambdadb.user"]) == ("shop", "app")
+
+
+def test_a_connect_and_its_login_are_started_before_they_end(road, database):
+    """What a store of logins does runs inside `login`, and that inside `connect`."""
+
+    class Started(Recorder):
+        @contextlib.contextmanager
+        def start_span(self, name, began):
+            before = current.get()
+            current.set((*before, name))
+            yield current.get()
+            current.set(before)
+
+    class Store:
+        def logins(self, parameters):
+            seen.append(current.get())
+            yield {"password": database.password}
+
+    class AsyncStore:
+        async def logins(self, parameters):
+            seen.append(current.get())
+            yield {"password": database.password}
+
+    current = contextvars.ContextVar("current", default=())
+    seen = []
+    recorder = Started()
+    stores = [Store(), AsyncStore()] if road.asynchronous else [Store()]
+
+    def steps():
+        for store in stores:
+            url = database._replace(password=None)
+            engine = road.create_engine(url, tracer=recorder, credentials=store)
+            engine.connect().close()
+            engine.dispose()
+            assert current.get() == ()
+
+    road.run(steps)
+    assert seen == [("connect", "login")] * len(stores)
+    for connect in recorder.of("connect"):
+        assert connect.handle == ("connect",)
+        assert [part.handle for part in connect.children if part.name == "login"] == [
+            ("connect", "login")
+        ]

@@ -95,7 +95,12 @@ def test_nothing_outlives_a_killed_parent(tmp_path: Path, number: signal.Signals
         "time.sleep(60)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # These tests may themselves run as a script's background job, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None,
     )
     assert parent.stdout is not None
     pid, path = parent.stdout.readline().split()
@@ -106,6 +111,31 @@ def test_nothing_outlives_a_killed_parent(tmp_path: Path, number: signal.Signals
     parent.stdout.close()
     wait_until(lambda: not alive(int(pid)))
     wait_until(lambda: not Path(path).exists())
+
+
+IGNORED = [signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", IGNORED)
+def test_a_command_does_not_inherit_an_ignored_signal(number: signal.Signals) -> None:
+    """Also below a background job of a script, which ignores SIGINT, a signal ends the command."""
+    program = (
+        "import signal, sys\n"
+        "from lambdadb.lab.process import Process\n"
+        f"command = Process({[*PYTHON, 'import time; time.sleep(60)']!r})\n"
+        f"command.send_signal(signal.Signals({int(number)}))\n"
+        "print(command.wait(30))\n"
+    )
+
+    def ignore_all() -> None:
+        for each in IGNORED:
+            signal.signal(each, signal.SIG_IGN)
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=ignore_all
+    )
+    # Python ends by SIGINT with a traceback, and with this code.
+    assert done.stdout.strip() == str(-number), done.stderr
 
 
 def test_a_sibling_does_not_keep_a_command_alive() -> None:

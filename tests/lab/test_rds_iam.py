@@ -16,7 +16,7 @@ from lambdadb.credentials.rds_iam import RdsIam
 
 from .aws import KEYS, Request, scripted, variables
 
-URL = {"host": "orders.cluster-c9.eu-west-1.rds.amazonaws.com", "user": "app"}
+URL = {"host": "orders.cluster-c9.eu-west-1.rds.amazonaws.com", "port": 5432, "user": "app"}
 
 
 class Endpoint:

@@ -11,8 +11,8 @@ import lambdadb
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A hot cluster with trust login, whose wire is counted."""
-    with round_trips.trusting() as cluster:
+    """A hot cluster whose wire is counted."""
+    with round_trips.counting() as cluster:
         yield cluster
 
 

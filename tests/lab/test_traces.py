@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from lambdadb.lab.aurora import Cluster
 from lambdadb.lab.environment import Environment, FunctionError
 from lambdadb.lab.postgres import Postgres
 from lambdadb.lab.xray.daemon import Node, XRayDaemon, nested
+
+from .aws import KEYS, SecretServer, secret_server
 
 Make = Callable[..., Environment]
 
@@ -263,8 +270,10 @@ def test_canaries(make: Make, daemon: XRayDaemon, postgres: Postgres) -> None:
                     connection.execute(text("INSERT INTO t VALUES (:name) /* {CANARY} */"),
                                        {{"name": "{CANARY}"}})
         """,
-        postgres.url().replace("postgres@", f"postgres:{CANARY}@"),
+        re.sub("//.*@", f"//canary:{CANARY}@", postgres.url()),
     )
+    with psycopg.connect(postgres.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE canary SUPERUSER LOGIN PASSWORD '{CANARY}'")
     with pytest.raises(FunctionError, match=CANARY):  # the function's own answer is its own affair
         environment.invoke(None)
     documents = json.dumps(daemon.wait(5))
@@ -273,6 +282,85 @@ def test_canaries(make: Make, daemon: XRayDaemon, postgres: Postgres) -> None:
     lines = [line for line in environment.log if line.startswith("{")]
     assert [json.loads(line)["lambdadb"] for line in lines] == ["connect"] + ["statement"] * 3
     assert CANARY not in "".join(lines)
+
+
+STORE = """
+    import asyncio, os
+    import boto3
+    import lambdadb
+    from aws_xray_sdk.core import patch, xray_recorder
+    from lambdadb.aio import create_async_engine
+    from lambdadb.tracing.xray import XRay
+    patch(["botocore"])
+    class Store:
+        def logins(self, parameters):
+            client = boto3.client("secretsmanager", endpoint_url=os.environ["SECRETS"])
+            secret = client.get_secret_value(SecretId=os.environ["SECRET_ID"])
+            yield {"password": secret["SecretString"]}
+    settings = {"tracer": TRACER, "credentials": Store()}
+    def connect():
+        engine = lambdadb.create_engine(os.environ["DATABASE_URL"], **settings)
+        engine.connect().close()
+        engine.dispose()
+    async def connect_async():
+        engine = create_async_engine(os.environ["DATABASE_URL"], **settings)
+        async with engine.connect():
+            pass
+        await engine.dispose()
+    def handler(event, context):
+        with xray_recorder.in_subsegment("## handler"):
+            CONNECT
+"""
+OUTSIDE_LAMBDA = """
+xray_recorder.configure(sampling=False, service="request")
+with xray_recorder.in_segment("request"):
+    handler(None, None)
+"""
+CONNECTS = {"sync": "connect()", "async": "asyncio.run(connect_async())"}
+
+
+@pytest.fixture(scope="module")
+def secrets() -> Iterator[SecretServer]:
+    with secret_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("tracer", ["XRay()", "None"])
+@pytest.mark.parametrize("mode", CONNECTS)
+@pytest.mark.parametrize("where", ["Lambda", "elsewhere"])
+def test_a_secret_is_read_inside_the_login(
+    make: Make,
+    daemon: XRayDaemon,
+    secrets: SecretServer,
+    where: str,
+    mode: str,
+    tracer: str,
+    postgres: Postgres,
+) -> None:
+    """boto3's subsegment, by the SDK's patch, is in `login`; without a tracer, in the handler's."""
+    secret = secrets.secret(SecretString="canary-password")
+    source = textwrap.dedent(STORE.replace("TRACER", tracer).replace("CONNECT", CONNECTS[mode]))
+    variables = {**KEYS, "AWS_DEFAULT_REGION": KEYS["AWS_REGION"]}
+    variables |= {"SECRETS": secrets.endpoint, "SECRET_ID": secret.id}
+    if where == "Lambda":
+        environment = make(source)
+        environment.variables.update(variables)
+        environment.invoke(None, trace_id=ROOT.format(3, 8, 1))
+        assert environment.log == []
+    else:
+        program = source + OUTSIDE_LAMBDA
+        variables |= {"AWS_XRAY_DAEMON_ADDRESS": daemon.address, "DATABASE_URL": postgres.url()}
+        command = [sys.executable, "-W", "error::UserWarning", "-c", program]
+        ran = subprocess.run(
+            command, env={**os.environ, **variables}, capture_output=True, text=True, check=True
+        )
+        assert ran.stderr == ""
+    daemon.settle()
+    inside = ("secretsmanager",)
+    if tracer != "None":
+        inside = (DATABASE, ("login", inside), ("attempt",))
+    assert subtree(daemon.documents, "## handler").names == ("## handler", inside)
+    assert "canary-password" not in json.dumps(daemon.documents)
 
 
 def test_opentelemetry_behind_a_layer(make: Make, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lambdadb.connect.connector import Connector
 from lambdadb.deadline import ActiveInvocations, Clock, Deadline, RunningInvocation
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.psycopg.driver import PsycopgDriver
+from lambdadb.drivers.psycopg.target import PsycopgTarget
 from lambdadb.settings import Settings
 from lambdadb.tracing import Span, Tracer
 
@@ -79,6 +80,20 @@ class ScriptedAttempt:
         self.closed = True
 
 
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class ScriptedTarget(PsycopgTarget):
+    """A server that follows a script; everything else is the real target's."""
+
+    scripted: Any
+
+    def begin_attempt(self, number: int) -> Any:
+        self.scripted.sent.append(self.parameters)
+        return self.scripted.make_attempt()
+
+    def to_dbapi_connection(self, attempt: Any, deadline: Any, connect_until: float) -> Any:
+        return attempt
+
+
 @dataclass
 class ScriptedDriver(PsycopgDriver):
     """A driver whose server follows a script; everything else is the real driver's."""
@@ -89,16 +104,22 @@ class ScriptedDriver(PsycopgDriver):
     made: list[ScriptedAttempt] = field(default_factory=list)
     sent: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def begin_attempt(self, parameters: Mapping[str, Any], number: int) -> Any:
-        self.sent.append(parameters)
+    def make_attempt(self) -> Any:
         attempt = ScriptedAttempt(len(self.made) + 3, self.clock, self.script, self.silence)
         self.made.append(attempt)
         return attempt
 
-    def to_dbapi_connection(
-        self, attempt: Any, parameters: Mapping[str, Any], deadline: Any, connect_until: float
-    ) -> Any:
-        return attempt
+
+def connect(connector: Connector, **parameters: Any) -> Any:
+    """Open a connection with the driver's parameters, as a dialect does."""
+    return connector.connect(
+        ScriptedTarget(
+            parameters=parameters,
+            environment=connector.environment,
+            asyncio=False,
+            scripted=connector.driver,
+        )
+    )
 
 
 class Recorder(Tracer):
@@ -114,7 +135,8 @@ class Recorder(Tracer):
 def invocations_until(moment: float) -> ActiveInvocations:
     """The invocations of an engine while one runs that ends at `moment`."""
     invocations = ActiveInvocations()
-    invocations.enter(RunningInvocation(Deadline(moment)))
+    invocations.kept = RunningInvocation(Deadline(moment))  # type: ignore[attr-defined]
+    invocations.enter(invocations.kept)  # type: ignore[attr-defined]
     return invocations
 
 

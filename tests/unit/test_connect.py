@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 
 import pytest
@@ -18,6 +19,7 @@ from lambdadb import (
     OutOfTime,
     PerEnvironment,
     ResumeRetry,
+    create_engine,
 )
 from lambdadb.credentials import LoginUnavailable
 from lambdadb.deadline import Clock
@@ -26,7 +28,7 @@ from lambdadb.drivers.psycopg.faults import diagnose
 from lambdadb.settings import Settings
 from lambdadb.tracing import Tracer
 
-from .conftest import invocations_until
+from .conftest import connect, invocations_until
 
 HELD = AttemptFailed(Fault.RESUMING, "accepted, not answered", silent=True)
 DROPPED = AttemptFailed(Fault.UNREACHABLE, "no answer so far", silent=True)
@@ -77,7 +79,7 @@ SHAPES = {
 def test_less_than_a_second_is_lost_after_the_database_is_awake(shape, seed, connector_to, clock):
     """Whatever the failures of a resume look like, the session is open within 1 s of its end."""
     awake = clock.now() + 14.0 + 2.0 * seed / 20
-    connector_to(*SHAPES[shape](awake), seed=seed).connect({"host": "h"})
+    connect(connector_to(*SHAPES[shape](awake), seed=seed), host="h")
     assert awake <= clock.now() < awake + 1.0
 
 
@@ -85,7 +87,7 @@ def test_less_than_a_second_is_lost_after_the_database_is_awake(shape, seed, con
 def test_what_a_resume_cost_is_reported(shape, connector_to, clock, recorder):
     """The span of a connect tells every attempt and the seconds lost; a part lies within it."""
     awake = clock.now() + 10.0
-    connector_to(*SHAPES[shape](awake)).connect({"host": "h", "port": 5433})
+    connect(connector_to(*SHAPES[shape](awake)), host="h", port=5433)
     (seen,) = recorder.spans
     assert (seen.attributes["server.address"], seen.attributes["server.port"]) == ("h", 5433)
     assert seen.attributes["lambdadb.attempts"] > 1
@@ -100,7 +102,7 @@ def test_what_a_resume_cost_is_reported(shape, connector_to, clock, recorder):
 
 def test_an_awake_database_costs_one_attempt(connector_to, clock, recorder):
     """Without a fault there is one attempt and nothing waited for."""
-    connector_to(holding(0.0), HELD).connect({"host": "h"})
+    connect(connector_to(holding(0.0), HELD), host="h")
     (seen,) = recorder.spans
     assert seen.attributes["lambdadb.attempts"] == 1
     assert seen.attributes["lambdadb.waited"] == 0.0
@@ -112,7 +114,7 @@ def test_a_slow_login_wins_although_a_second_attempt_was_started(connector_to, c
     """An attempt that is only slow is never abandoned, however slow all of them are."""
     connector = connector_to(lambda now: (now + 5.0, None), HELD)
     started = clock.now()
-    assert connector.connect({"host": "h"}) is connector.driver.made[0]
+    assert connect(connector, host="h") is connector.driver.made[0]
     assert clock.now() == pytest.approx(started + 5.0)
 
 
@@ -120,15 +122,15 @@ def test_a_slow_login_wins_although_the_first_attempt_was_lost(connector_to, clo
     """An attempt that the server has begun to answer is not renewed, however slow the rest is."""
     answers = iter([(math.inf, None)])
     connector = connector_to(lambda now: next(answers, (now + 5.0, None)), HELD)
-    start = connector.driver.begin_attempt
+    start = connector.driver.make_attempt
 
-    def attempt(parameters, number):
-        made = start(parameters, number)
+    def attempt():
+        made = start()
         made.got_first_byte = len(connector.driver.made) > 1
         return made
 
-    connector.driver.begin_attempt = attempt
-    assert connector.connect({"host": "h"}) is connector.driver.made[1]
+    connector.driver.make_attempt = attempt
+    assert connect(connector, host="h") is connector.driver.made[1]
     assert len(connector.driver.made) == 2
 
 
@@ -136,15 +138,15 @@ def test_a_login_that_falls_silent_in_the_middle_is_renewed(connector_to, clock)
     """A first byte and then nothing, from a gateway before a database that sleeps: kept for 5 s only."""
     awake = clock.now() + 7.0
     connector = connector_to(*SHAPES["silent"](awake))
-    start = connector.driver.begin_attempt
+    start = connector.driver.make_attempt
 
-    def attempt(parameters, number):
-        made = start(parameters, number)
+    def attempt():
+        made = start()
         made.got_first_byte = True
         return made
 
-    connector.driver.begin_attempt = attempt
-    connector.connect({"host": "h"})
+    connector.driver.make_attempt = attempt
+    connect(connector, host="h")
     assert awake <= clock.now() < awake + 6.0
 
 
@@ -152,7 +154,7 @@ def test_every_attempt_but_the_winner_is_closed(connector_to, clock):
     """A won race leaves no second session behind, and never has more than two attempts open."""
     awake = clock.now() + 6.0
     connector = connector_to(holding(awake), HELD)
-    winner = connector.connect({"host": "h"})
+    winner = connect(connector, host="h")
     assert [attempt.closed for attempt in connector.driver.made].count(False) == 1
     assert not winner.closed
 
@@ -174,7 +176,7 @@ def test_nothing_happens_after_the_deadline(shape, resume, left, reserve, seed, 
         script, silence, invocations=invocations, seed=seed, retry=ResumeRetry(reserve=reserve)
     )
     try:
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     except ConnectFailed:
         assert all(attempt.closed for attempt in connector.driver.made)
         assert resume > left - reserve - 1.1, "gave up although a session was within reach"
@@ -194,7 +196,7 @@ def test_what_cannot_pass_fails_at_once_and_says_what_to_do(text, fault, connect
     started = clock.now()
     connector = connector_to(lambda now: (now + LOGIN, diagnose(text)), HELD)
     with pytest.raises(ConnectFailed) as caught:
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert clock.now() == pytest.approx(started + LOGIN)
     assert caught.value.fault is fault
     assert caught.value.retry_after is None
@@ -209,7 +211,7 @@ def test_a_refused_login_ends_the_wait_of_a_held_attempt(connector_to, clock):
     refused = AttemptFailed(Fault.CREDENTIALS, "password authentication failed for user")
     connector = connector_to(lambda now: next(answers, (now + LOGIN, refused)), HELD)
     with pytest.raises(ConnectFailed, match="login"):
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert all(attempt.closed for attempt in connector.driver.made)
 
 
@@ -222,7 +224,7 @@ def test_a_resume_longer_than_the_budget_is_a_typed_error_in_time(shape, connect
         *SHAPES[shape](clock.now() + 60), invocations=invocations, retry=ResumeRetry(reserve=1.5)
     )
     with pytest.raises(DatabaseResuming) as caught:
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert ends - 1.5 - 0.5 <= clock.now() <= ends - 1.5
     assert caught.value.retry_after >= 1
     assert caught.value.safe_to_repeat
@@ -233,7 +235,7 @@ def test_an_unreachable_network_is_not_called_resuming(connector_to, clock):
     """SYNs that nobody answers are a closed way as often as a resume: `ConnectFailed`, with both."""
     connector = connector_to(*SHAPES["dropped"](clock.now() + 60), retry=ResumeRetry(timeout=5))
     with pytest.raises(ConnectFailed, match="security group") as caught:
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert not isinstance(caught.value, DatabaseResuming)
     assert caught.value.fault is Fault.UNREACHABLE
     assert caught.value.retry_after is not None
@@ -244,9 +246,57 @@ def test_taken_connections_are_waited_for_with_growing_pauses(connector_to, cloc
     text = "FATAL:  sorry, too many clients already"
     connector = connector_to(refusing(math.inf, text), HELD, retry=ResumeRetry(timeout=30))
     with pytest.raises(ConnectFailed) as caught:
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert caught.value.fault is Fault.EXHAUSTED
     assert 8 <= len(connector.driver.made) <= 20
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "/tmp"])
+@pytest.mark.parametrize("text", ["Connection refused", "No such file or directory"])
+def test_a_refusal_on_a_developers_machine_is_an_answer(connector_to, clock, host, text):
+    """Nothing listens there, and nothing is waking up: one attempt, no wait. Inside Lambda it waits."""
+    connector = connector_to(refusing(math.inf, text), HELD, retry=ResumeRetry(timeout=30))
+    connector.environment = {}
+    began = clock.now()
+    with pytest.raises(ConnectFailed) as caught:
+        connect(connector, host=host)
+    assert (caught.value.attempts, clock.now() - began < 1.0) == (1, True)
+    connector.environment = {"AWS_LAMBDA_FUNCTION_NAME": "orders"}
+    with pytest.raises(ConnectFailed):
+        connect(connector, host=host)
+    assert clock.now() - began > 25.0
+
+
+@pytest.mark.parametrize(
+    ("timeout", "left", "waited"),
+    [(None, 300.0, 299.0), (None, None, 60.0), (20.0, 300.0, 20.0), (20.0, 10.0, 9.0)],
+)
+def test_a_connect_may_use_what_the_invocation_has(connector_to, clock, timeout, left, waited):
+    """By default all of it less the reserve, or 60 s outside; `timeout` makes it shorter."""
+    began = clock.now()
+    invocations = None if left is None else invocations_until(began + left)
+    retry = ResumeRetry(timeout=timeout)
+    connector = connector_to(*SHAPES["silent"](math.inf), invocations=invocations, retry=retry)
+    with pytest.raises(ConnectFailed):
+        connect(connector, host="h")
+    assert clock.now() - began == pytest.approx(waited, abs=1.0)
+
+
+def test_copies_of_an_engine_draw_their_own_jitter():
+    """A snapshot or a fork copies an engine with its random source: that has no state to copy."""
+    random = create_engine("postgresql+psycopg://u@h/d").pool.connector.random
+    drawn = []
+    for _ in range(2):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writer, repr(random.random()).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        drawn.append(os.read(reader, 100))
+        os.close(reader)
+        os.close(writer)
+    assert drawn[0] != drawn[1]
 
 
 def test_without_time_nothing_is_tried(connector_to, clock):
@@ -254,14 +304,14 @@ def test_without_time_nothing_is_tried(connector_to, clock):
     invocations = invocations_until(clock.now() + 0.4)
     connector = connector_to(holding(0.0), HELD, invocations=invocations)
     with pytest.raises(OutOfTime, match=r"0\.4 s of the invocation"):
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert connector.driver.made == []
 
 
 def test_the_session_says_who_it_is_and_when_to_end(connector_to):
     """Tag and idle timeout travel in the startup packet; nothing is set by a statement."""
     connector = connector_to(holding(0.0), HELD, policy=PerEnvironment(idle_session_timeout=90.5))
-    connector.connect({"host": "h", "options": "-c search_path=sales"})
+    connect(connector, host="h", options="-c search_path=sales")
     (sent,) = connector.driver.sent
     assert sent["application_name"] == "orders"
     assert sent["options"] == (
@@ -273,7 +323,7 @@ def test_the_session_says_who_it_is_and_when_to_end(connector_to):
 def test_the_callers_own_parameters_win(connector_to):
     """An application_name or a keepalive of the URL is kept."""
     connector = connector_to(holding(0.0), HELD)
-    connector.connect({"host": "h", "application_name": "mine", "keepalives_idle": 7})
+    connect(connector, host="h", application_name="mine", keepalives_idle=7)
     (sent,) = connector.driver.sent
     assert (sent["application_name"], sent["keepalives_idle"]) == ("mine", 7)
 
@@ -289,7 +339,7 @@ def test_the_callers_own_parameters_win(connector_to):
 def test_an_rds_proxy_gets_no_startup_options(host, proxy, connector_to):
     """RDS Proxy refuses `options`, so none are sent there."""
     connector = connector_to(holding(0.0), HELD)
-    connector.connect({"host": host})
+    connect(connector, host=host)
     assert ("options" not in connector.driver.sent[0]) is proxy
 
 
@@ -327,15 +377,15 @@ def passwords_sent(connector):
 def test_credentials_are_asked_at_each_connect(vault_connector):
     """A password that was rotated between two connects is found."""
     connector = vault_connector(["first", "second"], ["first"], ["second"])
-    connector.connect({"host": "h"})
-    connector.connect({"host": "h"})
+    connect(connector, host="h")
+    connect(connector, host="h")
     assert passwords_sent(connector) == ["first", "second"]
 
 
 def test_a_refused_login_is_followed_by_the_next_one(vault_connector, recorder):
     """A stale password costs one refused login; an equal one is not sent again."""
     connector = vault_connector(["new"], ["old", "old", "new"])
-    connector.connect({"host": "h"})
+    connect(connector, host="h")
     assert passwords_sent(connector) == ["old", "new"]
     assert recorder.spans[0].attributes["lambdadb.attempts"] == 2
 
@@ -343,7 +393,7 @@ def test_a_refused_login_is_followed_by_the_next_one(vault_connector, recorder):
 def test_a_login_that_works_asks_for_no_other(vault_connector):
     """The second login of a store, which may be dear, is not asked for without need."""
     passwords = iter(["first", "second"])
-    vault_connector(["first"], passwords).connect({"host": "h"})
+    connect(vault_connector(["first"], passwords), host="h")
     assert list(passwords) == ["second"]
 
 
@@ -351,7 +401,7 @@ def test_when_every_login_is_refused_the_server_s_refusal_is_the_error(vault_con
     """After the last login of the store the connect fails, as with a wrong password in the URL."""
     connector = vault_connector([], ["old", "new"])
     with pytest.raises(ConnectFailed, match="password authentication failed") as caught:
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert caught.value.fault is Fault.CREDENTIALS
     assert caught.value.attempts == 2
 
@@ -377,7 +427,7 @@ def test_a_store_that_fails_is_named_as_the_reason(error, said, connector_to, re
 
     connector = connector_to(holding(0.0), HELD, credentials=Broken())
     with pytest.raises(ConnectFailed, match=said) as caught:
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert caught.value.fault is Fault.LOGIN
     assert caught.value.__cause__ is error
     assert connector.driver.made == []
@@ -392,7 +442,7 @@ def giving(answer):
 def test_a_store_may_return_a_list(connector_to):
     """A generator is the usual form, not the only one."""
     connector = connector_to(holding(0.0), HELD, credentials=giving(lambda: [{"password": "only"}]))
-    connector.connect({"host": "h"})
+    connect(connector, host="h")
     assert passwords_sent(connector) == ["only"]
 
 
@@ -411,7 +461,7 @@ def test_a_store_that_gives_no_login_is_told_what_it_gave(answer, said, connecto
     """As a failed connect, like all that goes wrong in a store; by its type, not by its value."""
     connector = connector_to(holding(0.0), HELD, credentials=giving(answer))
     with pytest.raises(ConnectFailed, match=said) as caught:
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
     assert caught.value.fault is Fault.LOGIN
 
 
@@ -434,20 +484,20 @@ def test_asynchronous_credentials_need_an_asynchronous_engine(connector_to):
 
     connector = connector_to(holding(0.0), HELD, credentials=Vault())
     with pytest.raises(InvalidSettings, match="create_async_engine"):
-        connector.connect({"host": "h"})
+        connect(connector, host="h")
 
 
 def test_the_operator_reads_of_a_wait_once(connector_to, clock, caplog):
     """One warning when waiting begins, with the reason and the limit; none when all is well."""
     connector = connector_to(refusing(clock.now() + 9, STARTING), HELD)
-    connector.connect({"host": "h", "password": "canary-5tale"})
+    connect(connector, host="h", password="canary-5tale")
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
     assert "starting up" in warnings[0]
     assert "h:5432" in warnings[0]
     assert "canary" not in caplog.text
     caplog.clear()
-    connector.connect({"host": "h"})
+    connect(connector, host="h")
     assert not caplog.records
 
 
@@ -460,7 +510,7 @@ def test_a_tracer_that_fails_does_not_fail_the_connect(connector_to, caplog):
 
     connector = connector_to(holding(0.0), HELD)
     object.__setattr__(connector, "settings", Settings(tracer=Broken()))
-    assert connector.connect({"host": "h"}) is connector.driver.made[0]
+    assert connect(connector, host="h") is connector.driver.made[0]
     assert "ZeroDivisionError" in caplog.text
 
 

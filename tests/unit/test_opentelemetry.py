@@ -18,10 +18,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from psycopg.errors import UniqueViolation
 
-import lambdadb.tracing
+from lambdadb.deadline import Clock
 from lambdadb.errors import OutOfTime
-from lambdadb.tracing import Span
+from lambdadb.tracing import Span, trace
 from lambdadb.tracing.opentelemetry import OpenTelemetry
+from lambdadb.tracing.span import start_span
+from lambdadb.tracing.trace import register
 
 PLACE = {
     "db.system.name": "postgresql",
@@ -123,16 +125,16 @@ def test_an_error(received):
 
 def test_blocks_nest_in_parallel_tasks(received):
     """What a task records is in its own block, whatever other tasks do meanwhile."""
-    lambdadb.tracing.register(received.tracer)
+    register(received.tracer)
 
     async def task(name, turns):
-        with lambdadb.tracing.trace(name):
+        with trace(name):
             for _ in range(turns):
                 await asyncio.sleep(0)
             received.tracer.record(Span(name=f"in {name}", began=100.0, seconds=1.0))
 
     async def all_of_them():
-        with lambdadb.tracing.trace("outer"):
+        with trace("outer"):
             await asyncio.gather(task("slow", 9), task("quick", 2))
 
     asyncio.run(all_of_them())
@@ -148,8 +150,8 @@ def test_blocks_nest_in_parallel_tasks(received):
 
 def test_a_failed_block_shows_no_message(received):
     """The user's own error: its type only, and its way to the caller."""
-    lambdadb.tracing.register(received.tracer)
-    with pytest.raises(ValueError, match=r"ann@example\.com"), lambdadb.tracing.trace("render"):
+    register(received.tracer)
+    with pytest.raises(ValueError, match=r"ann@example\.com"), trace("render"):
         raise ValueError("ann@example.com")
     span = received.spans["render"]
     assert span.status.status_code is api.StatusCode.ERROR
@@ -215,3 +217,40 @@ def test_without_the_api_the_package_to_install_is_named():
         except ModuleNotFoundError as error:
             print("pip install opentelemetry-api" in str(error))
     """) == ["True"]
+
+
+def test_what_a_login_s_store_records_is_inside_the_login(received):
+    """A span of another library, in the thread of a login, is in `login`, which is in `connect`."""
+    other = received.provider.get_tracer("botocore")
+
+    def read_secret():
+        with other.start_as_current_span("GetSecretValue"):
+            return {"password": "known"}
+
+    with received.provider.get_tracer("handler").start_as_current_span("handler"):
+        with start_span(received.tracer, "connect", 100.0) as connect:
+            with start_span(received.tracer, "login", 100.5) as login:
+                Clock().result(read_secret, 30.0)
+            part = Span(name="login", began=100.5, seconds=1.0, handle=login)
+            received.tracer.record(
+                Span(
+                    name="connect",
+                    began=100.0,
+                    seconds=2.0,
+                    attributes=PLACE,
+                    children=(part,),
+                    handle=connect,
+                )
+            )
+        with other.start_as_current_span("after"):
+            pass
+    spans = received.spans
+    names = ["handler", "connect orders", "login", "GetSecretValue"]
+    for outer, inner in itertools.pairwise(names):
+        assert spans[inner].parent.span_id == spans[outer].context.span_id
+    assert spans["after"].parent.span_id == spans["handler"].context.span_id
+    connect, login = spans["connect orders"], spans["login"]
+    assert (connect.start_time, connect.end_time) == (100_000_000_000, 102_000_000_000)
+    assert (login.start_time, login.end_time) == (100_500_000_000, 101_500_000_000)
+    assert (connect.kind, login.kind) == (api.SpanKind.CLIENT, api.SpanKind.INTERNAL)
+    assert dict(connect.attributes) == PLACE

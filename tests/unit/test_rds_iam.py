@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import datetime
+import json
 import pickle
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import botocore.auth
 import botocore.signers
 import pytest
@@ -19,9 +22,13 @@ from botocore.model import ServiceId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdadb.credentials import LoginUnavailable, aws
+from lambdadb import InvalidSettings
+from lambdadb.credentials import LoginUnavailable
+from lambdadb.credentials.aws.keys import Keys
+from lambdadb.credentials.aws.sigv4 import presign_url, sign_request
 from lambdadb.credentials.rds_iam import RdsIam
 from lambdadb.credentials.secrets_manager import SecretsManager
+from lambdadb.drivers.rds_endpoint import dns_suffix, is_proxy, region_of
 
 from .conftest import VirtualClock
 
@@ -61,7 +68,7 @@ def failure(parameters: Any, **arguments: Any) -> str:
 
 
 KEYS = st.builds(
-    aws.Keys,
+    Keys,
     access=st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", min_size=16, max_size=20),
     secret=st.text("abcXYZ019+/", min_size=1, max_size=40),
     token=st.none() | st.text("abcXYZ019+/=", min_size=1, max_size=1200),
@@ -85,7 +92,7 @@ def test_the_token_is_botocores_to_the_byte(keys, region, host, port, user):
     client = SimpleNamespace(_request_signer=signer, meta=SimpleNamespace(region_name=region))
     theirs = botocore.signers.generate_db_auth_token(client, host, port, user)
     query = {"Action": "connect", "DBUser": user}
-    assert aws.presigned(keys, f"{host}:{port}", query, scope=(region, "rds-db"), at=AT) == theirs
+    assert presign_url(keys, f"{host}:{port}", query, scope=(region, "rds-db"), at=AT) == theirs
 
 
 @given(keys=KEYS, region=REGIONS, body=st.binary(max_size=200), port=st.sampled_from(["", ":5000"]))
@@ -96,12 +103,12 @@ def test_a_signed_request_is_botocores(keys, region, body, port):
     request = AWSRequest("POST", f"https://{host}/", headers=headers, data=body)
     botocore.auth.SigV4Auth(credentials_of(keys), "secretsmanager", region).add_auth(request)
     scope = (region, "secretsmanager")
-    ours = aws.signed(keys, {"host": host, **headers}, body, scope=scope, at=AT)
+    ours = sign_request(keys, {"host": host, **headers}, body, scope=scope, at=AT)
     assert ours.pop("host") == host
     assert ours == {name.lower(): value for name, value in request.headers.items()}
 
 
-def credentials_of(keys: aws.Keys) -> Credentials:
+def credentials_of(keys: Keys) -> Credentials:
     return Credentials(keys.access, keys.secret, keys.token)
 
 
@@ -143,26 +150,71 @@ def test_a_region_that_nobody_knows_is_an_error():
     assert "AWS_REGION" in failure({**URL, "host": "db.example.com"})
 
 
-@pytest.mark.parametrize(("chosen", "sent"), [({}, "verify-full"), ({"sslmode": "require"}, "require")])
-def test_the_login_brings_tls(chosen, sent):
-    """Verified unless the URL says otherwise, on any host, a tunnel's included."""
-    assert login({**URL, **chosen})["sslmode"] == sent
-    assert login({**URL, **chosen, "host": "127.0.0.1"}, host=HOST)["sslmode"] == sent
-
-
-@pytest.mark.parametrize("sslmode", ["disable", "allow", "prefer"])
-def test_no_token_where_tls_is_not_certain(sslmode, monkeypatch):
-    """Neither the URL nor libpq's variable can make a token travel in clear text."""
-    assert "sslmode=verify-full" in failure({**URL, "sslmode": sslmode})
-    monkeypatch.setenv("PGSSLMODE", sslmode)
-    assert "sslmode=verify-full" in failure(URL)
-    assert login({**URL, "sslmode": "verify-ca"})["sslmode"] == "verify-ca"
-
-
 @pytest.mark.parametrize("host", ["", "/var/run/postgresql", "@socket", f"{HOST},{HOST}"])
 def test_no_token_without_the_one_host_it_is_for(host):
     """Sockets have no TLS, and of several hosts only one would take it."""
     assert "one host" in failure({**URL, "host": host}, host=HOST)
+
+
+def regions_of_partitions() -> list[tuple[str, str]]:
+    """Every region that botocore knows, and the DNS suffix of its partition."""
+    file = Path(botocore.__file__).parent / "data" / "partitions.json"
+    return [
+        (region, partition["outputs"]["dnsSuffix"])
+        for partition in json.loads(file.read_text())["partitions"]
+        for region in partition["regions"]
+        if not region.endswith("-global")
+    ]
+
+
+def test_endpoints_of_every_partition_are_known():
+    """Suffix and region of an endpoint, in all of AWS's partitions, as botocore lists them."""
+    regions = regions_of_partitions()
+    assert {region for region, _ in regions} >= {"eusc-de-east-1", "us-iso-east-1", "us-isob-east-1"}
+    for region, suffix in regions:
+        assert dns_suffix(region) == suffix
+        for kind in ("cluster-c9", "c9", "proxy-c9"):
+            host = f"orders.{kind}.{region}.rds.{suffix}"
+            assert region_of(host) == region
+            assert is_proxy(host) is (kind == "proxy-c9")
+            assert region_of(f"{host}.example") is None
+
+
+def test_a_session_signs_and_names_the_region(monkeypatch):
+    """For an assumed role: its keys at each connect, and its region where the host tells none."""
+    monkeypatch.setenv("AWS_REGION", "sa-east-1")
+    session = boto3.Session("AKIDROLE", "role-secret", "role-token", region_name="eu-west-3")
+    for made in (session, session._session):
+        assert "Credential=AKIDROLE%2F" in login(session=made)["password"]
+        alias = login({**URL, "host": "db.example.com"}, session=made)["password"]
+        assert "%2Feu-west-3%2Frds-db%2F" in alias
+        assert "%2Fap-northeast-1%2Frds-db%2F" in login(session=made)["password"]
+
+
+def test_a_client_signs():
+    """boto3's own client of RDS makes the token, with whatever keys it has."""
+    session = boto3.Session("AKIDROLE", "role-secret", region_name="eu-west-3")
+    token = login(client=session.client("rds"))["password"]
+    clock = VirtualClock()
+    clock.time = AT
+    assert token == login(session=session, clock=clock)["password"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"session": object(), "client": object()}, {"session": object()}, {"client": object()}]
+)
+def test_arguments_that_cannot_sign_are_refused_at_once(arguments):
+    """While the store is made."""
+    with pytest.raises(InvalidSettings, match=r"RdsIam\("):
+        RdsIam(**arguments)
+
+
+def test_a_token_needs_a_port():
+    """The port is part of what is signed: the URL's, the argument's, or the driver's."""
+    nameless = {"host": HOST, "user": "app"}
+    assert "port" in failure(nameless)
+    assert f"{HOST}:6432/" in login({**nameless, "default_port": 6432})["password"]
+    assert f"{HOST}:7/" in login(nameless, port=7)["password"]
 
 
 def test_without_keys_and_without_botocore_the_error_says_what_to_install(monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from lambdadb import TransactionEnded
-from lambdadb.tracing.sanitize import SHOWN, reason, sanitize, short
+from lambdadb.tracing.sanitize import SHOWN, get_message, sanitize, shorten_names
 
 # What must never be shown; every literal and comment below holds it, and nothing else does.
 CANARY = "7355608"
@@ -146,12 +146,13 @@ def test_only_our_own_messages_are_shown():
     server = IntegrityError(
         "INSERT", {"name": CANARY}, Exception(f"Key (name)=({CANARY}) already exists")
     )
-    assert reason(server) == ""
-    assert reason(ValueError(CANARY)) == ""
-    assert reason(TransactionEnded("It had ended.")) == "It had ended."
+    assert get_message(server) == ""
+    assert get_message(ValueError(CANARY)) == ""
+    assert get_message(TransactionEnded("It had ended.")) == "It had ended."
 
 
 def test_attributes_by_one_word():
     """Names that X-Ray indexes and Logs Insights needs no quotes for."""
     attributes = {"faas.coldstart": True, "lambdadb.left_out": 1, "db.namespace": "orders", "own.x": 2}
-    assert short(attributes) == {"cold_start": True, "left_out": 1, "database": "orders", "own_x": 2}
+    shortened = {"cold_start": True, "left_out": 1, "database": "orders", "own_x": 2}
+    assert shorten_names(attributes) == shortened

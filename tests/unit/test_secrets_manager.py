@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 import pickle
 import threading
 import traceback
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 
 from lambdadb import InvalidSettings
 from lambdadb.credentials import LoginUnavailable
-from lambdadb.credentials.secrets_manager import SecretsManager
+from lambdadb.credentials.secrets_manager import FIRST_PAUSE, LONGEST_PAUSE, SecretsManager
 
 from .conftest import VirtualClock
 
 CANARY = "canary-7f3a9"
-URL = {"host": "url-host", "user": "url_user", "dbname": "url_db"}
+URL = {"host": "url-host", "user": "url_user", "database": "url_db"}
 FULL = '{"engine": "any", "username": "app", "password": "pw", "host": "h", "port": 5433, "dbname": "d"}'
 
 
@@ -70,14 +71,12 @@ def failure(value: Any, parameters: Any = URL) -> str:
         ("pw \n\n", URL, {"password": "pw \n"}),
         ("123456", URL, {"password": "123456"}),
         ('"pw"', URL, {"password": '"pw"'}),
-        ("{pw}", URL, {"password": "{pw}"}),
         ({"SecretBinary": b"pw"}, URL, {"password": "pw"}),
         ({"SecretBinary": base64.b64encode(b"pw\n").decode()}, URL, {"password": "pw"}),
-        (FULL, URL, {"user": "app", "password": "pw", "port": "5433"}),
-        ({"SecretBinary": FULL.encode()}, URL, {"user": "app", "password": "pw", "port": "5433"}),
-        (FULL, {}, {"user": "app", "password": "pw", "host": "h", "port": "5433", "dbname": "d"}),
+        (FULL, URL, {"user": "app", "password": "pw", "port": 5433}),
+        ({"SecretBinary": FULL.encode()}, URL, {"user": "app", "password": "pw", "port": 5433}),
+        (FULL, {}, {"user": "app", "password": "pw", "host": "h", "port": 5433, "database": "d"}),
         (FULL, {**URL, "port": 6432}, {"user": "app", "password": "pw"}),
-        (FULL, {"hostaddr": "::1"}, {"user": "app", "password": "pw", "port": "5433", "dbname": "d"}),
         ('{"username": "app", "password": "pw"}', {}, {"user": "app", "password": "pw"}),
         ('{"password": "pw", "host": null}', {"user": "u"}, {"password": "pw"}),
         ('{"username": 7, "password": 1.50}', {}, {"user": "7", "password": "1.50"}),
@@ -89,7 +88,7 @@ def test_every_shape_of_a_secret(value, parameters, login):
 
 
 @pytest.mark.parametrize(
-    "value", [f'{{"pass": "{CANARY}", "user": "x"}}', f'{{"password": ["{CANARY}"]}}']
+    "value", [f'{{"pass": "{CANARY}", "user": "x"}}', f'{{"pass": "x", "{CANARY}": 1, "password": ""}}']
 )
 def test_json_without_a_password_is_named_by_its_keys(value):
     """The error shows which keys there are and which are read, and no value."""
@@ -136,7 +135,7 @@ def test_an_answer_that_will_not_change_says_what_to_do(code, hint):
 def test_a_refused_signature_shows_no_request():
     """The service repeats the request in such a message, the session token with it."""
     text = failure(Refusal("InvalidSignatureException", message=CANARY))
-    assert "InvalidSignatureException. Check the function's AWS keys" in text
+    assert "InvalidSignatureException. Check the AWS keys" in text
     assert CANARY not in text
 
 
@@ -202,8 +201,8 @@ def test_an_outage_of_the_store_is_no_outage_of_the_database(caplog):
 
 def test_the_login_that_was_accepted_is_kept():
     """The next connect begins with what came last, and with the source if all were refused."""
-    client = Client(AWSCURRENT="old", AWSPENDING="new")
-    store = SecretsManager("orders/app", client=client)
+    clock, client = VirtualClock(), Client(AWSCURRENT="old", AWSPENDING="new")
+    store = SecretsManager("orders/app", client=client, clock=clock)
     for login in store.logins(URL):
         if login["password"] == "new":
             break
@@ -212,6 +211,7 @@ def test_the_login_that_was_accepted_is_kept():
     assert client.read == []
     assert len(list(store.logins(URL))) == 4
     client.read.clear()
+    clock.time += FIRST_PAUSE
     assert next(iter(store.logins(URL)))["password"] == "old"
     assert client.read == ["AWSCURRENT"]
 
@@ -219,8 +219,8 @@ def test_the_login_that_was_accepted_is_kept():
 def test_one_store_serves_engines_with_different_urls():
     """What is kept is the secret, not what one URL made of it."""
     store = SecretsManager("orders/app", client=Client(AWSCURRENT=FULL))
-    assert "dbname" not in next(iter(store.logins(URL)))
-    assert next(iter(store.logins({})))["dbname"] == "d"
+    assert "database" not in next(iter(store.logins(URL)))
+    assert next(iter(store.logins({})))["database"] == "d"
 
 
 def test_two_threads_read_at_the_same_time():
@@ -249,7 +249,7 @@ def test_the_secret_is_not_shown_and_not_stored():
     store = SecretsManager("orders/app", client=Client(AWSCURRENT=CANARY))
     next(iter(store.logins(URL)))
     assert repr(store) == "SecretsManager('orders/app')"
-    store._given = None
+    store._reader._client = None
     assert CANARY not in repr(vars(store))
     assert CANARY.encode() not in pickle.dumps(store)
     assert copy.copy(store)._kept is None
@@ -272,6 +272,160 @@ def test_no_exception_carries_the_secret(value):
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (f'{{"password": "{CANARY}"', "not valid JSON"),
+        (f"{{{CANARY}}}", "not valid JSON"),
+        (f' {{"password": {CANARY}}}', "not valid JSON"),
+        (f'{{"password": "{CANARY}", "port": NaN}}', "not valid JSON"),
+        (f'{{"password": "{CANARY}"}} x', "not valid JSON"),
+        ('{"a":' * 100_000, "not valid JSON"),
+        (f'\ufeff{{"password": "{CANARY}"', "not valid JSON"),
+        (f'{{"password": ["{CANARY}"]}}', "password is neither text nor a number"),
+        (f'{{"password": true, "x": "{CANARY}"}}', "password is neither"),
+        (f'{{"username": {{}}, "password": "{CANARY}"}}', "username is neither"),
+        (f'{{"host": ["h"], "password": "{CANARY}"}}', "host is neither"),
+        (f'{{"dbname": [], "password": "{CANARY}"}}', "dbname is neither"),
+        (f'{{"port": [5432], "password": "{CANARY}"}}', "port is neither"),
+        *(
+            (f'{{"port": {port}, "password": "{CANARY}"}}', "port is not a number from 1 to 65535")
+            for port in ("0", "65536", "-1", "5432.5", "1e3", '"5_432"', '" 5432"', '"x"', "9" * 5000)
+        ),
+        (f"{CANARY}\0x", "NUL"),
+        (f'{{"password": "{CANARY}\\u0000x"}}', "NUL"),
+        ("\n", "empty line"),
+        ({"SecretString": 5}, "not text"),
+        ({"SecretString": ["x"]}, "not text"),
+        ({"SecretBinary": 5}, "not text"),
+    ],
+)
+def test_a_secret_that_cannot_be_right_is_an_error_at_once(value, said):
+    """Neither taken as a password nor passed over: nothing else is asked, and no value is shown."""
+    client = Client(AWSCURRENT=value)
+    with pytest.raises(LoginUnavailable, match=said) as caught:
+        next(iter(SecretsManager("orders/app", client=client).logins(URL)))
+    assert CANARY not in str(caught.value)
+    assert client.read == ["AWSCURRENT"]
+
+
+MARKED = st.text(max_size=3).map(lambda text: f"{text}{CANARY}{text}")
+SCALARS = MARKED | st.none() | st.booleans() | st.integers() | st.floats()
+KEYS = st.sampled_from(["username", "password", "host", "port", "dbname"]) | MARKED
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5)
+)
+SECRETS = st.one_of(
+    st.binary(max_size=50).map(lambda raw: {"SecretBinary": raw + CANARY.encode()}),
+    st.binary(max_size=50).map(lambda raw: {"SecretBinary": base64.b64encode(raw).decode()}),
+    MARKED.map(lambda text: {"SecretBinary": text}),
+    (MARKED | st.text()).map(lambda text: {"SecretString": text}),
+    MARKED.map(lambda text: {"SecretString": "{" + text}),
+    st.dictionaries(KEYS, VALUES, max_size=6).map(lambda d: {"SecretString": json.dumps(d)}),
+    VALUES.map(lambda value: {"SecretString": value, "SecretBinary": value}),
+    VALUES,
+)
+
+
+@settings(max_examples=1000)
+@given(answer=SECRETS, cut=st.integers(0, 3), parameters=st.sampled_from([URL, {}]))
+def test_any_secret_is_a_login_or_a_clear_error(answer, cut, parameters):
+    """Any bytes and any JSON, whole or cut off: text to log in with, or an error that shows nothing."""
+    if cut and isinstance(answer, dict) and isinstance(answer.get("SecretString"), str):
+        answer = {"SecretString": answer["SecretString"][:-cut]}
+
+    class Source:
+        def get_secret_value(self, **_: str) -> Any:
+            return answer
+
+    logins = SecretsManager("orders/app", client=Source()).logins(parameters)
+    try:
+        login = next(logins)
+    except LoginUnavailable as error:
+        shown = "".join(traceback.format_exception(error))
+        login = {"password": "-"}
+    else:
+        shown = ""
+    assert CANARY not in shown
+    assert login["password"]
+    assert all(isinstance(value, str) and "\0" not in value for k, value in login.items() if k != "port")
+    assert 0 < login.get("port", 1) < 65536
+
+
+def test_a_refused_secret_is_not_read_again_at_once():
+    """An environment that goes on connecting asks 4 times, and then 4 times in 5, 10, 20 ... 60 s."""
+    clock, client = VirtualClock(), Client(AWSCURRENT="wrong")
+    store = SecretsManager("orders/app", client=client, clock=clock)
+    pauses, before = [], 0
+    last = clock.time
+    for _ in range(4000):  # ten connects a second
+        assert all(login["password"] == "wrong" for login in store.logins(URL))
+        if len(client.read) > before:
+            pauses.append(round(clock.time - last))
+            before, last = len(client.read), clock.time
+        clock.time += 0.1
+    assert pauses[:5] == [0, 5, 10, 20, 40]
+    assert set(pauses[5:]) == {round(LONGEST_PAUSE)}
+    assert len(client.read) == 4 * len(pauses)
+
+
+def test_a_refused_secret_is_tried_without_being_read():
+    """The server may have been given it meanwhile; and a corrected secret is found after the pause."""
+    clock, client = VirtualClock(), Client(AWSCURRENT="wrong")
+    store = SecretsManager("orders/app", client=client, clock=clock)
+    assert len(list(store.logins(URL))) == 3
+    client.read.clear()
+    assert [login["password"] for login in store.logins(URL)] == ["wrong"]
+    assert client.read == []
+    client.stages["AWSCURRENT"] = "right"
+    clock.time += FIRST_PAUSE
+    assert next(iter(store.logins(URL)))["password"] == "right"
+    list(store.logins(URL))  # all refused: another secret, so the pause is the first one again
+    assert store._refused.pause == FIRST_PAUSE
+
+
+def test_throttling_costs_one_request():
+    """Neither another source is asked nor another version: that would make more of what is too much."""
+    client = Client(AWSCURRENT="old")
+    store = SecretsManager("orders/app", client=client)
+    logins = store.logins(URL)
+    next(logins)
+    for stage in ("AWSCURRENT", "AWSPENDING"):
+        client.stages[stage] = Refusal("ThrottlingException")
+        client.read.clear()
+        with pytest.raises(LoginUnavailable, match="too many requests"):
+            list(store.logins(URL))
+        assert client.read.count(stage) == 1
+        client.stages["AWSCURRENT"] = "old"
+
+
+def test_throttling_is_no_outage_of_the_database(caplog):
+    """A secret in memory that is too old is used, as where nobody answers."""
+    clock, client = VirtualClock(), Client(AWSCURRENT="old")
+    store = SecretsManager("orders/app", client=client, max_age=60.0, clock=clock)
+    next(iter(store.logins(URL)))
+    client.stages["AWSCURRENT"] = Refusal("TooManyRequestsException", 429)
+    clock.time += 60.0
+    assert next(iter(store.logins(URL)))["password"] == "old"
+    assert "too many requests" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"session": object(), "client": object()}, "one of the two"),
+        ({"session": object()}, r"boto3\.Session"),
+        ({"client": object()}, "boto3.client"),
+        ({"secret_id": None}, "environment variable"),
+        ({"max_age": "3600"}, "seconds"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused_at_once(arguments, said):
+    """While the store is made, and by name."""
+    with pytest.raises(InvalidSettings, match=said):
+        SecretsManager(**{"secret_id": "orders/app", **arguments})
 
 
 class World:

@@ -47,7 +47,11 @@ def test_long_names_that_differ_only_at_the_end_stay_different(name, ending):
     assert tag_of(name)[:40] == name[:40], "people still recognize it"
 
 
-@pytest.mark.parametrize("template", ["{nmae}", "{", "{0}", "{}"])
+NOT_TEMPLATES = ["{nmae}", "{", "{0}", "{}", "{name.x}", "{name[0]}"]
+NOT_TEMPLATES += ["{name!x}", "{name!r}", "{name:>5}", "{name:d}"]
+
+
+@pytest.mark.parametrize("template", NOT_TEMPLATES)
 def test_a_template_that_cannot_be_filled_is_refused(template):
     """A misspelled field is found while building the engine, not at the first connect."""
     with pytest.raises(InvalidSettings, match="name"):

@@ -1,4 +1,4 @@
-"""The user's own spans, and which statements a tracer is told of."""
+"""The spans of the user's own, and which statements are recorded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import threading
 
 import pytest
 
-import lambdadb.tracing
 from lambdadb import InvalidSettings
-from lambdadb.tracing import Span, Tracer, register, tell, trace, wanted
+from lambdadb.tracing import Span, Tracer, trace
+from lambdadb.tracing.span import emit
+from lambdadb.tracing.trace import _tracers, register, selects_statement
 
 
 class Notes(Tracer):
@@ -99,7 +100,7 @@ def test_errors_pass(notes):
 
 
 @pytest.mark.parametrize("method", ["recording", "block", "__enter__", "__exit__"])
-def test_a_broken_tracer_harms_nobody(log, notes, monkeypatch, method):
+def test_a_tracer_that_raises_changes_nothing(log, notes, monkeypatch, method):
     """What it raises is logged; the block runs, and other tracers go on."""
 
     class Broken(Tracer):
@@ -123,58 +124,56 @@ def test_a_broken_tracer_harms_nobody(log, notes, monkeypatch, method):
     with pytest.raises(ValueError, match="the function's own"), trace("render"):
         raise ValueError("the function's own")
     assert notes.seen == ["render", "ValueError"]
-    assert [record.message for record in log.records] == [
-        "Broken failed; the work that it was told of goes on"
-    ]
+    assert [record.message for record in log.records] == ["Broken failed; the traced work goes on"]
 
 
-def test_a_broken_record_harms_nobody(log):
+def test_a_record_that_raises_changes_nothing(log):
     """What record() raises is logged."""
-    tell(Tracer(), lambda: Span(name="connect", began=0.0, seconds=1.0))
+    emit(Tracer(), lambda: Span(name="connect", began=0.0, seconds=1.0))
     assert "Tracer failed" in log.text
 
 
 def test_nothing_is_made_for_a_tracer_that_does_not_record():
     """A span costs something, and is only made if it is kept."""
-    tell(Notes(on=False), lambda: pytest.fail("made"))
-    tell(None, lambda: pytest.fail("made"))
+    emit(Notes(on=False), lambda: pytest.fail("made"))
+    emit(None, lambda: pytest.fail("made"))
 
 
 def test_tracers_go_with_their_engines():
     """Being registered keeps no tracer alive."""
     gc.collect()
-    before = len(lambdadb.tracing._tracers)
+    before = len(_tracers)
     tracer = Notes()
     register(tracer)
-    assert len(lambdadb.tracing._tracers) == before + 1
+    assert len(_tracers) == before + 1
     del tracer
     gc.collect()
-    assert len(lambdadb.tracing._tracers) == before
+    assert len(_tracers) == before
 
 
-def test_which_statements_are_wanted():
+def test_which_statements_are_selected():
     """All, none, those beyond some seconds, or those inside a block: of this task, or around it."""
-    assert wanted(Notes("all"), 0.0)
-    assert not wanted(Notes("none"), 100.0)
-    assert wanted(Notes(0.5), 0.5)
-    assert not wanted(Notes(0.5), 0.4)
+    assert selects_statement(Notes("all"), 0.0)
+    assert not selects_statement(Notes("none"), 100.0)
+    assert selects_statement(Notes(0.5), 0.5)
+    assert not selects_statement(Notes(0.5), 0.4)
     traced = Notes("traced")
-    assert not wanted(traced, 1.0)
+    assert not selects_statement(traced, 1.0)
     with trace("outer"):
         with trace("inner"):
-            assert wanted(traced, 0.0)
-        assert wanted(traced, 0.0)
-    assert not wanted(traced, 1.0)
+            assert selects_statement(traced, 0.0)
+        assert selects_statement(traced, 0.0)
+    assert not selects_statement(traced, 1.0)
 
 
-def test_traced_is_said_of_a_task():
+def test_a_block_of_one_task_selects_nothing_in_another():
     """A block in one task says nothing of the statements of another."""
     traced = Notes("traced")
 
     async def task(inside):
         with trace("block") if inside else contextlib.nullcontext():
             await asyncio.sleep(0)
-            return wanted(traced, 0.0)
+            return selects_statement(traced, 0.0)
 
     async def both():
         return await asyncio.gather(task(True), task(False))
@@ -193,7 +192,7 @@ def test_a_block_without_a_name_is_refused():
     """`@trace` instead of `@trace("...")` would never run the function."""
     with pytest.raises(InvalidSettings, match="needs a name"):
         trace(lambda: None)
-    with pytest.raises(InvalidSettings, match="is none"):
+    with pytest.raises(InvalidSettings, match="decorates functions, not"):
         trace("class")(Notes)
 
 
@@ -202,13 +201,13 @@ def test_one_block_may_be_entered_again():
     tracer = Notes("traced")
     block = trace("q")
     with block, block:
-        assert wanted(tracer, 0.0)
-    assert not wanted(tracer, 0.0)
+        assert selects_statement(tracer, 0.0)
+    assert not selects_statement(tracer, 0.0)
     with block:
         thread = threading.Thread(target=block.__enter__)
         thread.start()
         thread.join()
-    assert not wanted(tracer, 0.0)
+    assert not selects_statement(tracer, 0.0)
 
 
 def test_a_generator_s_own_error_is_kept():

@@ -8,6 +8,7 @@ import contextvars
 import dataclasses
 import json
 import logging
+import select
 import sys
 import threading
 import time
@@ -16,16 +17,21 @@ import pytest
 from aws_xray_sdk import global_sdk_config
 from aws_xray_sdk.core import AWSXRayRecorder
 from aws_xray_sdk.core.async_context import AsyncContext
+from aws_xray_sdk.core.lambda_launcher import LambdaContext
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.errors import UniqueViolation
 
+from lambdadb.background import BackgroundCall
+from lambdadb.deadline import Clock
 from lambdadb.errors import OutOfTime
 from lambdadb.lab.xray.daemon import XRayDaemon, nested, problems
-from lambdadb.tracing import Span, register, trace
+from lambdadb.tracing import Span, trace
 from lambdadb.tracing.sanitize import sanitize
+from lambdadb.tracing.span import start_span
+from lambdadb.tracing.trace import register
 from lambdadb.tracing.xray import XRay
-from lambdadb.tracing.xray_documents import Place, datagram, document, serialized
+from lambdadb.tracing.xray_documents import TraceContext, make_datagram, make_document, serialize
 
 ROOT, PARENT = "1-5759e988-bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
 HEADER = f"Root={ROOT};Parent={PARENT};Sampled=1;Lineage=1:a87bd80c:0"
@@ -119,7 +125,7 @@ def test_a_statement(daemon, sampled, tracer):
         "sql": {
             "url": "postgresql://db.example.com:5432/orders",
             "sanitized_query": "SELECT * FROM t WHERE id = ?",
-            "database_type": "PostgreSQL",
+            "database_type": "postgresql",
             "database_version": "18.1",
             "driver_version": "psycopg 3.3.9",
             "user": "app",
@@ -161,7 +167,7 @@ def test_an_error(daemon, sampled, tracer):
     first, second = daemon.wait(2)
     assert first["fault"] is second["fault"] is True
     assert first["cause"]["exceptions"][0] | {"id": ""} == {"id": "", "type": "UniqueViolation"}
-    assert first["annotations"] == {"sqlstate": "23505"}
+    assert first["annotations"] == {"status_code": "23505"}
     exception = second["cause"]["exceptions"][0]
     assert (exception["type"], exception["message"]) == ("OutOfTime", "Time was over.")
 
@@ -435,6 +441,154 @@ def test_a_thread_outside_lambda(log, daemon, beside, recorder):
     assert log.records == []
 
 
+@pytest.fixture
+def sdk(recorder, monkeypatch):
+    """The SDK's global recorder, which boto3's subsegments use, reports to the daemon."""
+    monkeypatch.setattr("aws_xray_sdk.core.xray_recorder", recorder)
+    return recorder
+
+
+@pytest.fixture(params=["Lambda", "elsewhere"])
+def request_segment(request, sdk):
+    """Inside a sampled request, in Lambda and elsewhere; gives the names around a subsegment."""
+    if request.param == "Lambda":
+        request.getfixturevalue("sampled")
+        # The recorder finds out when it is made.
+        sdk.configure(context=LambdaContext(), streaming_threshold=0)
+        yield ()
+        return
+    sdk.begin_segment("request")
+    yield ("request",)
+
+
+def read_secret(sdk):
+    """What a store of logins does, as boto3 under the SDK's patch records it."""
+    with sdk.in_subsegment("secretsmanager"), sdk.in_subsegment("attempt"):
+        return {"password": "known"}
+
+
+def run_in_background(function):
+    """As a connect runs a store's `logins`."""
+    return Clock().result(function, 30.0)
+
+
+SECRET = ("secretsmanager", ("attempt",))
+
+
+def received(daemon, sdk, around):
+    """The tree of names that has arrived, without the segment around it."""
+    if around:
+        sdk.end_segment()
+    (tree,) = nested(daemon.settle())
+    if not around:
+        return tree.names
+    assert tree.names[0] == "request"
+    (inner,) = tree.names[1:]
+    return inner
+
+
+def test_a_background_call_is_in_the_caller_s_subsegment(log, daemon, sdk, request_segment):
+    """Without a tracer too: the SDK's subsegment of a login's thread is where the handler's are."""
+    with sdk.in_subsegment("## handler"):
+        assert run_in_background(lambda: read_secret(sdk)) == {"password": "known"}
+    assert received(daemon, sdk, request_segment) == ("## handler", SECRET)
+    assert [record for record in log.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["", "in a block"])
+@pytest.mark.parametrize("fails", [False, True], ids=["", "fails"])
+def test_a_login_holds_what_its_store_does(log, daemon, sdk, request_segment, inside, fails):
+    """boto3's subsegment is in `login`, which is in `connect`, although both are sent later."""
+    tracer = XRay()
+    register(tracer)
+
+    def logins():
+        read_secret(sdk)
+        with trace("decrypt"):
+            mark(tracer, "mark")
+        if fails:
+            raise OSError("no network")
+
+    with sdk.in_subsegment("## handler"), trace("query") if inside else contextlib.nullcontext():
+        connect_began = time.time()
+        with start_span(tracer, "connect", connect_began) as connect:
+            login_began = time.time()
+            with contextlib.suppress(OSError), start_span(tracer, "login", login_began) as login:
+                run_in_background(logins)
+            login_ended = time.time()
+            part = Span(name="login", began=login_began, seconds=login_ended - login_began, handle=login)
+            span = Span(
+                name="connect",
+                began=connect_began,
+                seconds=time.time() - connect_began,
+                children=(part,),
+                handle=connect,
+            )
+            tracer.record(span)
+        mark(tracer, "after")
+    parts = (("connect", ("login", SECRET, ("decrypt", ("mark",)))), ("after",))
+    expected = ("## handler", ("query", *parts)) if inside else ("## handler", *parts)
+    assert received(daemon, sdk, request_segment) == expected
+    assert [record for record in log.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_background_call_that_outlives_its_connect(log, daemon, sdk, request_segment):
+    """A login that the connect has given up ends late: what it sends is in its place, without a word."""
+    tracer = XRay()
+    go = threading.Event()
+
+    def logins():
+        assert go.wait(30)
+        return read_secret(sdk)
+
+    with start_span(tracer, "login", time.time()) as login:
+        call = BackgroundCall(logins)
+    go.set()
+    assert select.select([call.socket], [], [], 30)[0]
+    call.close()
+    (tree,) = nested(daemon.settle())
+    assert (tree.names, tree.document["parent_id"]) == (SECRET, login.id)
+    assert [record for record in log.records if record.levelno >= logging.WARNING] == []
+    sdk.clear_trace_entities()
+
+
+def test_a_background_call_where_nothing_is_sampled(log, daemon, sdk, monkeypatch):
+    """Neither the tracer nor the SDK sends anything for the thread."""
+    monkeypatch.setenv("LAMBDA_TASK_ROOT", "/var/task")
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", HEADER.replace("Sampled=1", "Sampled=0"))
+    sdk.configure(context=LambdaContext(), streaming_threshold=0)
+    with sdk.in_subsegment("## handler"), start_span(XRay(), "login", 1.0) as login:
+        run_in_background(lambda: read_secret(sdk))
+    assert login is None
+    assert daemon.settle() == []
+
+
+def test_a_background_call_of_a_task(log, daemon, sdk):
+    """AsyncContext keeps subsegments by task: a thread of another task must not change them."""
+
+    async def request():
+        sdk.configure(context=AsyncContext())
+        with sdk.in_segment("request"):
+            await asyncio.to_thread(run_in_background, lambda: None)
+            with sdk.in_subsegment("later"):
+                pass
+
+    asyncio.run(request())
+    assert [tree.names for tree in nested(daemon.wait(1))] == [("request", ("later",))]
+
+
+def test_a_context_of_the_sdk_that_cannot_be_read(log, sdk, monkeypatch):
+    """A carrier never fails a connect: what the SDK raises is logged."""
+
+    class Broken:
+        def __getattr__(self, name):
+            raise RuntimeError("not this version")
+
+    monkeypatch.setattr("aws_xray_sdk.core.xray_recorder", Broken())
+    assert run_in_background(lambda: 42) == 42
+    assert log.text.count("The X-Ray SDK's context cannot be read") == 1
+
+
 # The last of each pair takes most bytes in JSON; half a surrogate pair is no UTF-8.
 texts = st.text(max_size=400) | st.sampled_from("a\U0010ffff\x01\ud800").map(lambda one: one * 5000)
 NAMES = (*STATEMENT, "lambdadb.own", "lambdadb.ü b", "faas.name", "db.response.status_code")
@@ -461,7 +615,7 @@ def test_any_span_is_a_document_that_xray_takes(all_attributes, name, began, sec
         for given in all_attributes
     ]
     span = dataclasses.replace(first, children=tuple(rest))
-    sent = datagram(serialized(document(span, Place(ROOT, PARENT))))
+    sent = make_datagram(serialize(make_document(span, TraceContext(ROOT, PARENT))))
     assert len(sent) <= 64_000
     assert problems(json.loads(sent.partition(b"\n")[2])) == []
 
@@ -487,6 +641,6 @@ def test_any_span_is_a_document_that_xray_takes(all_attributes, name, began, sec
 )
 def test_the_listener_finds_what_is_wrong(broken):
     """What checks the documents of all these tests knows the rules."""
-    right = document(statement(), Place(ROOT, PARENT))
+    right = make_document(statement(), TraceContext(ROOT, PARENT))
     assert problems(right) == []
     assert len(problems({**right, **broken})) == 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random, SystemRandom
@@ -17,12 +17,12 @@ from lambdadb.connect.hedging import HedgedConnect
 from lambdadb.connect.history import ConnectHistory
 from lambdadb.credentials import Login, LoginIterator, LoginUnavailable
 from lambdadb.deadline import ActiveInvocations, Clock, Deadline, StatementDeadline
-from lambdadb.drivers.base import Attempt, AttemptFailed, Driver, Parameters
-from lambdadb.errors import ConnectFailed, DatabaseResuming, LambdaDBError, OutOfTime
+from lambdadb.drivers.base import Attempt, AttemptFailed, Driver, Parameters, Target
+from lambdadb.errors import ConnectFailed, DatabaseResuming, InvalidSettings, LambdaDBError, OutOfTime
 from lambdadb.faults import Fault, one_line
 from lambdadb.session_tag import session_tag
 from lambdadb.settings import Settings
-from lambdadb.tracing import tell
+from lambdadb.tracing.span import emit, start_span
 
 logger = logging.getLogger("lambdadb")
 
@@ -48,12 +48,9 @@ class Connector:
     _idle_seconds: float | None = None
     _warned: set[str] = field(default_factory=set)
 
-    def connect(self, parameters: Parameters) -> Any:
+    def connect(self, target: Target) -> Any:
         """
         Open a session, waiting for a database that is waking up.
-
-        Args:
-            parameters: What the driver's own `connect()` would take.
 
         Raises:
             ConnectFailed: It cannot be opened; `DatabaseResuming` if it may be a little later.
@@ -63,89 +60,99 @@ class Connector:
         3 with SCRAM; over TLS 2 more (3 where the server asks for another key share). As much again for
         each refused login. All of it: docs/reference/round-trips.md.
         """
-        history = ConnectHistory(self.clock)
+        history = ConnectHistory(self.clock, target)
         deadline = self.settings.retry.connect_deadline(self.clock, self.invocations.deadline)
         if not deadline.remaining(self.clock):
             raise self._out_of_time()
-        try:
-            attempt, parameters = self._log_in(parameters, deadline, history)
-        except AttemptFailed as last:
-            error = self._describe_failure(history, last)
-            self._record(history, parameters, error)
-            raise error from last.__cause__ or error.orig
-        except BaseException as error:  # cancelled, or interrupted by a signal
-            self._record(history, parameters, error)
-            raise
-        self._record(history, parameters)
+        with start_span(self.settings.tracer, "connect", history.began) as history.handle:
+            try:
+                attempt, target = self._log_in(target, deadline, history)
+            except AttemptFailed as last:
+                error = self._describe_failure(history, last)
+                self._record(history, error)
+                raise error from last.__cause__ or error.orig
+            except BaseException as error:  # cancelled, or interrupted by a signal
+                self._record(history, error)
+                raise
+            self._record(history)
         statements = StatementDeadline(self.invocations, self.clock, self.settings.retry.reserve)
-        return self.driver.to_dbapi_connection(attempt, parameters, statements, deadline.at)
+        return target.to_dbapi_connection(attempt, statements, deadline.at)
+
+    def check_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> None:
+        """
+        Refuse, while the engine is made, a server that must not get the login of a store.
+
+        Raises:
+            InvalidSettings: The URL, `connect_args` or the environment choose one.
+        """
+        try:
+            self._check_verified(self.driver.make_target(arguments, parameters))
+        except AttemptFailed as failure:
+            raise InvalidSettings(f"{failure.text[0].upper()}{failure.text[1:]}.") from None
 
     def replace_idle(self, seconds: float) -> None:
         """The next connect replaces a connection that was unused for `seconds`; its span tells."""
         self._idle_seconds = seconds
 
     def _log_in(
-        self, parameters: Parameters, deadline: Deadline, history: ConnectHistory
-    ) -> tuple[Attempt, Parameters]:
+        self, target: Target, deadline: Deadline, history: ConnectHistory
+    ) -> tuple[Attempt, Target]:
         """The successful attempt, with the first login that the server does not refuse."""
         refused: list[Parameters] = []
         last = AttemptFailed(Fault.LOGIN, "the credentials gave none")
-        for login in self._logins(parameters, deadline, history):
-            candidate = {**parameters, **login}
-            if candidate in refused:
+        for login in self._logins(target, deadline, history):
+            history.target = target.add_login(login)
+            if history.target.parameters in refused:
                 continue
-            history.target = self.driver.target(candidate)
             try:
-                return self._open(candidate, deadline, history)
+                return self._open(history.target, deadline, history)
             except AttemptFailed as failure:
                 if failure.fault is not Fault.CREDENTIALS:
                     raise
                 last = failure
-            refused.append(candidate)
+            refused.append(history.target.parameters)
             logger.info("%s: %s", history.target, one_line(last.text))
         raise last
 
     def _open(
-        self, parameters: Parameters, deadline: Deadline, history: ConnectHistory
-    ) -> tuple[Attempt, Parameters]:
+        self, target: Target, deadline: Deadline, history: ConnectHistory
+    ) -> tuple[Attempt, Target]:
         """The successful attempt with one login, and all that it was opened with."""
-        tag = self._session_tag()
-        parameters = self.driver.add_session_settings(parameters, self.settings.policy, tag)
-        self._warn_once(history, self.driver.describe_tls_weakness(parameters, self.environment))
-        parameters = self.driver.add_tls_defaults(parameters, self.environment)
+        self._check_verified(target)  # a login may name another server, or another mode of TLS
+        target = target.add_session_settings(self.settings.policy, self._session_tag())
+        self._warn_once(target, target.tls_warning)
+        target = target.add_tls_defaults(always=self.settings.requires_verified_server)
         hedged = HedgedConnect(
-            driver=self.driver,
-            parameters=parameters,
+            target=target,
             retry=self.settings.retry,
             deadline=deadline,
             clock=self.clock,
             random=self.random,
             history=history,
-            refusal_is_final=self._is_developers_machine(parameters),
+            # On a developer's machine a refusal says that nothing listens, and nothing is waking up.
+            refusal_is_final=target.is_local and "AWS_LAMBDA_FUNCTION_NAME" not in self.environment,
         )
         try:
             attempt = hedged.run()
         except AttemptFailed as failure:
             if failure.fault is not Fault.UNTRUSTED:
                 raise
-            raise self._explain(failure, parameters, deadline) from None
+            raise self._explain(failure, target, deadline) from None
         finally:
             hedged.close()
         if history.faults:
             took, attempts = history.seconds, history.attempts
-            logger.info("%s answered after %.1f s, %d attempts", history.target, took, attempts)
-        return attempt, parameters
+            logger.info("%s answered after %.1f s, %d attempts", target, took, attempts)
+        return attempt, target
 
-    def _logins(
-        self, parameters: Parameters, deadline: Deadline, history: ConnectHistory
-    ) -> Iterator[Login]:
+    def _logins(self, target: Target, deadline: Deadline, history: ConnectHistory) -> Iterator[Login]:
         """Logins to try; the next one is asked for when the server has refused the last."""
         store = self.settings.credentials
         if store is None:
             yield {}
             return
-        history.target = self.driver.target(parameters)
-        logins = LoginIterator(store, parameters)
+        self._check_verified(target)
+        logins = LoginIterator(store, target.login_parameters)
         while (login := self._next_login(logins, deadline, history)) is not None:
             yield login
 
@@ -155,62 +162,61 @@ class Connector:
         asynchronous = logins.asynchronous
         wait: Any = self.clock.awaited if asynchronous else self.clock.result
         began = self.clock.now()
-        try:
-            login: Login | None = wait(logins.following, deadline.remaining(self.clock))
-            if logins.asynchronous is asynchronous:
-                return login
-        except LambdaDBError:
-            raise
-        except LoginUnavailable as error:
-            raise AttemptFailed(Fault.LOGIN, str(error), remedy="") from error
-        except Exception as error:
-            text = f"{logins} raised {type(error).__name__}: {error}"
-            raise AttemptFailed(Fault.LOGIN, text) from error
-        finally:
-            history.add("login", began)
+        with start_span(self.settings.tracer, "login", history.to_epoch(began)) as handle:
+            try:
+                login: Login | None = wait(logins.next_login, deadline.remaining(self.clock))
+                if logins.asynchronous is asynchronous:
+                    return login
+            except LambdaDBError:
+                raise
+            except LoginUnavailable as error:
+                raise AttemptFailed(Fault.LOGIN, str(error), remedy="") from error
+            except Exception as error:
+                text = f"{logins} raised {type(error).__name__}: {error}"
+                raise AttemptFailed(Fault.LOGIN, text) from error
+            finally:
+                history.add("login", began, handle=handle)
         return self._next_login(logins, deadline, history)
+
+    def _check_verified(self, target: Target) -> None:
+        """Refuse a server that must not get the login of a store."""
+        if self.settings.credentials is not None:
+            target.check_verified(
+                always=self.settings.requires_verified_server,
+                allow_unverified=self.settings.allow_unverified_server,
+            )
 
     def _session_tag(self) -> str | None:
         """The name of a session that is opened now."""
         limit = self.driver.session_tag_bytes
         return session_tag(self.settings.tag, self.environment, self.invocations.alias, limit)
 
-    def _warn_once(self, history: ConnectHistory, warning: str | None) -> None:
+    def _warn_once(self, target: Target, warning: str | None) -> None:
         if warning is not None and warning not in self._warned:
             self._warned.add(warning)
-            logger.warning("%s: %s", history.target, warning)
+            logger.warning("%s: %s", target, warning)
 
-    def _is_developers_machine(self, parameters: Parameters) -> bool:
-        """Whether a refused connection says that nothing listens, and nothing is waking up."""
-        in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in self.environment
-        return not in_lambda and self.driver.is_local(parameters, self.environment)
-
-    def _explain(
-        self, failure: AttemptFailed, parameters: Parameters, deadline: Deadline
-    ) -> AttemptFailed:
+    def _explain(self, failure: AttemptFailed, target: Target, deadline: Deadline) -> AttemptFailed:
+        """The failure of a server that was not trusted, with what was wrong and what to do."""
         seconds = min(EXPLAIN_SECONDS, deadline.remaining(self.clock))
-        explain = partial(self.driver.explain_rejection, parameters, failure.text, seconds)
         text = failure.text
         with contextlib.suppress(TimeoutError):
-            text = self.clock.result(explain, seconds)
+            text = self.clock.result(partial(target.explain_rejection, text, seconds), seconds)
         return AttemptFailed(failure.fault, text)
 
-    def _record(
-        self, history: ConnectHistory, parameters: Parameters, error: BaseException | None = None
-    ) -> None:
+    def _record(self, history: ConnectHistory, error: BaseException | None = None) -> None:
         """Tell the tracer of a connect that has ended."""
         history.end()
         idle, self._idle_seconds = self._idle_seconds, None
         known: dict[str, Any] = {
-            "db.system.name": self.driver.system,
-            **self.driver.describe(parameters),
+            **history.target.attributes,
             "faas.name": self.environment.get("AWS_LAMBDA_FUNCTION_NAME"),
             "faas.coldstart": self.invocations.cold,
             "lambdadb.policy": type(self.settings.policy).__name__,
             "lambdadb.idle": idle,
         }
         attributes = {name: value for name, value in known.items() if value is not None}
-        tell(self.settings.tracer, lambda: history.span(attributes, error))
+        emit(self.settings.tracer, lambda: history.span(attributes, error))
 
     def _out_of_time(self) -> OutOfTime:
         invocation = self.invocations.deadline

@@ -16,7 +16,7 @@ from random import Random
 
 from lambdadb.connect.history import ConnectHistory
 from lambdadb.deadline import Clock, Deadline
-from lambdadb.drivers.base import Attempt, AttemptFailed, Driver, Parameters
+from lambdadb.drivers.base import Attempt, AttemptFailed, Target
 from lambdadb.faults import Fault, one_line
 from lambdadb.retry import ResumeRetry
 
@@ -31,8 +31,7 @@ KEEP_AFTER_ANSWER = 5.0
 class HedgedConnect:
     """The attempts of one connect with one login."""
 
-    driver: Driver
-    parameters: Parameters
+    target: Target
     retry: ResumeRetry
     deadline: Deadline
     clock: Clock
@@ -54,7 +53,7 @@ class HedgedConnect:
                 raise
             logger.warning(
                 "%s is not ready (%s: %s); waiting for it up to %.1f s",
-                self.history.target,
+                self.target,
                 failure.fault.value,
                 one_line(failure.text),
                 self.deadline.remaining(self.clock),
@@ -98,7 +97,7 @@ class HedgedConnect:
 
     def _start(self) -> None:
         began = self.clock.now()
-        attempt = self.driver.begin_attempt(self.parameters, self._number)
+        attempt = self.target.begin_attempt(self._number)
         self._number += 1
         self.history.attempts += 1
         self._open[attempt] = began

@@ -7,8 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lambdadb.deadline import Clock
+from lambdadb.drivers.base import Target
 from lambdadb.faults import Fault
-from lambdadb.tracing import Attributes, Span
+from lambdadb.tracing.span import Attributes, Span
 
 # A long resume takes hundreds of attempts: its span shows the first and the last of them.
 _SHOWN = 5
@@ -20,12 +21,13 @@ class _Part:
     began: float
     ended: float
     fault: Fault | None
+    handle: object
 
 
 class ConnectHistory:
     """The attempts, logins and waits of one connect so far."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, target: Target) -> None:
         self._clock = clock
         self._began = clock.now()
         self._ended: float | None = None
@@ -33,21 +35,32 @@ class ConnectHistory:
         self._epoch = wall - monotonic
         self._parts: list[_Part] = []
         self._waiting_since: float | None = None
-        self.target = ""
-        """Host and port that are tried."""
+        self.target = target
+        """What was tried last."""
         self.attempts = 0
         """How many attempts to log in were started."""
         self.faults: list[Fault] = []
         """What was wrong with those that did not succeed, in order."""
+        self.handle: object = None
+        """The tracer's handle of this connect's span."""
 
     @property
     def seconds(self) -> float:
         """How long it has taken."""
         return (self._clock.now() if self._ended is None else self._ended) - self._began
 
-    def add(self, name: str, began: float, fault: Fault | None = None) -> None:
-        """A part of it, begun then, has ended now."""
-        self._parts.append(_Part(name, began, self._clock.now(), fault))
+    @property
+    def began(self) -> float:
+        """When it began, in seconds since the epoch."""
+        return self.to_epoch(self._began)
+
+    def to_epoch(self, moment: float) -> float:
+        """A moment of the clock in seconds since the epoch."""
+        return self._epoch + moment
+
+    def add(self, name: str, began: float, fault: Fault | None = None, *, handle: object = None) -> None:
+        """Add a part that began then and has ended now; `handle` is the tracer's."""
+        self._parts.append(_Part(name, began, self._clock.now(), fault, handle))
 
     def add_failure(self, fault: Fault) -> None:
         """An attempt did not succeed, or was not answered so far."""
@@ -80,6 +93,7 @@ class ConnectHistory:
             attributes=told,
             error=error,
             children=tuple(self._children(parts, told)),
+            handle=self.handle,
         )
 
     @property
@@ -114,4 +128,5 @@ class ConnectHistory:
             began=self._epoch + part.began,
             seconds=part.ended - part.began,
             attributes=attributes,
+            handle=part.handle,
         )

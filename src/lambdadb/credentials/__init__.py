@@ -17,7 +17,11 @@ from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from typing import Any, Protocol
 
 Login = Mapping[str, object]
-"""libpq's `user` and `password`, and if need be `host`, `port`, `dbname` and others."""
+"""
+`user` and `password`, and if need be `host`, `port`, `database`.
+
+Any other key is one of the driver's own parameters.
+"""
 
 
 class Credentials(Protocol):
@@ -25,6 +29,9 @@ class Credentials(Protocol):
     A store of logins, asked at each connect, so that a rotated password is found.
 
     Keep `repr()` free of secrets; lambdadb never shows what `logins` gives.
+
+    A login is sent only to a server whose certificate is verified, or to this machine. A store with
+    `requires_verified_server = True` has this machine verified too.
     """
 
     def logins(self, parameters: Mapping[str, object]) -> Iterable[Login]:
@@ -38,7 +45,9 @@ class Credentials(Protocol):
         deadline allows. A thread that is waited for no longer goes on by itself; give it an end.
 
         Args:
-            parameters: libpq's, of the URL and `connect_args`; a login overrides them.
+            parameters: What the URL and `connect_args` say: `user`, `host`, `port`, `database`, and the
+                driver's own parameters. A login overrides them. `default_port` is the port that the
+                driver takes where there is no `port`.
 
         Raises:
             LoginUnavailable: There is none; its text says why and what to do.
@@ -65,10 +74,10 @@ class LoginUnavailable(Exception):
 
 class LoginIterator:
     """
-    A store that is asked: the logins that it gives, one after the other.
+    The logins that a store gives, one after the other.
 
     Attributes:
-        asynchronous: Whether `following` has to be awaited on the event loop.
+        asynchronous: Whether `next_login` has to be awaited on the event loop.
     """
 
     def __init__(self, store: Any, parameters: Mapping[str, object]) -> None:
@@ -80,41 +89,47 @@ class LoginIterator:
     def __str__(self) -> str:
         return f"{type(self._store).__name__}.logins()"
 
-    def following(self) -> Any:
+    def next_login(self) -> Any:
         """
         The next login; None after the last one, or if they turn out to be asynchronous.
 
         Raises:
-            TypeError: What the store gave is none.
+            TypeError: What the store gave is not a login.
+            ValueError: It holds a character that PostgreSQL cannot take.
             Exception: Whatever the store raises.
         """
         if self.asynchronous:
-            return self._awaited()
+            return self._await_login()
         if self._logins is None:
             logins = self._store.logins(self._parameters)
             if hasattr(logins, "__aiter__"):
                 self._logins, self.asynchronous = logins, True
                 return None
             if not isinstance(logins, Iterable):
-                raise TypeError(f"it returned {_kind(logins)}: let it yield logins, or return a list")
+                raise TypeError(
+                    f"it returned {_name_kind(logins)}: let it yield logins, or return a list"
+                )
             self._logins = iter(logins)
-        return self._checked(next(self._logins, None))
+        return _check_login(next(self._logins, None))
 
-    async def _awaited(self) -> Login | None:
+    async def _await_login(self) -> Login | None:
         if self._logins is None:
             self._logins = self._store.logins(self._parameters)
         self._logins = aiter(self._logins)
-        following: Awaitable[Any] = anext(self._logins, None)
-        return self._checked(await following)
-
-    def _checked(self, login: Any) -> Login | None:
-        if login is not None and not isinstance(login, Mapping):
-            raise TypeError(f"it gave {_kind(login)} instead of a login such as {{'password': ...}}")
-        for name, value in (login or {}).items():
-            if isinstance(value, bytes):
-                raise TypeError(f"it gave bytes as {name}, where text is expected")
-        return login
+        login: Awaitable[Any] = anext(self._logins, None)
+        return _check_login(await login)
 
 
-def _kind(value: object) -> str:
+def _check_login(login: Any) -> Login | None:
+    if login is not None and not isinstance(login, Mapping):
+        raise TypeError(f"it gave {_name_kind(login)} instead of a login such as {{'password': ...}}")
+    for name, value in (login or {}).items():
+        if isinstance(value, bytes):
+            raise TypeError(f"it gave bytes as {name}, where text is expected")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"it gave a NUL character in {name}, which cannot be sent")
+    return login
+
+
+def _name_kind(value: object) -> str:
     return "None" if value is None else f"a {type(value).__name__}"

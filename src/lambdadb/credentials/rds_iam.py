@@ -5,17 +5,25 @@ IAM database authentication: a fresh token as the password of each connect.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lambdadb.credentials import Login, LoginUnavailable, aws
+from lambdadb.credentials import Login, LoginUnavailable
+from lambdadb.credentials.aws.keys import (
+    Keys,
+    create_botocore_session,
+    get_session_keys,
+    import_botocore_for_snapshot,
+    read_environment_keys,
+    read_environment_region,
+    read_session_region,
+)
+from lambdadb.credentials.aws.sigv4 import presign_url
 from lambdadb.deadline import Clock
 from lambdadb.drivers.rds_endpoint import region_of
+from lambdadb.errors import InvalidSettings
 
 logger = logging.getLogger("lambdadb")
-
-_MAY_BE_PLAIN = ("disable", "allow", "prefer")
 
 
 class RdsIam:
@@ -26,14 +34,22 @@ class RdsIam:
     connections a second; then, or where the database user has a password, use `SecretsManager`.
 
     Args:
-        region: Of the database; by default the one in its host name, else the function's.
+        region: Of the database; by default that in its host name, else the session's or the function's.
         user: The database user, who was granted `rds_iam`; by default the URL's.
         host: The endpoint that the token is for, where the URL's host is another name for it.
         port: The endpoint's port, where the URL's is another one.
+        session: A boto3 or botocore session to sign with, for example of an assumed role.
+        client: A boto3 client of RDS to sign with.
         clock: Tells the time of signing.
+
+    Raises:
+        InvalidSettings: An argument cannot work.
 
     **Costs:** no round trip of its own; signing takes a fraction of a millisecond.
     """
+
+    requires_verified_server = True
+    """A token is a password for whoever receives it, on this machine too."""
 
     def __init__(
         self,
@@ -42,48 +58,62 @@ class RdsIam:
         *,
         host: str | None = None,
         port: int | None = None,
+        session: Any = None,
+        client: Any = None,
         clock: Clock | None = None,
     ) -> None:
+        if session is not None and client is not None:
+            raise InvalidSettings("RdsIam(session=..., client=...): give one of the two.")
+        if client is not None and not hasattr(client, "generate_db_auth_token"):
+            raise InvalidSettings('RdsIam(client=...): use boto3.client("rds").')
+        if session is not None and not hasattr(session, "get_credentials"):
+            raise InvalidSettings("RdsIam(session=...): use boto3.Session().")
         self._region = region
         self._user = user
         self._host = host
         self._port = port
+        self._session = session
+        self._client = client
         self._clock = clock or Clock()
-        self._session: Any = None
+        self._made: Any = None
         self._warned = False
-        aws.prepare()
+        import_botocore_for_snapshot()
 
     def __repr__(self) -> str:
         given = {"region": self._region, "user": self._user, "host": self._host, "port": self._port}
         return f"RdsIam({', '.join(f'{k}={v!r}' for k, v in given.items() if v is not None)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_session": None}
+        return {**vars(self), "_made": None}
 
     def logins(self, parameters: Mapping[str, object]) -> Iterator[Login]:
         """
         One login, with a token that was signed just now.
 
         Raises:
-            LoginUnavailable: The connection would not be encrypted, or something to sign is missing.
+            LoginUnavailable: Something to sign is missing.
         """
-        sslmode = encrypted(parameters)
-        host = self._endpoint(parameters)
+        host = self._find_endpoint(parameters)
         user = self._user or parameters.get("user")
         if not user:
             raise LoginUnavailable("RdsIam needs a user: name it in the URL, or as RdsIam(user=...).")
-        region = self._region or region_of(host) or aws.environment_region()
-        if not region:
-            raise LoginUnavailable(
-                f"The region of {host} is not known: use RdsIam(region=...), or set AWS_REGION."
-            )
-        endpoint = f"{host}:{self._port or parameters.get('port') or 5432}"
-        query = {"Action": "connect", "DBUser": str(user)}
-        _, at = self._clock.moment()
-        token = aws.presigned(self._keys(), endpoint, query, scope=(region, "rds-db"), at=at)
-        yield {"user": user, "password": token, "sslmode": sslmode}
+        port = self._port or parameters.get("port") or parameters.get("default_port")
+        if not port:
+            raise LoginUnavailable("RdsIam needs a port: name it in the URL, or as RdsIam(port=...).")
+        yield {"user": user, "password": self._sign(host, str(port), str(user))}
 
-    def _endpoint(self, parameters: Mapping[str, object]) -> str:
+    def _sign(self, host: str, port: str, user: str) -> str:
+        region = self._find_region(host)
+        if self._client is not None:
+            token: str = self._client.generate_db_auth_token(
+                DBHostname=host, Port=port, DBUsername=user, Region=region
+            )
+            return token
+        query = {"Action": "connect", "DBUser": user}
+        _, at = self._clock.moment()
+        return presign_url(self._get_keys(), f"{host}:{port}", query, scope=(region, "rds-db"), at=at)
+
+    def _find_endpoint(self, parameters: Mapping[str, object]) -> str:
         host = str(parameters.get("host") or "")
         if not host or host.startswith(("/", "@")) or "," in host:
             raise LoginUnavailable(
@@ -101,25 +131,22 @@ class RdsIam:
             )
         return host
 
-    def _keys(self) -> aws.Keys:
-        keys = aws.environment_keys()
+    def _find_region(self, host: str) -> str:
+        given = self._region or region_of(host)
+        if given is None and self._session is not None:
+            given = read_session_region(self._session)
+        region = given or read_environment_region()
+        if not region:
+            raise LoginUnavailable(
+                f"The region of {host} is not known: use RdsIam(region=...), or set AWS_REGION."
+            )
+        return region
+
+    def _get_keys(self) -> Keys:
+        if self._session is not None:
+            return get_session_keys(self._session)
+        keys = read_environment_keys()
         if keys is None:
-            self._session = self._session or aws.botocore_session()
-            keys = aws.botocore_keys(self._session)
+            self._made = self._made or create_botocore_session()
+            keys = get_session_keys(self._made)
         return keys
-
-
-def encrypted(parameters: Mapping[str, object]) -> str:
-    """
-    The sslmode to connect with, since whoever sees a token can use it for 15 minutes.
-
-    Raises:
-        LoginUnavailable: The one that was chosen allows a connection without TLS.
-    """
-    sslmode = str(parameters.get("sslmode") or os.environ.get("PGSSLMODE") or "verify-full")
-    if sslmode in _MAY_BE_PLAIN:
-        raise LoginUnavailable(
-            f"sslmode={sslmode} may send the IAM token over an unencrypted connection. Remove it, or "
-            "use sslmode=verify-full."
-        )
-    return sslmode

@@ -6,13 +6,31 @@ from __future__ import annotations
 
 import re
 
-# Clusters, instances and proxies; in China there is a form with the region after `rds`.
+# The DNS suffix of each AWS partition, by how its regions begin (botocore, partitions.json).
+# The first match counts; every region that matches nothing else is in the last one.
+_DNS_SUFFIXES = {
+    "cn-": "amazonaws.com.cn",
+    "eusc-": "amazonaws.eu",
+    "us-iso-": "c2s.ic.gov",
+    "us-isob-": "sc2s.sgov.gov",
+    "us-isof-": "csp.hci.ic.gov",
+    "eu-isoe-": "cloud.adc-e.uk",
+    "": "amazonaws.com",
+}
+_SUFFIX = "|".join(re.escape(suffix) for suffix in _DNS_SUFFIXES.values())
+
+# Clusters, instances and proxies; in China there is also a form with the region after `rds`.
 _ENDPOINT = re.compile(
     r"(?P<proxy>\.proxy-[^.]+)?\."
-    r"(?:(?P<region>[a-z]+(?:-[a-z]+)+-\d+)\.rds\.amazonaws\.com(?:\.cn)?"
+    rf"(?:(?P<region>[a-z]+(?:-[a-z]+)+-\d+)\.rds\.(?:{_SUFFIX})"
     r"|rds\.(?P<china>cn-[a-z]+-\d+)\.amazonaws\.com\.cn)\.?$",
     re.IGNORECASE,
 )
+
+
+def dns_suffix(region: str) -> str:
+    """The end of the names of AWS's endpoints in a region, such as `amazonaws.com`."""
+    return next(suffix for start, suffix in _DNS_SUFFIXES.items() if region.startswith(start))
 
 
 def region_of(host: str) -> str | None:

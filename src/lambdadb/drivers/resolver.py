@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from lambdadb.background import Call
+from lambdadb.background import BackgroundCall
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import Fault
 
@@ -43,7 +43,7 @@ class Resolver:
         self._host = host
         # Text would be looked at by Python's codec "idna", whose import takes a millisecond.
         name = host.encode() if host.isascii() else host
-        self._call = Call(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+        self._call = BackgroundCall(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
         self.socket = self._call.socket
 
     def is_done(self) -> bool:

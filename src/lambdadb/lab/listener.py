@@ -1,4 +1,4 @@
-"""The emulator's port: answered, refused, or dead to every SYN."""
+"""A port that answers, refuses, or leaves every SYN without an answer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from lambdadb.lab import LabError
 
 LOOPBACK = "127.0.0.1"
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 only where the caller asks for it
 BACKLOG = 1024
 # Only Linux shows the SYNs that wait for an answer.
 SEES_SYN = sys.platform == "linux"
@@ -29,22 +30,27 @@ class Port(str, Enum):
 
 class Listener:
     """
-    A loopback port that keeps its number while it answers, refuses or ignores clients.
+    A port that keeps its number while it answers, refuses or ignores clients.
 
     Args:
         port: The port; 0 chooses a free one.
+        on_client: Called with each client's socket.
+        host: IPv4 address of this machine to listen on; `0.0.0.0` is all of them.
 
     Raises:
-        LabError: Another program has the port.
+        LabError: Another program has the port, or the address is not this machine's.
     """
 
-    def __init__(self, port: int, on_client: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self, port: int, on_client: Callable[[socket.socket], None], *, host: str = LOOPBACK
+    ) -> None:
+        self._host = host
         self._on_client = on_client
         self._filler: socket.socket | None = None
         self._socket: socket.socket | None = None
         # Bound for as long as the listener lives and never listening: while nothing else has the
         # port either, clients are refused, and no other socket is given its number.
-        self._keeper = bind(port)
+        self._keeper = bind(host, port)
         self._keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self.port: int = self._keeper.getsockname()[1]
         self.mode = Port.REFUSE
@@ -58,7 +64,7 @@ class Listener:
         self.mode = mode
         if mode is Port.REFUSE:
             return
-        self._socket = bind(self.port, shared=True)
+        self._socket = bind(self._host, self.port, shared=True)
         if mode is Port.ANSWER:
             self._socket.listen(BACKLOG)
             asyncio.get_running_loop().add_reader(self._socket, self.accept_waiting)
@@ -67,7 +73,7 @@ class Listener:
             self._socket.listen(0)
             self._filler = socket.socket()
             self._filler.setblocking(False)
-            self._filler.connect_ex((LOOPBACK, self.port))
+            self._filler.connect_ex((self._host, self.port))
 
     def accept_waiting(self) -> None:
         """Hand every client that has come to `on_client`."""
@@ -108,25 +114,32 @@ class Listener:
         self.mode = Port.REFUSE
 
 
-def bind(port: int, *, shared: bool = False) -> socket.socket:
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """
-    Bind a loopback port without listening: until then the system refuses every client.
+    Bind a port without listening: until then the system refuses every client.
+
+    SO_REUSEADDR is inherited by the sockets of clients, and lets the port be bound again while such a
+    client still holds its end, as a frozen function does.
 
     Args:
         shared: Beside a socket of ours that has the port already.
+
+    Raises:
+        LabError: The port is in use, or cannot be used.
     """
     bound = socket.socket()
     try:
-        option = socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR
-        bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.setblocking(False)
-        bound.bind((LOOPBACK, port))
+        bound.bind((host, port))
     except OSError as error:
         bound.close()
         if error.errno == errno.EADDRINUSE:
             raise LabError(
-                f"Port {port} on {LOOPBACK} is in use by another program. "
+                f"Port {port} on {host} is in use by another program. "
                 "Choose another port, or 0 for any free one."
             ) from error
-        raise LabError(f"Port {port} on {LOOPBACK} cannot be used: {error.strerror}.") from error
+        raise LabError(f"Port {port} on {host} cannot be used: {error.strerror or error}.") from error
     return bound

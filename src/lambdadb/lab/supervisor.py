@@ -24,6 +24,7 @@ PATIENCE = 10.0  # seconds that an ending command, or a directory still written 
 
 
 def main() -> None:
+    reset_signals()
     # A handler and not SIG_IGN, which the command would inherit.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
@@ -34,6 +35,20 @@ def main() -> None:
         supervise(plan, orders)
     else:
         keep_directory(plan, orders)
+
+
+def reset_signals() -> None:
+    """
+    Give each signal its default action, and block none.
+
+    A job in the background of a script inherits SIGINT and SIGQUIT ignored, one under nohup SIGHUP. The
+    command would inherit them in turn, and not end by its `ending` signal. SIGPIPE and SIGXFSZ are
+    ignored by Python itself, which gives them back to a command.
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def keep_directory(plan: dict[str, Any], orders: FileIO) -> None:

@@ -1,5 +1,5 @@
 """
-One JSON line per span in the function's log, where CloudWatch Logs Insights finds it.
+One line of JSON per span in the function's log, for CloudWatch Logs Insights.
 """
 
 from __future__ import annotations
@@ -7,28 +7,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from lambdadb.tracing import Span, Statements, Tracer
-from lambdadb.tracing.sanitize import reason, short
+from lambdadb.tracing.sanitize import get_message, shorten_names
+from lambdadb.tracing.span import Span, StatementFilter, Tracer
 
 
 class JsonLog(Tracer):
     """
-    Write each connect, and the statements asked for, as one line of JSON with flat keys.
+    Write each connect, and the selected statements, as one line of JSON with flat keys.
 
-    For functions without tracing, and for figures over weeks: Logs Insights counts and averages
-    them. A span's parts are not written, only what they add up to.
+    Use it for functions without tracing, and for statistics over weeks: Logs Insights counts and
+    averages the lines. The parts of a span are not written.
 
     Args:
-        statements: Which statements are written: "all", "none", "traced", or the seconds from which on.
-        write: Called with each line. The default prints it as it is, which Insights understands
-            beside any other log format.
+        statements: Which statements are written: "all", "none", "traced" (those in `trace` blocks), or
+            a number of seconds: those that take as long or longer.
+        write: Called with each line. The default prints the line. Logs Insights finds its fields
+            whatever the format of the other lines is.
 
-    **Costs:** some 10 microseconds a line, and CloudWatch's price for some 300 bytes.
+    **Costs:** about 10 microseconds a line, and CloudWatch's price for about 300 bytes.
     """
 
     def __init__(
         self,
-        statements: Statements = "none",
+        statements: StatementFilter = "none",
         *,
         write: Callable[[str], object] = print,
     ) -> None:
@@ -36,11 +37,13 @@ class JsonLog(Tracer):
         self._write = write
 
     def record(self, span: Span) -> None:
-        """Write it."""
-        line = {"lambdadb": span.name, "seconds": span.seconds, **short(span.attributes)}
-        line = {key: round(one, 6) if isinstance(one, float) else one for key, one in line.items()}
+        """Write the span as one line."""
+        line = {"lambdadb": span.name, "seconds": span.seconds, **shorten_names(span.attributes)}
+        line = {
+            key: round(value, 6) if isinstance(value, float) else value for key, value in line.items()
+        }
         if span.error is not None:
             line["error"] = type(span.error).__name__
-            if text := reason(span.error):
+            if text := get_message(span.error):
                 line["message"] = text
         self._write(json.dumps(line, ensure_ascii=False))

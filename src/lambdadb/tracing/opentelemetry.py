@@ -1,5 +1,5 @@
 """
-Spans and metrics of OpenTelemetry, by its semantic conventions for databases.
+Spans and metrics of OpenTelemetry, with the names of its semantic conventions for databases.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ except ModuleNotFoundError as error:
         "layer to the function."
     ) from error
 
-from lambdadb.tracing import Span, Statements, Tracer
-from lambdadb.tracing.sanitize import reason
+from lambdadb.tracing.sanitize import get_message
+from lambdadb.tracing.span import Span, StatementFilter, Tracer
 
-# The conventions' advice for both metrics.
+# Bucket boundaries in seconds, as the conventions advise for both metrics.
 _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
-_OF_METRICS = (
+_METRIC_ATTRIBUTES = (
     *("db.system.name", "db.namespace", "db.operation.name", "db.response.status_code"),
     *("error.type", "server.address", "server.port"),
 )
@@ -31,25 +31,26 @@ _OF_METRICS = (
 
 class OpenTelemetry(Tracer):
     """
-    Record connects, and the statements asked for, as spans and metrics of OpenTelemetry.
+    Record connects, and the selected statements, as spans and metrics of OpenTelemetry.
 
-    Needs its API only; who receives them is decided by the SDK that the function or a Lambda layer
-    (ADOT) sets up, before or after this is made. Without one, nothing is recorded.
+    Needs OpenTelemetry's API only. The SDK that receives the spans is set up by the function or by a
+    Lambda layer (ADOT), before or after this object is made. Without an SDK nothing is recorded.
 
-    Metrics: `db.client.operation.duration` of each statement recorded, and
-    `db.client.connection.create_time` of each connect.
+    Metrics: `db.client.operation.duration` for each recorded statement, and
+    `db.client.connection.create_time` for each connect.
 
     Args:
-        statements: Which statements are recorded: "all", "none", "traced", or the seconds from which on.
+        statements: Which statements are recorded: "all", "none", "traced" (those in `trace` blocks), or
+            a number of seconds: those that take as long or longer.
         tracer_provider: Makes the spans; OpenTelemetry's global one by default.
         meter_provider: Makes the metrics; OpenTelemetry's global one by default.
 
-    **Costs:** nothing without an SDK but a question to its API.
+    **Costs:** without an SDK, one check of the API's providers for each connect and statement.
     """
 
     def __init__(
         self,
-        statements: Statements = "none",
+        statements: StatementFilter = "none",
         *,
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
@@ -59,12 +60,14 @@ class OpenTelemetry(Tracer):
         self._tracer = trace.get_tracer("lambdadb", tracer_provider=tracer_provider)
         meter = metrics.get_meter("lambdadb", meter_provider=meter_provider)
         self._durations = {
-            "statement": _histogram(meter, "db.client.operation.duration", "Of a statement."),
-            "connect": _histogram(meter, "db.client.connection.create_time", "Of a new connection."),
+            "statement": _make_histogram(meter, "db.client.operation.duration", "Of a statement."),
+            "connect": _make_histogram(
+                meter, "db.client.connection.create_time", "Of a new connection."
+            ),
         }
 
     def recording(self) -> bool:
-        """Whether an SDK is set up: the providers that the API itself brings do nothing."""
+        """Whether an SDK is set up. The providers that the API brings itself do nothing."""
         given_tracers, given_meters = self._providers
         tracers = given_tracers or trace.get_tracer_provider()
         meters = given_meters or metrics.get_meter_provider()
@@ -72,61 +75,75 @@ class OpenTelemetry(Tracer):
         return not all(type(one).__module__.startswith(own) for one in (tracers, meters))
 
     def record(self, span: Span) -> None:
-        """Record it and its parts, in the span that is current here."""
-        self._span(span, None)
+        """Record the span and its parts, as children of the current span."""
+        self._record(span, None)
         if (histogram := self._durations.get(span.name)) is None:
             return
         attributes = _attributes(span)
-        of_metric = {name: attributes[name] for name in _OF_METRICS if name in attributes}
+        of_metric = {name: attributes[name] for name in _METRIC_ATTRIBUTES if name in attributes}
         if span.name == "connect":
-            place = [of_metric.get(f"server.{name}", "") for name in ("address", "port")]
-            of_metric["db.client.connection.pool.name"] = (
-                f"{place[0]}:{place[1]}/{of_metric.get('db.namespace', '')}"
-            )
+            host, port = (of_metric.get(f"server.{name}", "") for name in ("address", "port"))
+            database = of_metric.get("db.namespace", "")
+            of_metric["db.client.connection.pool.name"] = f"{host}:{port}/{database}"
         histogram.record(span.seconds, of_metric)
 
-    def _span(self, span: Span, parent: Context | None) -> None:
-        remote = span.name in self._durations
-        made = self._tracer.start_span(
-            _name(span),
-            context=parent,
-            kind=trace.SpanKind.CLIENT if remote else trace.SpanKind.INTERNAL,
-            attributes=_attributes(span),
-            start_time=_nanoseconds(span.began),
-        )
+    def _record(self, span: Span, parent: Context | None) -> None:
+        if isinstance(span.handle, trace.Span):
+            made = span.handle
+            made.update_name(_make_name(span))
+            made.set_attributes(_attributes(span))
+        else:
+            made = self._start(span, parent)
         end = _nanoseconds(span.began + span.seconds)
         if made.is_recording():
             for part in span.children:
-                self._span(part, trace.set_span_in_context(made))
+                self._record(part, trace.set_span_in_context(made))
             if span.error is not None:
-                _fail(made, span.error, end)
+                _set_error(made, span.error, end)
         made.end(end)
+
+    def _start(self, span: Span, parent: Context | None) -> trace.Span:
+        is_remote = span.name in self._durations
+        return self._tracer.start_span(
+            _make_name(span),
+            context=parent,
+            kind=trace.SpanKind.CLIENT if is_remote else trace.SpanKind.INTERNAL,
+            attributes=_attributes(span),
+            start_time=_nanoseconds(span.began),
+        )
+
+    @contextmanager
+    def start_span(self, name: str, began: float) -> Iterator[object]:
+        """Start a span that is current in the block; `record` ends it."""
+        made = self._start(Span(name=name, began=began, seconds=0.0), None)
+        with trace.use_span(made, record_exception=False, set_status_on_exception=False):
+            yield made
 
     @contextmanager
     def block(self, name: str) -> Iterator[None]:
-        """A span that is current inside the block."""
+        """Make a span that is current inside the block."""
         with self._tracer.start_as_current_span(
             name, record_exception=False, set_status_on_exception=False
         ) as made:
             try:
                 yield
-            except BaseException as error:  # cancelled, too
+            except BaseException as error:  # a cancellation, too
                 made.set_attribute("error.type", type(error).__name__)
-                _fail(made, error, None)
+                _set_error(made, error, None)
                 raise
 
 
-def _histogram(meter: metrics.Meter, name: str, description: str) -> metrics.Histogram:
+def _make_histogram(meter: metrics.Meter, name: str, description: str) -> metrics.Histogram:
     try:
         return meter.create_histogram(
             name, "s", description, explicit_bucket_boundaries_advisory=_BUCKETS
         )
-    except TypeError:  # an older API, which cannot carry the advice
+    except TypeError:  # an older API without this argument
         return meter.create_histogram(name, "s", description)
 
 
-def _name(span: Span) -> str:
-    """`SELECT orders`, `connect orders`: what was done, and where."""
+def _make_name(span: Span) -> str:
+    """`SELECT orders`, `connect orders`: the operation and the database."""
     if span.name not in ("connect", "statement"):
         return span.name
     done = span.attributes.get("db.operation.name", span.name)
@@ -139,8 +156,8 @@ def _attributes(span: Span) -> Mapping[str, Any]:
     return {"error.type": type(span.error).__name__, **span.attributes}
 
 
-def _fail(made: trace.Span, error: BaseException, at: int | None) -> None:
-    text = reason(error)
+def _set_error(made: trace.Span, error: BaseException, at: int | None) -> None:
+    text = get_message(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     made.set_status(trace.StatusCode.ERROR, text or type(error).__name__)
     made.add_event("exception", {"exception.type": kind, "exception.message": text}, at)

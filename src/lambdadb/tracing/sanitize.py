@@ -1,5 +1,5 @@
 """
-What a backend may show: SQL without its literals, errors without the server's words, short names.
+What a trace may show: SQL without literals, errors without the server's text, short attribute names.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from lambdadb.errors import LambdaDBError
 SHOWN = 2_000
 """Characters of a statement that are shown at most."""
 
-# Characters of a statement that are read. A cut inside a literal is safe: one without an end is masked.
+# Characters of a statement that are read. A cut inside a literal is safe: the rest of it is masked.
 _READ = 50_000
 
 _IDENTIFIER = r"[A-Za-z_\x80-\U0010FFFF][A-Za-z0-9_$\x80-\U0010FFFF]*"
 
-# By PostgreSQL's lexical rules ("Lexical Structure" in its documentation); at one place the first that
-# matches wins. No part of a repetition can match what another one does, so the time is linear.
+# PostgreSQL's lexical rules ("Lexical Structure" in its documentation). The first alternative that
+# matches wins. No two parts of a repetition match the same text, so the time is linear in the length.
 _TOKEN = rf"""
       (?P<blank> [ \t\n\r\f\v]+ | --[^\n\r]* )
     | (?P<comment> /\* )
@@ -42,28 +42,28 @@ def sanitize(sql: str) -> str:
     """
     The statement on one line, with `?` for each literal and without comments, cut to `SHOWN`.
 
-    Placeholders and names stay, quoted ones too. What cannot be told apart from a literal, such as
-    the rest of a statement that has no closing quote, is masked.
+    Placeholders and names stay, quoted names too. What may be a literal, such as everything after a
+    quote that is not closed, is masked.
     """
-    return _masked(sql[: _READ + 1])
+    return _mask_literals(sql[: _READ + 1])
 
 
-# A function sends the same few statements again and again.
+# Cached: a function sends the same few statements again and again.
 @lru_cache(maxsize=128)
-def _masked(sql: str) -> str:
-    tokens = re.compile(_TOKEN, re.X | re.S)  # here, since it takes milliseconds
+def _mask_literals(sql: str) -> str:
+    tokens = re.compile(_TOKEN, re.X | re.S)  # not at import: it takes milliseconds
     shown: list[str] = []
     length = at = 0
     end = min(len(sql), _READ)
     while at < end and length <= SHOWN:
         token = tokens.match(sql, at, end)
-        assert token is not None  # each character is at least "other"
+        assert token is not None  # "other" matches any character
         at = token.end()
         match token.lastgroup:
             case "blank":
                 text = " "
             case "comment":
-                text, at = " ", _end_of_comment(sql, at, end)
+                text, at = " ", _find_comment_end(sql, at, end)
             case "literal" | "unended":
                 text = "?"
             case _:
@@ -77,8 +77,8 @@ def _masked(sql: str) -> str:
     return text
 
 
-def _end_of_comment(sql: str, at: int, end: int) -> int:
-    """Where the comment ends that has begun before `at`; comments may be nested."""
+def _find_comment_end(sql: str, at: int, end: int) -> int:
+    """The position after the comment that begins before `at`; comments may be nested."""
     depth = 1
     while depth and (mark := _COMMENT.search(sql, at, end)):
         depth += 1 if mark[0] == "/*" else -1
@@ -86,11 +86,12 @@ def _end_of_comment(sql: str, at: int, end: int) -> int:
     return end if depth else at
 
 
-def reason(error: BaseException) -> str:
+def get_message(error: BaseException) -> str:
     """
-    What may be shown of an error's message: lambdadb's own, which hold no secret.
+    The error's message if it is one of lambdadb's errors, which hold no secret; otherwise empty.
 
-    PostgreSQL's and SQLAlchemy's quote values (`Key (email)=(...) already exists`), a handler's may.
+    The messages of PostgreSQL and SQLAlchemy quote values: `Key (email)=(...) already exists`. Those of
+    a handler may.
     """
     return str(error)[:SHOWN] if isinstance(error, LambdaDBError) else ""
 
@@ -100,7 +101,7 @@ _SHORT = {
     "db.operation.batch.size": "batch",
     "db.operation.name": "operation",
     "db.query.text": "query",
-    "db.response.status_code": "sqlstate",
+    "db.response.status_code": "status_code",
     "db.system.name": "system",
     "error.type": "error",
     "faas.coldstart": "cold_start",
@@ -111,11 +112,11 @@ _SHORT = {
 }
 
 
-def short(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """A span's attributes by one word each, of letters, digits and underscores."""
-    return {_word(name): value for name, value in attributes.items()}
+def shorten_names(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes with short names, of letters, digits and underscores."""
+    return {_shorten(name): value for name, value in attributes.items()}
 
 
 @lru_cache(maxsize=128)
-def _word(name: str) -> str:
+def _shorten(name: str) -> str:
     return _SHORT.get(name) or re.sub("[^A-Za-z0-9_]", "_", name.removeprefix("lambdadb."))

@@ -11,8 +11,8 @@ import re
 import secrets
 from typing import Any, NamedTuple
 
-from lambdadb.tracing import Span
-from lambdadb.tracing.sanitize import reason, short
+from lambdadb.tracing.sanitize import get_message, shorten_names
+from lambdadb.tracing.span import Span
 
 # Bytes: a document may have 64 kB, and a datagram 65,507 with the header.
 _LONGEST = 63_900
@@ -22,68 +22,76 @@ _LONGEST_VALUE = 250
 _NOT_IN_NAMES = re.compile(r"[^\w\s.:/%&#=+\\\-@]")
 
 _SQL = {
+    "system": "database_type",
     "query": "sanitized_query",
     "version": "database_version",
     "driver": "driver_version",
     "user": "user",
 }
-# Told elsewhere: in the sql block's url, by the name, or by the cause.
-_ELSEWHERE = {*_SQL, "system", "host", "port", "database", "error"}
+# Neither annotations nor metadata: the sql block, the name or the cause holds them.
+_ELSEWHERE = {*_SQL, "host", "port", "database", "error"}
 
 
-class Place(NamedTuple):
-    """Where in a trace something belongs."""
+class TraceContext(NamedTuple):
+    """The trace, and the parent in it, that something recorded belongs to."""
 
     trace_id: str
     parent_id: str
 
 
-def document(span: Span, place: Place, id: str | None = None) -> dict[str, Any]:
+class TraceHandle(NamedTuple):
+    """A subsegment that was begun before it is sent."""
+
+    parent: TraceContext
+    id: str
+
+
+def make_document(span: Span, parent: TraceContext) -> dict[str, Any]:
     """The span and its parts as a subsegment that is sent by itself."""
-    independent = {"type": "subsegment", "trace_id": place.trace_id, "parent_id": place.parent_id}
-    return {**_subsegment(span, span.began + span.seconds), **independent, **({"id": id} if id else {})}
+    independent = {"type": "subsegment", "trace_id": parent.trace_id, "parent_id": parent.parent_id}
+    return {**_make_subsegment(span, span.began + span.seconds), **independent}
 
 
-def serialized(document: dict[str, Any]) -> str:
-    """As JSON that X-Ray is willing to take, without its parts if it were too long with them."""
-    # Half of a surrogate pair, which UTF-8 does not know, becomes a question mark.
+def serialize(document: dict[str, Any]) -> str:
+    """The document as JSON that X-Ray accepts; without its parts if they make it too long."""
+    # Half of a surrogate pair cannot be encoded in UTF-8; it becomes a question mark.
     data = json.dumps(document, ensure_ascii=False).encode(errors="replace")
     if len(data) > _LONGEST and document.get("subsegments"):
-        return serialized({**document, "subsegments": []})
+        return serialize({**document, "subsegments": []})
     return data.decode()
 
 
-def datagram(text: str) -> bytes:
+def make_datagram(text: str) -> bytes:
     """A serialized document as it is sent to the daemon."""
     return b'{"format": "json", "version": 1}\n' + text.encode()
 
 
-def allowed(name: str) -> str:
-    """The name without characters that X-Ray refuses."""
+def sanitize_name(name: str) -> str:
+    """The name without the characters that X-Ray refuses."""
     return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME]
 
 
-def _subsegment(span: Span, latest: float) -> dict[str, Any]:
-    told = {name: _cut(value) for name, value in short(span.attributes).items()}
-    rest = {name: value for name, value in told.items() if name not in _ELSEWHERE}
-    end = min(span.began + span.seconds, latest)  # not beyond its parent by a rounding error
+def _make_subsegment(span: Span, latest: float) -> dict[str, Any]:
+    known = {name: _cut(value) for name, value in shorten_names(span.attributes).items()}
+    rest = {name: value for name, value in known.items() if name not in _ELSEWHERE}
+    end = min(span.began + span.seconds, latest)  # rounding must not put it after its parent's end
     made: dict[str, Any] = {
-        "name": allowed(span.name),
-        "id": secrets.token_hex(8),
+        "name": sanitize_name(span.name),
+        "id": span.handle.id if isinstance(span.handle, TraceHandle) else secrets.token_hex(8),
         "start_time": min(span.began, end),
         "end_time": end,
     }
-    if "system" in told:
-        made["name"] = allowed(f"{told.get('database')}@{told.get('host')}")
+    if "system" in known:
+        names = [str(known[name]) for name in ("database", "host") if name in known]
+        made["name"] = sanitize_name("@".join(names) or span.name)
         made["namespace"] = "remote"
-        made["sql"] = {_SQL[name]: told[name] for name in _SQL.keys() & told}
-        made["sql"]["database_type"] = "PostgreSQL"
-        made["sql"]["url"] = "postgresql://{host}:{port}/{database}".format_map(_Known(told))
-        if "query" in told:
+        made["sql"] = {_SQL[name]: known[name] for name in _SQL.keys() & known}
+        made["sql"]["url"] = "{system}://{host}:{port}/{database}".format_map(_Known(known))
+        if "query" in known:
             made["sql"]["sanitized_query"] = span.attributes["db.query.text"]
-    # X-Ray indexes 50 annotations of a trace: what comes many times in one is not made one.
-    frequent = span.name in ("attempt", "statement")
-    annotations = {name: rest[name] for name in rest if not frequent or name == "sqlstate"}
+    # X-Ray indexes 50 annotations of a trace. Spans that are frequent in a trace get metadata instead.
+    is_frequent = span.name in ("attempt", "statement")
+    annotations = {name: rest[name] for name in rest if not is_frequent or name == "status_code"}
     if span.name == "connect":
         annotations["lambdadb"] = span.name
     if annotations:
@@ -91,14 +99,14 @@ def _subsegment(span: Span, latest: float) -> dict[str, Any]:
     if rest.keys() - annotations:
         made["metadata"] = {"lambdadb": {name: rest[name] for name in rest.keys() - annotations}}
     if span.error is not None:
-        made |= {"fault": True, "cause": {"exceptions": [_exception(span.error)]}}
+        made |= {"fault": True, "cause": {"exceptions": [_make_exception(span.error)]}}
     if span.children:
-        made["subsegments"] = [_subsegment(part, end) for part in span.children]
+        made["subsegments"] = [_make_subsegment(part, end) for part in span.children]
     return made
 
 
-def _exception(error: BaseException) -> dict[str, Any]:
-    known = {"id": secrets.token_hex(8), "type": type(error).__name__, "message": reason(error)}
+def _make_exception(error: BaseException) -> dict[str, Any]:
+    known = {"id": secrets.token_hex(8), "type": type(error).__name__, "message": get_message(error)}
     return {name: value for name, value in known.items() if value}
 
 

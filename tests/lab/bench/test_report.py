@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from lambdadb.lab.bench import plots, report
-from lambdadb.lab.bench.records import ChangeRecord, InvocationRecord, Record, RunRecord, ServerRecord
+from lambdadb.lab.bench import plots, report, terminal
+from lambdadb.lab.bench.records import (
+    AURORA_TYPES,
+    POLICIES,
+    ChangeRecord,
+    InvocationRecord,
+    Record,
+    RunRecord,
+    ServerRecord,
+)
 from lambdadb.lab.bench.summary import cell, label, seconds, summary, timeline
 
 
@@ -150,6 +160,64 @@ def test_interrupted_run_is_labelled(tmp_path: Path) -> None:
     report.write(ROWS[:4], tmp_path, complete=False)
     assert "The run was interrupted" in (tmp_path / "report.html").read_text()
     assert summary(ROWS, complete=False)["complete"] is False
+
+
+STEADY: list[Record] = [
+    run(
+        interval={"hot": 600.0, "cold": 720.0, "steady": 20.0},
+        clusters=dict.fromkeys(AURORA_TYPES, "embedded"),
+    ),
+    *ROWS[1:],
+    *(
+        invocation("steady", policy, number, elapsed=0.01, new_id=number, round_trips=trips)
+        for policy, trips in (("handwritten", 7), ("per_environment", 2))
+        for number in (1, 2, 3)
+    ),
+]
+
+
+def test_steady_traffic_beside_the_published_experiment(tmp_path: Path) -> None:
+    """The headline picture has a panel for each, and the page says which of them was published."""
+    report.write(STEADY, tmp_path, complete=True)
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert "Steady traffic is not part of what was published" in page
+    assert "Published experiment of January 2025" in page
+    assert page.index("Cold cluster") < page.index("<h2>Steady traffic")
+    wide = (tmp_path / "paused.png").read_bytes()
+    report.write(ROWS, tmp_path, complete=True)
+    assert wide != (tmp_path / "paused.png").read_bytes()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 120, 200])
+def test_a_table_that_fits(columns: int) -> None:
+    """No column is cut, and those that are left out are named."""
+    console = Console(width=columns, markup=False)
+    table, left_out = terminal.fitting_table(STEADY, console)
+    headings = [str(column.header) for column in table.columns]
+    assert [*headings, *left_out] == ["cluster", "handler", *terminal.COLUMNS]
+    with console.capture() as capture:
+        console.print(table)
+    assert "SQLAlchemy" in capture.get() or "hand-written" in capture.get()
+    if columns >= 60:
+        assert "…" not in capture.get().replace(", …", "")
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrow terminal gets a line about the columns that it cannot show."""
+    printed = Console(width=70, record=True, file=io.StringIO(), markup=False)
+    monkeypatch.setattr(terminal, "Console", lambda **options: printed)
+    terminal.print_table(STEADY, tmp_path, complete=True)
+    text = " ".join(printed.export_text().split())
+    assert re.search(r"Left out, as they do not fit into 70 columns: errors, .*connects", text)
+
+
+def test_one_error_is_shown_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With the cells that it came from, however many."""
+    rows = [run(), *(invocation("hot", policy, 0, error="no vector") for policy in POLICIES)]
+    terminal.print_table(rows, tmp_path, complete=True)
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("no vector") == 1
+    assert "Error: hot, hand-written; hot, SQLAlchemy defaults; hot, PerEnvironment" in out
 
 
 def test_run_without_a_row(tmp_path: Path) -> None:

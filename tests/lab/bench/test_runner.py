@@ -9,11 +9,19 @@ import pytest
 
 from lambdadb.errors import InvalidSettings
 from lambdadb.lab import LabError
-from lambdadb.lab.bench.config import BenchConfig, Cell, idle_session_timeout, lanes, place
+from lambdadb.lab.bench.config import (
+    STEADY_ROUNDS,
+    BenchConfig,
+    Cell,
+    idle_session_timeout,
+    lanes,
+    place,
+)
 from lambdadb.lab.bench.records import POLICIES, InvocationRecord, Record, RunRecord, as_line
-from lambdadb.lab.bench.runner import Bench, log_line
+from lambdadb.lab.bench.runner import Bench, log_line, with_tls
 
 URL = "postgresql+psycopg://app:p%40ss-word@orders.example.com/orders?sslmode=require"
+OTHER = "postgresql+psycopg://app@hot.example.com/orders"
 
 
 def row(cell: Cell, number: int = 1, **fields: object) -> InvocationRecord:
@@ -27,13 +35,13 @@ def row(cell: Cell, number: int = 1, **fields: object) -> InvocationRecord:
 
 
 def test_embedded_cells_run_side_by_side() -> None:
-    """Every embedded cell has a thread of its own: all four handlers, hot and cold."""
-    cells = [cell for lane in lanes(BenchConfig()) for cell in lane]
-    assert all(len(lane) == 1 for lane in lanes(BenchConfig()))
-    assert {(cell.aurora_type, cell.policy) for cell in cells} == {
-        (kind, policy) for kind in ("hot", "cold") for policy in POLICIES
-    }
-    assert BenchConfig(rounds=5).invocations == 40
+    """All four handlers, hot and cold, in a thread each; steady traffic follows a hot cell."""
+    cells = [[(cell.aurora_type, cell.policy) for cell in lane] for lane in lanes(BenchConfig())]
+    assert cells == [
+        *([("hot", policy), ("steady", policy)] for policy in POLICIES),
+        *([("cold", policy)] for policy in POLICIES),
+    ]
+    assert BenchConfig(rounds=5).invocations == 4 * (5 + 5 + STEADY_ROUNDS)
 
 
 def test_cells_of_a_real_cluster_run_one_after_the_other() -> None:
@@ -46,7 +54,7 @@ def test_cells_of_a_real_cluster_run_one_after_the_other() -> None:
 def test_time_that_real_clusters_take() -> None:
     """The time told beforehand counts the pause before each handler against a cold cluster."""
     assert BenchConfig(speed=1, rounds=2, urls={"hot": URL}).minutes == 40
-    assert BenchConfig(speed=1, rounds=2, urls={"hot": URL, "cold": URL}).minutes == 96
+    assert BenchConfig(speed=1, rounds=2, urls={"hot": OTHER, "cold": URL}).minutes == 96
 
 
 def test_real_clusters_run_in_real_time() -> None:
@@ -68,6 +76,45 @@ def test_wrong_url_is_refused_without_its_password() -> None:
         with pytest.raises(InvalidSettings) as caught:
             BenchConfig(speed=1, urls={"hot": url})
         assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "postgresql+psycopg://other@orders.example.com/orders",
+        "postgresql://app@ORDERS.example.com:5432/orders?connect_timeout=3",
+    ],
+)
+def test_one_database_cannot_be_hot_and_cold(same: str) -> None:
+    """Two URLs of one database are refused: the cells would wait for each other's pauses."""
+    with pytest.raises(LabError, match=r"same database, orders\.example\.com:5432/orders"):
+        BenchConfig(speed=1, urls={"hot": URL, "cold": same})
+
+
+@pytest.mark.parametrize("url", ["postgresql:///orders", "postgresql://host", "postgresql://"])
+def test_a_url_without_host_or_database_is_refused(url: str) -> None:
+    """libpq would take them from variables that the functions do not have."""
+    with pytest.raises(LabError, match="the cold URL needs a host and a database"):
+        BenchConfig(speed=1, urls={"cold": url})
+
+
+@pytest.mark.parametrize(
+    ("url", "added"),
+    [
+        ("postgresql://u:p@orders.example.com/d", ["sslmode=verify-full", "sslrootcert="]),
+        ("postgresql://u:p@orders.example.com/d?sslmode=require", ["sslmode=require"]),
+        (
+            "postgresql://u:p@c.cluster-x.eu-west-1.rds.amazonaws.com/d",
+            ["sslmode=verify-full", "eu-west-1.pem"],
+        ),
+        ("postgresql://u:p@127.0.0.1/d", []),
+    ],
+)
+def test_every_handler_verifies_a_real_cluster(url: str, added: list[str]) -> None:
+    """libpq alone gives a password to any server: the URL says for all four what to verify."""
+    made = with_tls(url)
+    assert all(part in made for part in added)
+    assert ("sslmode" in made) == bool(added)
 
 
 def test_place_of_a_cluster() -> None:
@@ -117,9 +164,10 @@ def test_a_cell_that_fails_is_a_row() -> None:
     assert {(one.aurora_type, one.policy) for one in errors} == {
         ("hot", "defaults"),
         ("cold", "defaults"),
+        ("steady", "defaults"),
     }
     assert {one.error for one in errors} == {"RuntimeError: no such server"}
-    assert len(rows) == 8
+    assert len(rows) == 12
     assert not bench.interrupted
 
 

@@ -9,6 +9,8 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -350,3 +352,66 @@ def test_never_outlives_its_maker(tmp_path: Path) -> None:
     maker.wait(10)
     maker.stdout.close()
     assert until(lambda: not alive(pid))
+
+
+def test_log_records_stay_apart(make: Make) -> None:
+    """A record is one entry, with a line break at its end or inside; lines keep their order."""
+    heard: list[str] = []
+    environment = make(
+        """
+        import logging
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter("%(message)s"))
+        def handler(event, context):
+            logging.warning("first")
+            print("printed")
+            logging.warning("of two\\nlines")
+            print("not ended", end="")
+            logging.warning("last")
+        """,
+        on_log=heard.append,
+    )
+    environment.invoke(None)
+    assert heard == ["first", "printed", "of two\nlines", "not ended", "last"]
+
+
+def request(address: str, path: str, data: bytes | None = None) -> int:
+    """The status that the Runtime API answers somebody else with."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", data, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_nobody_else_answers_for_the_function(make: Make) -> None:
+    """The Runtime API is below a secret path: who does not know it is refused."""
+    environment = make("""
+        import os
+        def handler(event, context):
+            return os.environ["AWS_LAMBDA_RUNTIME_API"]
+    """)
+    address = str(environment.invoke(None))
+    port, _, secret = address.partition("/")
+    assert len(secret) >= 32
+    for below in ("", "/", f"/{'x' * len(secret)}", f"/{secret[:-1]}"):
+        prefix = f"{below}/2018-06-01/runtime"
+        assert request(port, f"{prefix}/invocation/next") == 404
+        assert request(port, f"{prefix}/init/error", b"{}") == 404
+        assert request(port, f"{prefix}/invocation/any/response", b'"forged"') == 404
+    assert environment.invoke(None) == address
+
+
+def test_each_process_has_another_path(make: Make) -> None:
+    """What one process knew is of no use with the next one."""
+    environment = make("""
+        import os
+        def handler(event, context):
+            if event == "end":
+                os._exit(0)
+            return os.environ["AWS_LAMBDA_RUNTIME_API"].partition("/")[2]
+    """)
+    first = environment.invoke(None)
+    with pytest.raises(FunctionError):
+        environment.invoke("end")
+    assert environment.invoke(None) != first

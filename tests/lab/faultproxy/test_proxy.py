@@ -31,6 +31,13 @@ HELLO = b"Q\x00\x00\x00\x0aHELLO\x00"  # 11 bytes
 WORLD = b"C\x00\x00\x00\x0aWORLD\x00"
 SHORT = 0.1  # seconds in which nothing must come
 LONG = 10.0  # seconds in which something must come
+PASSWORD = "known-here"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with Postgres(password=PASSWORD) as server:
+        yield server
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def direct(postgres: Postgres) -> Iterator[psycopg.Connection]:
 
 
 def dsn(port: int) -> str:
-    return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/postgres"
 
 
 def connect(proxy: Proxy, **options: object) -> psycopg.Connection:

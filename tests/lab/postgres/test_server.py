@@ -156,7 +156,7 @@ def test_an_ordinary_user_runs_it_too() -> None:
     """A program without privileges starts a server as itself."""
     done = run_as_nobody(reachable_python(), PROGRAM, "end")
     assert done.returncode == 0, done.stderr
-    assert "postgresql+psycopg://postgres@127.0.0.1:" in done.stdout
+    assert "postgresql+psycopg://postgres:" in done.stdout
 
 
 def run_as_nobody(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -216,3 +216,49 @@ def test_no_checkpoint_saves_a_sequence_before_a_crash(postgres: Postgres) -> No
     with psycopg.connect(postgres.url().replace("+psycopg", "")) as connection:
         shown = connection.execute("SHOW checkpoint_timeout").fetchone()
     assert shown == ("1d",)
+
+
+def test_a_server_has_a_password_of_its_own() -> None:
+    """Without one being chosen it is random: nobody else on this machine can log in."""
+    with Postgres() as one, Postgres() as other:
+        assert one.url().partition("@")[0] != other.url().partition("@")[0]
+        for password in ("", "postgres"):
+            with pytest.raises(psycopg.OperationalError, match="password"):
+                psycopg.connect(f"postgresql://postgres:{password}@127.0.0.1:{one.port}/postgres")
+        with psycopg.connect(libpq(one.url())) as connection:
+            rules = connection.execute("SELECT DISTINCT auth_method FROM pg_hba_file_rules").fetchall()
+    assert rules == [("scram-sha-256",)]
+
+
+def test_a_server_knows_no_variable_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A superuser can run programs there: they get a path and a locale, and no keys."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "canary-token")
+    with Postgres() as server, psycopg.connect(libpq(server.url())) as connection:
+        connection.execute("CREATE TEMP TABLE found (line text)")
+        connection.execute("COPY found FROM PROGRAM 'env'")
+        names = {line.partition("=")[0] for (line,) in connection.execute("SELECT line FROM found")}
+    assert names
+    assert not [name for name in names if name.startswith(("AWS_", "PYTHON", "LAMBDADB"))]
+
+
+def test_kept_data_with_a_password_given() -> None:
+    """The kept password would win, so that another one is refused."""
+    with pytest.raises(LabError, match="leave out password="):
+        Postgres(data=Path("any"), password="mine")
+
+
+def test_data_without_their_password(tmp_path: Path) -> None:
+    """A folder named data that is not a server's is left alone."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "precious").touch()
+    with pytest.raises(LabError, match="has no file password beside it"):
+        Postgres(data=tmp_path).start()
+    assert (tmp_path / "data" / "precious").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server is another user's")
+def test_kept_data_out_of_reach(tmp_path: Path) -> None:
+    """A place that the server's user cannot reach is named, with what to do."""
+    tmp_path.chmod(0o700)
+    with pytest.raises(LabError, match="open to all users"):
+        Postgres(data=tmp_path / "shop").start()

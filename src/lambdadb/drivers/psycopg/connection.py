@@ -22,7 +22,11 @@ from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
 
 from lambdadb.deadline import Clock, StatementDeadline
-from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime
+from lambdadb.drivers.psycopg.unit_of_work import Server, UnitEnded, UnitOfWork, is_refusal
+from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime, TransactionEnded
+
+# Linux alone tells a socket that the peer closed from one that has data; elsewhere both are readable.
+CLOSING = getattr(select, "POLLRDHUP", 0)
 
 ACTIVE, _IDLE = pq.TransactionStatus.ACTIVE, pq.TransactionStatus.IDLE
 WAITING: dict[int, int] = {
@@ -63,12 +67,18 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     deadline: StatementDeadline
     wait_limit: float | None = None
     """A moment at which every wait is given up: while connecting, and in pings."""
+    idle_session_timeout: float | None = None
+    """Seconds unused after which the server ends the session, if it was opened with that."""
     timed_out = False
     """Whether a statement was ended for want of time: a late cancel may still hit the next one."""
     aborted = False
     """Whether the invocation that held it is over."""
     commit_state: Literal["none", "sent", "done"] = "none"
-    """How far the COMMIT of the present transaction came."""
+    """How far the COMMIT of the present transaction came; `none` too if the server has refused it."""
+    server: Server | None = None
+    """Which server it leads to, once a transaction of `run_transaction` has asked."""
+    unit: UnitOfWork | None = None
+    """The unit of work of `run_transaction` that uses it now."""
     poller: select.poll
     """Polls its socket for what comes unasked."""
     context_adapters: AdaptersMap | None = None
@@ -91,6 +101,8 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         return idle and not self.autocommit
 
     def _start_query(self) -> PQGen[None]:
+        if self.unit is not None:
+            self.unit.check_statement(self.pgconn)
         if not self.begin_is_deferred:
             yield from super()._start_query()
 
@@ -161,6 +173,24 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             return InvocationClosed("the invocation that opened this connection has ended")
         return error
 
+    def _begin_commit(self) -> None:
+        if self.unit is None:
+            self.commit_state = "sent"
+        else:
+            self.commit_state = "none"
+            self.unit.check_commit()
+
+    def _commit_failed(self, error: psycopg.Error) -> None:
+        """Find out whether COMMIT was refused; if that is not certain, the connection counts as lost."""
+        if isinstance(error, (StatementTimeout, InvocationClosed)):
+            refused = not getattr(error, "sent", False)
+        else:
+            refused = is_refusal(error)
+        if refused:
+            self.commit_state = "none"
+        elif self.commit_state == "sent":
+            self.pgconn.finish()
+
     def _nothing_to_roll_back(self) -> bool:
         if self.aborted:
             self.pgconn.finish()
@@ -191,11 +221,15 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
 
     def commit(self) -> None:
         """Commit, and remember how far it came."""
-        self.commit_state = "sent"
+        self._begin_commit()
         try:
-            super().commit()
-        except StatementTimeout as error:
-            self.commit_state = "sent" if error.sent else "none"
+            if self.unit is None:
+                super().commit()
+            else:
+                with self.lock:
+                    self.wait(self.unit.commit(self))
+        except psycopg.Error as error:
+            self._commit_failed(error)
             raise
         self.commit_state = "done"
 
@@ -231,11 +265,15 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
 
     async def commit(self) -> None:
         """Commit, and remember how far it came."""
-        self.commit_state = "sent"
+        self._begin_commit()
         try:
-            await super().commit()
-        except StatementTimeout as error:
-            self.commit_state = "sent" if error.sent else "none"
+            if self.unit is None:
+                await super().commit()
+            else:
+                async with self.lock:
+                    await self.wait(self.unit.commit(self))
+        except psycopg.Error as error:
+            self._commit_failed(error)
             raise
         self.commit_state = "done"
 
@@ -271,9 +309,15 @@ def allow_late(connection: Any) -> Iterator[None]:
 
 def translate_error(context: ExceptionContext) -> LambdaDBError | None:
     """SQLAlchemy's `handle_error` listener (`retval=True`) that names the end of a statement."""
-    error = context.original_exception
+    return translate(context.original_exception)
+
+
+def translate(error: BaseException) -> LambdaDBError | None:
+    """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""
     if isinstance(error, LambdaDBError):
         return error  # while connecting again; SQLAlchemy would wrap it in a StatementError
+    if isinstance(error, UnitEnded):
+        return TransactionEnded(str(error))
     return to_out_of_time(error) if isinstance(error, StatementTimeout) else to_invocation_ended(error)
 
 

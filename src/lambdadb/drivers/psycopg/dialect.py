@@ -31,7 +31,7 @@ from lambdadb.drivers.psycopg.simple_query import ask
 
 if TYPE_CHECKING:
     from lambdadb.connect.connector import Connector
-    from lambdadb.tracing.statements import Statements
+    from lambdadb.tracing.statements import StatementRecorder
 
 # The last rows are the types whose codecs need the OID that an extension was given here.
 _QUESTIONS = """
@@ -64,7 +64,7 @@ class _LambdaDBDialect(PGDialect_psycopg):
 
     supports_statement_cache = True
     connector: Connector
-    statements: Statements | None
+    statements: StatementRecorder | None
     _answers: _Answers | None = None
     _adapters: AdaptersMap | None = None
     """psycopg's adapters of the connections to come."""
@@ -96,7 +96,7 @@ class _LambdaDBDialect(PGDialect_psycopg):
 
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
         """Open a session; what is raised and what it costs: `lambdadb.connect.connector.Connector`."""
-        return self.connector.connect(self.connector.driver.connect_parameters(*arguments, **keywords))
+        return self.connector.connect(self.connector.driver.make_target(arguments, keywords))
 
     def initialize(self, connection: Connection) -> None:
         """

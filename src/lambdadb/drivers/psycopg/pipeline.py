@@ -34,6 +34,7 @@ from psycopg.abc import Params, PQGen, Query
 from psycopg.pq.abc import PGconn, PGresult
 
 from lambdadb.drivers.psycopg.connection import AsyncDeadlineConnection, DeadlineConnection
+from lambdadb.drivers.psycopg.unit_of_work import NoticesCommit
 
 _FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 _COPY = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
@@ -172,13 +173,13 @@ class _PipelinedBegin:
         return results
 
 
-class Cursor(_PipelinedBegin, psycopg.Cursor[Any]):
+class Cursor(NoticesCommit, _PipelinedBegin, psycopg.Cursor[Any]):
     """psycopg's Cursor, which sends BEGIN with a transaction's first statement."""
 
     __slots__ = ()
 
 
-class AsyncCursor(_PipelinedBegin, psycopg.AsyncCursor[Any]):
+class AsyncCursor(NoticesCommit, _PipelinedBegin, psycopg.AsyncCursor[Any]):
     """psycopg's AsyncCursor, which sends BEGIN with a transaction's first statement."""
 
     __slots__ = ()

@@ -23,7 +23,7 @@ def _send(driver: AnyConnection, query: str) -> PQGen[list[PGresult]]:
 
 def ask(driver: AnyConnection, query: str) -> list[tuple[str | None, ...]]:
     """
-    The rows of the last statement of `query`, which is sent as it is, without a BEGIN.
+    The rows of the last statement of `query` that returns rows; it is sent as it is, without a BEGIN.
 
     Raises:
         psycopg.Error: The server's refusal, or the loss of the connection.
@@ -36,6 +36,8 @@ def ask(driver: AnyConnection, query: str) -> list[tuple[str | None, ...]]:
     for result in results:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
-    last = results[-1]
-    values = [[last.get_value(r, c) for c in range(last.nfields)] for r in range(last.ntuples)]
-    return [tuple(None if v is None else v.decode() for v in row) for row in values]
+    for last in reversed(results):
+        if last.status == pq.ExecStatus.TUPLES_OK:
+            values = [[last.get_value(r, c) for c in range(last.nfields)] for r in range(last.ntuples)]
+            return [tuple(None if v is None else v.decode() for v in row) for row in values]
+    return []

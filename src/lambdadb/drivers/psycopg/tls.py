@@ -1,6 +1,5 @@
 """
-Which server a login is given to: one whose certificate is verified, unless the caller chose otherwise;
-and, where it is not, what is wrong with the certificate.
+TLS: verify the server before a login is sent to it, and say what is wrong with its certificate if not.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lambdadb.drivers.base import AttemptFailed
-from lambdadb.drivers.rds_endpoint import is_proxy, region_of
+from lambdadb.drivers.rds_endpoint import dns_suffix, is_proxy, region_of
 from lambdadb.drivers.resolver import is_address
 from lambdadb.faults import Fault, one_line
 
@@ -50,8 +49,9 @@ _ADVICE = {
         "itself, not an alias. If every server of its authority is yours, ?sslmode=verify-ca will do."
     ),
     "does not support SSL": (
-        "The server speaks no TLS. In a network of your own that you trust, add ?sslmode=disable. RDS "
-        "always speaks it: check host and port."
+        "The server speaks no TLS. In a network of your own, as of a container on this machine, add "
+        "?sslmode=disable; with credentials= also allow_unverified_server=True. RDS always speaks TLS: "
+        "check host and port."
     ),
     "invalid response to SSL negotiation": "That is no PostgreSQL: check host and port.",
     "root certificate file": (
@@ -63,7 +63,9 @@ _ADVICE = {
 }
 
 
-def verified(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+def apply_tls_defaults(
+    parameters: Mapping[str, Any], environment: Mapping[str, str], *, always: bool = False
+) -> dict[str, Any]:
     """
     libpq `parameters` that verify the server, unless the caller has chosen otherwise.
 
@@ -71,12 +73,15 @@ def verified(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> d
     RDS in its region, Amazon's public ones for an RDS Proxy, the system's for any other. What is set
     already, in `parameters` or in libpq's own variables and files, stays.
 
+    Args:
+        always: Verify this machine too.
+
     Raises:
         AttemptFailed: There are no roots to verify it with.
 
     **Costs:** no round trip; microseconds. libpq reads the file.
     """
-    if is_local(parameters, environment):
+    if not always and is_local(parameters, environment):
         return dict(parameters)
     mode = _given("sslmode", parameters, environment) or "verify-full"
     chosen = {**parameters, "sslmode": mode}
@@ -86,7 +91,55 @@ def verified(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> d
     return chosen
 
 
-def weaker(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
+def check_verified(
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    *,
+    always: bool = False,
+    allow_unverified: bool = False,
+) -> None:
+    """
+    Refuse to send the login of a store to a server that would not be verified.
+
+    Only `sslmode=verify-full` verifies a server. A socket and a loopback address need no TLS: nothing
+    leaves this machine.
+
+    A service file can name the host and the sslmode, and lambdadb does not read it. What the file says
+    wins over libpq's variables, and parameters win over the file. So with a service the parameters have
+    to name the sslmode, or a host that is not this machine, to which `apply_tls_defaults` adds it.
+
+    Args:
+        parameters: libpq's.
+        always: The login needs a verified server on this machine too, and is never sent unencrypted.
+        allow_unverified: The caller has said that an unverified server may get the login.
+
+    Raises:
+        AttemptFailed: The login must not be sent there; `UNTRUSTED`.
+    """
+    service = _given("service", parameters, environment)
+    mode = _given("sslmode", parameters, environment)
+    local = is_local(parameters, {} if service else environment)
+    if service and local and not parameters.get("sslmode"):
+        why = "a service file decides which server gets the login, and whether it is verified"
+        remedy = "Add ?sslmode=verify-full to the url"
+        allowed = not always
+    elif mode in ("", "verify-full") or (local and not service and not always):
+        return
+    else:
+        why = f"sslmode={mode} {_WEAKER.get(mode, 'is none of libpq')}"
+        remedy = "Remove it from the url, connect_args or PGSSLMODE: the server is then verified"
+        allowed = not always or mode in ("require", "verify-ca")
+    if allow_unverified and allowed:
+        return
+    raise AttemptFailed(
+        Fault.UNTRUSTED,
+        f"with credentials= the server has to be verified: {why}. {remedy}. If an unverified server "
+        "may get the login: create_engine(..., allow_unverified_server=True)"
+        + (", and sslmode=require at least, since this login is never sent unencrypted" * always),
+    )
+
+
+def get_tls_warning(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
     """What the caller's explicit choice leaves unverified towards a host that is not this machine."""
     mode = _given("sslmode", parameters, environment)
     local = is_local(parameters, environment)
@@ -100,7 +153,7 @@ def weaker(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str
     return f"sslmode={mode} {_WEAKER[mode]}. Leave it out, and the server is verified: docs/tls.md."
 
 
-def explained(parameters: Mapping[str, Any], text: str, seconds: float) -> str:
+def explain_rejection(parameters: Mapping[str, Any], text: str, seconds: float) -> str:
     """
     libpq's `text` about a server that was not trusted, with what was wrong and what to do.
 
@@ -127,7 +180,7 @@ def is_local(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> b
 
 
 def _is_own(place: str) -> bool:
-    """Whether it is a socket, libpq's default one included, or this machine's loopback."""
+    """Whether it is a socket or a loopback address. Without a host libpq takes a socket."""
     if not place or place.startswith(("/", "@")) or place.lower() == "localhost":
         return True
     return is_address(place) and (place == "::1" or place.startswith("127."))
@@ -184,6 +237,8 @@ def _published(region: str) -> str:
         store = "truststore.pki.us-gov-west-1.rds.amazonaws.com"
     elif region.startswith("cn-"):
         store = "rds-truststore.s3.cn-north-1.amazonaws.com.cn"
+    elif dns_suffix(region) != "amazonaws.com":
+        return f"{region}-bundle.pem, from where AWS publishes it for that partition,"
     return f"https://{store}/{region}/{region}-bundle.pem"
 
 

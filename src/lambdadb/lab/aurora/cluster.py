@@ -20,7 +20,7 @@ from typing import Any
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora.frontend import Frontend, SessionInfo, Shape
 from lambdadb.lab.clock import LabClock
-from lambdadb.lab.listener import LOOPBACK, SEES_SYN, Listener, Port
+from lambdadb.lab.listener import ANY_ADDRESS, LOOPBACK, SEES_SYN, Listener, Port
 from lambdadb.lab.postgres import Postgres
 
 TICK = 0.01
@@ -72,7 +72,9 @@ class Cluster:
         shape: What clients meet until the cluster is available.
         clock: The lab's time; real time by default.
         round_trip: Network delay in real seconds, half of it each way; none for TCP's handshake.
-        port: Loopback port to listen on; 0 chooses a free one.
+        port: Port to listen on; 0 chooses a free one.
+        host: IPv4 address of this machine to listen on. Anything else than a loopback address lets
+            other machines, and containers, connect; the server's password is all that stops them.
         paused: Whether it starts paused.
         on_event: Called with every event, in the cluster's thread.
         random: Source of the MIX shape's choices.
@@ -94,6 +96,7 @@ class Cluster:
         clock: LabClock | None = None,
         round_trip: float = 0.0,
         port: int = 0,
+        host: str = LOOPBACK,
         paused: bool = False,
         on_event: Callable[[ClusterEvent], None] | None = None,
         random: Random | None = None,
@@ -106,6 +109,7 @@ class Cluster:
         self.shape = shape
         self.clock = clock or LabClock()
         self.port = port
+        self.host = host
         self.state = State.PAUSED if paused else State.AVAILABLE
         self.events: list[ClusterEvent] = []
         self.available_since = 0.0
@@ -121,11 +125,12 @@ class Cluster:
 
     def url(self, database: str = "postgres") -> str:
         """SQLAlchemy URL of a database through the cluster, with the password in clear text."""
-        return self.server.url(database, host=LOOPBACK, port=self.port)
+        host = LOOPBACK if self.host == ANY_ADDRESS else self.host
+        return self.server.url(database, host=host, port=self.port)
 
     def start(self) -> None:
         """Start listening, with the server running or, when paused, stopped."""
-        self._listener = Listener(self.port, self._frontend.welcome)
+        self._listener = Listener(self.port, self._frontend.welcome, host=self.host)
         self.port = self._listener.port
         try:
             if self.state is State.PAUSED:
@@ -302,7 +307,9 @@ class Cluster:
         """What the port does in the present state."""
         if self.state is State.RESUMING:
             return self._frontend.port_mode()
-        dropping = self.state is State.PAUSED and self.shape is Shape.DROP and SEES_SYN
+        # The SYN of another machine, or of a container, is not in this system's list.
+        sees_syn = SEES_SYN and self.host == LOOPBACK
+        dropping = self.state is State.PAUSED and self.shape is Shape.DROP and sees_syn
         return Port.DROP if dropping else Port.ANSWER
 
 

@@ -15,9 +15,13 @@ from lambdadb.lab.bench.records import AURORA_TYPES, POLICIES, RunRecord
 
 EXPERIMENT = "lambdadb_bench"
 
-# The published experiment: seconds between invocations, and the first ids of its log lines.
-INTERVAL = {"hot": 600.0, "cold": 720.0}
-FIRST_ID = {"hot": 50, "cold": 793}
+# The published experiment: seconds between invocations, and the first ids of its log lines. Steady
+# traffic is this benchmark's own: so frequent that PerEnvironment's session outlives the pauses.
+INTERVAL = {"hot": 600.0, "cold": 720.0, "steady": 20.0}
+FIRST_ID = {"hot": 50, "cold": 793, "steady": 1}
+STEADY_ROUNDS = 10
+# Seconds of network delay per round trip under steady traffic: about that of one Availability Zone.
+STEADY_ROUND_TRIP = 0.001
 # Published: 300 s configured, a pause after 420 s observed.
 AUTO_PAUSE = 420.0
 # The table as published; on somebody's own cluster under a name that can only be this benchmark's.
@@ -25,7 +29,7 @@ TABLE = "vector_table"
 OWN_TABLE = "lambdadb_bench_vector_table"
 # PerEnvironment's default, in seconds of the lab.
 IDLE_SESSION_TIMEOUT = 60.0
-PACKAGES = ("lambdadb", "sqlalchemy", "psycopg", "awslambdaric")
+PACKAGES = ("sqlalchemy-lambdadb", "sqlalchemy", "psycopg", "awslambdaric")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +55,20 @@ class BenchConfig:
             )
         if self.urls and self.speed != 1:
             raise LabError("real clusters run in real time: leave the speed at 1")
-        for url in self.urls.values():
-            parse_url(url)
+        databases = [database_of(kind, url) for kind, url in self.urls.items()]
+        if len(set(databases)) < len(databases):
+            raise LabError(
+                f"the hot and the cold URL are the same database, {place(self.urls['hot'])}: one cannot "
+                "be hot and pause. Give two clusters, or one of the two options"
+            )
 
     @property
     def aurora_types(self) -> tuple[str, ...]:
         return tuple(kind for kind in AURORA_TYPES if not self.urls or kind in self.urls)
+
+    def rounds_of(self, aurora_type: str) -> int:
+        """Invocations of each handler against that cluster."""
+        return STEADY_ROUNDS if aurora_type == "steady" else self.rounds
 
     @property
     def minutes(self) -> float:
@@ -66,7 +78,7 @@ class BenchConfig:
 
     @property
     def invocations(self) -> int:
-        return self.rounds * len(POLICIES) * len(self.aurora_types)
+        return len(POLICIES) * sum(self.rounds_of(kind) for kind in self.aurora_types)
 
 
 @dataclass(frozen=True)
@@ -78,9 +90,15 @@ class Cell:
 
 
 def lanes(config: BenchConfig) -> list[list[Cell]]:
-    """Cells that run one after the other, for each thread."""
-    cells = [[Cell(kind, policy) for policy in POLICIES] for kind in config.aurora_types]
-    return cells if config.urls else [[cell] for lane in cells for cell in lane]
+    """
+    Cells that run one after the other, for each thread.
+
+    Embedded ones have a server each. Steady traffic waits for the hot cell, so that fewer start at once.
+    """
+    if config.urls:
+        return [[Cell(kind, policy) for policy in POLICIES] for kind in config.aurora_types]
+    short = [[Cell("hot", policy), Cell("steady", policy)] for policy in POLICIES]
+    return [*short, *([Cell("cold", policy)] for policy in POLICIES)]
 
 
 def description(config: BenchConfig) -> RunRecord:
@@ -104,6 +122,23 @@ def place(url: str | None) -> str:
         return "embedded"
     parts = parse_url(url)
     return f"{parts.host}:{parts.port or 5432}/{parts.database}"
+
+
+def database_of(kind: str, url: str) -> tuple[str, int, str]:
+    """
+    Host, port and database of a real cluster.
+
+    Raises:
+        LabError: The URL leaves the host or the database to libpq, which takes them from variables
+            that the functions do not have.
+    """
+    parts = parse_url(url)
+    if not parts.host or not parts.database:
+        raise LabError(
+            f"the {kind} URL needs a host and a database: "
+            "postgresql+psycopg://user:password@host:5432/database"
+        )
+    return parts.host.lower(), parts.port or 5432, parts.database
 
 
 def idle_session_timeout(config: BenchConfig) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ from lambdadb.lab.bench.records import POLICIES, Record
 from lambdadb.lab.bench.summary import (
     NAMES,
     PUBLISHED,
+    CellSummary,
     cells,
     invocations_of,
     label,
@@ -46,7 +47,7 @@ def draw(records: Sequence[Record]) -> dict[str, bytes]:
 
 def elapsed(records: Sequence[Record]) -> bytes:
     """Seconds of each invocation, hot and cold on one scale, beside the published ones."""
-    kinds = list(run_of(records).interval)
+    kinds = [kind for kind in run_of(records).interval if kind in PUBLISHED]
     figure, panels = panels_of(kinds)
     for axes, kind in zip(panels, kinds, strict=True):
         most = 2
@@ -84,7 +85,7 @@ def elapsed(records: Sequence[Record]) -> bytes:
 
 def id_steps(records: Sequence[Record]) -> bytes:
     """How far the serial id moved on, between one invocation and the next."""
-    kinds = list(run_of(records).interval)
+    kinds = [kind for kind in run_of(records).interval if kind in PUBLISHED]
     figure, panels = panels_of(kinds)
     top = 40.0  # the published steps are 1 and 33
     for axes, kind in zip(panels, kinds, strict=True):
@@ -118,11 +119,18 @@ def id_steps(records: Sequence[Record]) -> bytes:
 
 
 def paused(records: Sequence[Record]) -> bytes:
-    """When each cold cluster was paused, resuming and available."""
+    """When each cold cluster was paused, and beside it what steady traffic costs each handler."""
     policies = [policy for policy in POLICIES if timeline(records, policy)]
     shares = {one.policy: one.paused_share for one in cells(records) if one.aurora_type == "cold"}
-    figure = Figure(figsize=(12, 0.75 * len(policies) + 1.9), layout="constrained")
-    axes = figure.add_subplot()
+    steady = {one.policy: one for one in cells(records) if one.aurora_type == "steady"}
+    figure = Figure(figsize=(12, 0.75 * len(policies) + 2.1), layout="constrained")
+    if steady:
+        axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1))
+        cost_bars(beside, policies, steady)
+        interval = run_of(records).interval["steady"]
+        beside.set_title(f"steady traffic: an invocation every {interval:g} s", fontsize=11)
+    else:
+        axes = figure.subplots()
     for position, policy in enumerate(policies):
         state_bar(axes, position, records, policy)
     axes.set_yticks(range(len(policies)))
@@ -131,14 +139,39 @@ def paused(records: Sequence[Record]) -> bytes:
     )
     axes.invert_yaxis()
     axes.margins(x=0.01)
-    axes.set_xlabel("minutes of the experiment since the first invocation (▼ = an invocation)")
-    axes.set_title("cold cluster: paused, resuming, available")
+    axes.set_xlabel("minutes since the first invocation (▼ = an invocation)")
+    axes.set_title(f"{PUBLISHED['name']}: every 12 minutes, cold cluster", fontsize=11)
     handles = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="black", linewidth=0.4, label=state)
         for state, (colour, hatch) in STATES.items()
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False)
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
     return png(figure, records)
+
+
+def cost_bars(axes: Axes, policies: Sequence[str], steady: Mapping[str, CellSummary]) -> None:
+    """A bar for each handler: round trips of an invocation, with what its logins were."""
+    for position, policy in enumerate(policies):
+        one = steady.get(policy)
+        if one is None or one.round_trips is None:
+            continue
+        axes.barh(position, one.round_trips, 0.5, color=STYLE[policy][0])
+        logins = f"{one.connects} login{'s' if one.connects != 1 else ''} in {one.invocations}"
+        text = f"{one.round_trips:g} round trips,\n{logins} invocations"
+        axes.annotate(
+            text,
+            (one.round_trips, position),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    # Room for the text beside the longest bar.
+    longest = max([1.0, *(one.round_trips or 0.0 for one in steady.values())])
+    axes.set_xlim(0, longest * 1.75)
+    axes.set_xlabel("round trips of an invocation, median, login included")
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def state_bar(axes: Axes, position: int, records: Sequence[Record], policy: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 POLICIES = ("handwritten", "defaults", "per_environment", "per_invocation")
-AURORA_TYPES = ("hot", "cold")
+AURORA_TYPES = ("hot", "cold", "steady")
+"""A hot cluster, one that pauses, and a hot one under steady traffic."""
 
 
 @dataclass(frozen=True, kw_only=True)

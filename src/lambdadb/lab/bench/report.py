@@ -29,6 +29,8 @@ from lambdadb.lab.bench.summary import (
     summary,
 )
 
+TITLES = {"hot": "Hot cluster", "cold": "Cold cluster", "steady": "Steady traffic"}
+
 
 def write(records: Sequence[Record], folder: Path, *, complete: bool) -> list[str]:
     """Write summary.json, the plots and report.html; give what could not be written, with why."""
@@ -63,6 +65,7 @@ def page(records: Sequence[Record], pictures: dict[str, str], *, complete: bool)
         errors=Counter(
             (record.aurora_type, NAMES[record.policy], record.error) for record in failures(records)
         ).most_common(),
+        name=PUBLISHED["name"],
         published=PUBLISHED["what"],
     )
 
@@ -70,14 +73,16 @@ def page(records: Sequence[Record], pictures: dict[str, str], *, complete: bool)
 def column(records: Sequence[Record], kind: str) -> dict[str, Any]:
     """One half of the page: a table with a column per handler, the published figures first."""
     own = [one for one in cells(records) if one.aurora_type == kind]
-    lines = PUBLISHED[kind]["lines"]
+    published = PUBLISHED.get(kind)
+    lines = published["lines"] if published else []
     times = [line["elapsed"] for line in lines]
     ids = [line["new_id"] for line in lines]
     steps = [after - before for before, after in pairwise(ids)]
+    middle = median(times) if times else None
     body = [
-        ("elapsed, median", seconds(median(times)), [seconds(one.elapsed_median) for one in own]),
-        ("least", seconds(min(times)), [seconds(one.elapsed_min) for one in own]),
-        ("most", seconds(max(times)), [seconds(one.elapsed_max) for one in own]),
+        ("elapsed, median", seconds(middle), [seconds(one.elapsed_median) for one in own]),
+        ("least", seconds(min(times, default=None)), [seconds(one.elapsed_min) for one in own]),
+        ("most", seconds(max(times, default=None)), [seconds(one.elapsed_max) for one in own]),
         ("ids", listed(ids), [listed(one.ids) for one in own]),
         ("id steps", listed(steps), [listed(one.id_steps) for one in own]),
         ("connects", "", [str(one.connects) for one in own]),
@@ -90,7 +95,14 @@ def column(records: Sequence[Record], kind: str) -> dict[str, Any]:
     ]
     return {
         "kind": kind,
-        "published": PUBLISHED[kind]["cluster"],
+        "title": TITLES[kind],
+        "interval": every(run_of(records).interval[kind]),
+        "published": published and published["cluster"],
         "handlers": [NAMES[one.policy] for one in own],
         "body": body,
     }
+
+
+def every(interval: float) -> str:
+    """How often: in minutes where they are whole ones."""
+    return f"{interval / 60:g} minutes" if interval % 60 == 0 else f"{interval:g} seconds"

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote
 
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 
-import lambdadb
+from lambdadb.drivers.psycopg import tls
 from lambdadb.engine import parse_url
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, ClusterEvent, State
@@ -29,6 +30,7 @@ from lambdadb.lab.bench.config import (
     FIRST_ID,
     INTERVAL,
     OWN_TABLE,
+    STEADY_ROUND_TRIP,
     TABLE,
     BenchConfig,
     Cell,
@@ -38,9 +40,14 @@ from lambdadb.lab.bench.config import (
     timestamp,
 )
 from lambdadb.lab.bench.records import ChangeRecord, InvocationRecord, Record, ServerRecord
+from lambdadb.lab.bench.table import prepare
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.environment import Environment
 from lambdadb.lab.postgres import Postgres
+
+TLS: tuple[str, ...] = ("sslmode", "sslrootcert")
+# Each file is the code of a function, as Lambda would unzip it: not modules of this package.
+HANDLERS = Path(__file__).with_name("handlers")
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class Bench:
         self.queue: queue.SimpleQueue[Record | Literal["ended", "interrupted"]] = queue.SimpleQueue()
         self.interrupted = False
         self.stop = threading.Event()
+        self.preparing = threading.Lock()
         self.environments: list[Environment] = []
         self.threads = [
             threading.Thread(target=self.drive, args=(lane,), name=f"bench-{number}", daemon=True)
@@ -81,7 +89,12 @@ class Bench:
             thread.start()
         running = len(self.threads)
         while running and not self.interrupted:
-            record = self.queue.get()
+            try:
+                # Not one wait without end: where the system hands a signal to another thread, Python
+                # runs its handler only when this one wakes up.
+                record = self.queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
             if record == "ended":
                 running -= 1
             elif record == "interrupted":
@@ -161,7 +174,8 @@ class Bench:
     def invoke_all(self, cell: Cell, stage: Stage, environment: Environment) -> None:
         began = stage.clock.now()
         measured_from: float | None = None
-        for number in range(1, self.config.rounds + 1):
+        rounds = self.config.rounds_of(cell.aurora_type)
+        for number in range(1, rounds + 1):
             if self.stop.is_set():
                 return
             record = self.invocation(cell, stage, environment, number, measured_from)
@@ -170,14 +184,15 @@ class Bench:
             self.queue.put(record)
             # From the end of the first invocation to the end of a later one are whole intervals.
             measured_from = measured_from or stage.clock.now()
-            if number < self.config.rounds:
+            if number < rounds:
                 self.sleep_until(stage.clock, began + number * INTERVAL[cell.aurora_type])
 
     def stage(self, cell: Cell, stack: ExitStack) -> Stage:
         given = self.config.urls.get(cell.aurora_type)
         if given is not None:
-            url = parse_url(given).render_as_string(hide_password=False)
-            versions = prepare(url, OWN_TABLE, first_id=None)
+            url = with_tls(given)
+            with self.preparing:  # both URLs may be names of one database
+                versions = prepare(url, OWN_TABLE, first_id=None)
             stage = Stage(url, OWN_TABLE, LabClock(), None)
         else:
             server = stack.enter_context(Postgres())
@@ -191,6 +206,8 @@ class Bench:
     def cluster(self, cell: Cell, server: Postgres, clock: LabClock) -> Cluster:
         if cell.aurora_type == "hot":
             return Cluster(server, clock=clock)
+        if cell.aurora_type == "steady":
+            return Cluster(server, clock=clock, round_trip=STEADY_ROUND_TRIP)
         return Cluster(
             server,
             auto_pause=AUTO_PAUSE,
@@ -217,7 +234,8 @@ class Bench:
 
     def environment(self, cell: Cell, stage: Stage) -> Environment:
         return Environment(
-            f"lambdadb.lab.bench.handlers.{cell.policy}.handler",
+            f"{cell.policy}.handler",
+            path=[HANDLERS],
             function_name=f"lambdadb-bench-{cell.aurora_type}-{cell.policy.replace('_', '-')}",
             environment={
                 "DATABASE_URL": stage.url,
@@ -295,40 +313,15 @@ def log_line(log: Sequence[str]) -> dict[str, Any]:
     raise LabError("the handler returned, but logged no JSON line")
 
 
-def prepare(url: str, table: str, *, first_id: int | None) -> dict[str, str]:
+def with_tls(url: str) -> str:
     """
-    Make the experiment's table and give the server's versions.
+    The URL with what verifies the server, written out.
 
-    Args:
-        first_id: The id that the next record gets; None leaves an existing table as it is, and the
-            extension to the cluster's owner.
+    lambdadb's handlers would add it by themselves. libpq alone, as in the other two, would give the
+    login to a server that nobody has verified.
     """
-    engine = lambdadb.create_engine(
-        url, policy=lambdadb.PerInvocation(), retry=lambdadb.ResumeRetry(timeout=150.0)
-    )
-    with engine.begin() as connection:
-        if first_id is not None:
-            connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
-        for statement in definition(table):
-            connection.execute(text(statement))
-        if first_id is not None:
-            connection.execute(
-                text("SELECT setval(pg_get_serial_sequence(:table, 'id'), :first, false)"),
-                {"table": table, "first": first_id},
-            )
-        found = connection.execute(
-            text(
-                "SELECT current_setting('server_version') AS postgresql, "
-                "(SELECT extversion FROM pg_extension WHERE extname = 'vector') AS vector"
-            )
-        ).mappings()
-        return {name: str(value) for name, value in found.one().items()}
-
-
-def definition(table: str) -> tuple[str, str]:
-    return (
-        f"CREATE TABLE IF NOT EXISTS {table} "
-        "(id serial PRIMARY KEY, content text, embedding vector(1536))",
-        f"CREATE INDEX IF NOT EXISTS {table}_embedding ON {table} "
-        "USING ivfflat (embedding vector_l2_ops) WITH (lists = 100)",
-    )
+    parts = parse_url(url)
+    query = {name: value for name, value in parts.query.items() if isinstance(value, str)}
+    chosen = tls.apply_tls_defaults({**query, "host": parts.host}, {})
+    added = {name: str(chosen[name]) for name in TLS if name in chosen}
+    return parts.update_query_dict(added).render_as_string(hide_password=False)

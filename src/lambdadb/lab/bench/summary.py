@@ -71,6 +71,13 @@ def failures(records: Sequence[Record]) -> list[InvocationRecord]:
     ]
 
 
+def successes(records: Sequence[Record]) -> list[InvocationRecord]:
+    """The invocations that stored their row."""
+    return [
+        record for record in records if isinstance(record, InvocationRecord) and record.error is None
+    ]
+
+
 def cells(records: Sequence[Record]) -> list[CellSummary]:
     """A summary of each cell that has a record, hot before cold."""
     return [

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -28,8 +30,17 @@ from lambdadb.lab.bench.summary import (
     seconds,
 )
 
-WIDE = 104  # columns of a terminal from which on all figures fit in a line
-DETAILS = ("connects", "retries", "left")
+# The columns after the first two; where they do not fit, the last ones are left out.
+COLUMNS: dict[str, Callable[[CellSummary], str]] = {
+    "elapsed": lambda one: seconds(one.elapsed_median),
+    "ids": lambda one: listed(one.ids),
+    "paused": lambda one: percent(one.paused_share),
+    "errors": lambda one: str(one.errors),
+    "trips": lambda one: known(one.round_trips),
+    "connects": lambda one: str(one.connects),
+    "retries": lambda one: str(one.retries),
+    "left": lambda one: known(one.sessions_left),
+}
 
 
 @contextmanager
@@ -43,7 +54,7 @@ def progress(invocations: int) -> Iterator[Callable[[Record], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bars:
         bar = bars.add_task("starting the servers", total=invocations)
@@ -74,40 +85,67 @@ def told(record: Record) -> str:
     return f"{record.aurora_type}, {NAMES[record.policy]}, invocation {record.number}: {what}"
 
 
-def print_table(records: list[Record], out: Path, *, complete: bool) -> None:
-    """The figures per cell, on standard output."""
-    table = Table(title="Hot and cold Aurora from Lambda", caption=label(run_of(records)))
-    for heading in ("cluster", "handler"):
-        table.add_column(heading, no_wrap=True)
+def print_table(records: list[Record], out: Path | None, *, complete: bool) -> None:
+    """The figures per cell, and where the report is, on standard output."""
     # A pipe has no width; a table of a screen's would be cut there.
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    wide = console.width >= WIDE
-    for heading in ("elapsed", "ids", "paused", "errors", *(DETAILS if wide else ())):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for kind in run_of(records).interval:
-        lines = PUBLISHED[kind]["lines"]
-        elapsed = seconds(median(line["elapsed"] for line in lines))
-        ids = listed([line["new_id"] for line in lines])
-        table.add_row(kind, "published", elapsed, ids, style="dim")
-        for one in cells(records):
-            if one.aurora_type == kind:
-                details = (str(one.connects), str(one.retries), known(one.sessions_left))
-                table.add_row(kind, NAMES[one.policy], *figures(one), *(details if wide else ()))
-        table.add_section()
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
+    table, left_out = fitting_table(records, console)
     console.print(table)
-    for cell, message in sorted(
-        {(f"{r.aurora_type}, {NAMES[r.policy]}", str(r.error)) for r in failures(records)}
-    ):
-        console.print(f"Error: {cell}: {message}", markup=False)
+    if left_out:
+        console.print(
+            f"Left out, as they do not fit into {console.width} columns: {', '.join(left_out)}. "
+            "summary.json has them."
+        )
+    for message, where in grouped_errors(records).items():
+        console.print(f"Error: {'; '.join(where)}: {message}")
     if not complete:
         console.print("Interrupted: this is what was measured until then.")
-    console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
+    if out is not None:
+        console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
 
 
-def figures(one: CellSummary) -> tuple[str, ...]:
-    return (
-        seconds(one.elapsed_median),
-        listed(one.ids),
-        percent(one.paused_share),
-        str(one.errors),
+def fitting_table(records: list[Record], console: Console) -> tuple[Table, list[str]]:
+    """The table with as many columns as fit, and the names of those that do not."""
+    wanted = list(COLUMNS)
+    left_out: list[str] = []
+    unlimited = console.options.update(max_width=1000)
+    while True:
+        table = table_of(records, wanted)
+        if Measurement.get(console, unlimited, table).maximum <= console.width or not wanted:
+            return table, left_out
+        left_out.insert(0, wanted.pop())
+
+
+def table_of(records: list[Record], wanted: Sequence[str]) -> Table:
+    table = Table(
+        title="Hot and cold Aurora from Lambda", caption=label(run_of(records)), box=SIMPLE_HEAD
     )
+    for heading in ("cluster", "handler"):
+        table.add_column(heading, no_wrap=True)
+    for heading in wanted:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for kind in run_of(records).interval:
+        if kind in PUBLISHED:
+            lines = PUBLISHED[kind]["lines"]
+            known_ones = {
+                "elapsed": seconds(median(line["elapsed"] for line in lines)),
+                "ids": listed([line["new_id"] for line in lines]),
+            }
+            cells_of = [known_ones.get(heading, "") for heading in wanted]
+            table.add_row(kind, "published", *cells_of, style="dim")
+        for one in cells(records):
+            if one.aurora_type == kind:
+                table.add_row(kind, NAMES[one.policy], *(COLUMNS[name](one) for name in wanted))
+        table.add_section()
+    return table
+
+
+def grouped_errors(records: list[Record]) -> dict[str, list[str]]:
+    """Each message once, with the cells that it came from."""
+    found: dict[str, list[str]] = {}
+    for failure in failures(records):
+        where = f"{failure.aurora_type}, {NAMES[failure.policy]}"
+        places = found.setdefault(str(failure.error), [])
+        if where not in places:
+            places.append(where)
+    return found

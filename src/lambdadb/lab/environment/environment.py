@@ -69,7 +69,8 @@ class Environment:
         memory: Megabytes that the function is told it has. They are not enforced.
         environment: The function's own variables; they win over the lab's.
         path: Folders to import from; the first one is the task root and the working directory.
-        on_log: Called with each log line of the function, at the end of its invocation.
+        on_log: Called with each log record of the function, and each line that it printed, at the end
+            of its invocation.
 
     Raises:
         LabError: AWS's runtime client is not installed.
@@ -147,7 +148,7 @@ class Environment:
             raise
         finally:
             if self.runtime is not None:
-                self.collect(self.runtime.output.new_lines())
+                self.collect(self.runtime.output.new_entries())
             self.busy.release()
 
     def run(self, body: bytes, trace_id: str) -> object:
@@ -234,18 +235,18 @@ class Environment:
         )
 
     def end(self) -> None:
-        """End the process and keep its last log lines."""
+        """End the process and keep the last entries of its log."""
         runtime, self.runtime = self.runtime, None
         self.frozen = False
         if runtime is not None:
             runtime.end()
-            self.collect(runtime.output.new_lines(ended=True))
+            self.collect(runtime.output.new_entries(ended=True))
 
-    def collect(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            self.log.append(line)
+    def collect(self, entries: Sequence[str]) -> None:
+        for entry in entries:
+            self.log.append(entry)
             if self.on_log is not None:
-                self.on_log(line)
+                self.on_log(entry)
 
     def close(self) -> None:
         """End the process and remove its folder. Safe to repeat, and while an invocation runs."""

@@ -5,6 +5,7 @@ Source of the four endpoints: Lambda Developer Guide, "Using the Lambda runtime 
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -35,7 +36,9 @@ class RuntimeAPI:
     """
     Serve one runtime process for its life: events out, answers in, on a loopback port.
 
-    Each process gets its own, so that nothing a killed process still sent can reach the next one.
+    Each process gets its own, so that nothing a killed process still sent can reach the next one. It is
+    below a random path, which only the process is told: other users of this machine can reach the
+    port, but neither take the function's events nor answer for it.
     """
 
     def __init__(self) -> None:
@@ -45,7 +48,8 @@ class RuntimeAPI:
         self.event: RuntimeEvent | None = None
         self.closed = False
         self.server = APIServer(self)
-        self.address = f"127.0.0.1:{self.server.server_port}"
+        self.path = f"/{secrets.token_urlsafe(24)}"
+        self.address = f"127.0.0.1:{self.server.server_port}{self.path}"
         self.thread = threading.Thread(
             # Seconds after which a shutdown is noticed.
             target=lambda: self.server.serve_forever(poll_interval=0.05),
@@ -114,7 +118,7 @@ class Endpoints(BaseHTTPRequestHandler):
     server: APIServer
 
     def do_GET(self) -> None:
-        if self.path != PREFIX + "invocation/next":
+        if self.path != self.server.api.path + PREFIX + "invocation/next":
             self.reply(404)
             return
         event = self.server.api.next_event()
@@ -123,7 +127,9 @@ class Endpoints(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        match self.path.removeprefix(PREFIX).split("/"):
+        prefix = self.server.api.path + PREFIX
+        parts = self.path.removeprefix(prefix).split("/") if self.path.startswith(prefix) else []
+        match parts:
             case ["init", "error"]:
                 taken = self.server.api.accept(None, RuntimeAnswer(body, failed=True))
             case ["invocation", request_id, "response"]:

@@ -10,6 +10,10 @@ from pathlib import Path
 from lambdadb.lab.environment.runtime_api import RuntimeAPI
 from lambdadb.lab.process import Process
 
+PROGRAM = Path(__file__).with_name("runtime_main.py").read_text()
+FRAME = b"\xa5\x5a\x00"
+FRAME_HEADER = 16
+
 
 class RuntimeProcess:
     """One process of an environment, from its init to its end."""
@@ -19,7 +23,7 @@ class RuntimeProcess:
         self.output = Output(output)
         try:
             self.process = Process(
-                [sys.executable, "-m", "awslambdaric", handler],
+                [sys.executable, "-c", PROGRAM, handler],
                 env={**variables, "AWS_LAMBDA_RUNTIME_API": self.api.address},
                 cwd=root,
                 output=output,
@@ -42,22 +46,41 @@ class RuntimeProcess:
 
 
 class Output:
-    """The log of one process, read as it grows: one entry per line that the function ended."""
+    """
+    The log of one process, read as it grows: one entry per log record, and per line that was printed.
+
+    A record comes in a frame: four bytes that no text has, its length, the time, and its text, as
+    `FramedTelemetryLogSink` of AWS's runtime client writes it. What is printed comes as it is.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.offset = 0
 
-    def new_lines(self, *, ended: bool = False) -> list[str]:
-        """The lines since the last call; one without its end counts once the process ended."""
+    def new_entries(self, *, ended: bool = False) -> list[str]:
+        """The entries since the last call; a line without its end counts once the process ended."""
         if not self.file.exists():
             return []
         with self.file.open("rb") as file:
             file.seek(self.offset)
-            text = file.read()
-        if ended and text and not text.endswith(b"\n"):
-            text += b"\n"
-        complete = text[: text.rfind(b"\n") + 1]
-        self.offset += len(complete)
-        # The runtime client writes the lines of one error as one entry, joined by "\r".
-        return [line.replace("\r", "\n") for line in complete.decode(errors="replace").split("\n")[:-1]]
+            data = file.read()
+        entries, position = [], 0
+        while (found := next_entry(data, position, ended=ended)) is not None:
+            text, position = found
+            entries.append(text.decode(errors="replace"))
+        self.offset += position
+        return entries
+
+
+def next_entry(data: bytes, position: int, *, ended: bool) -> tuple[bytes, int] | None:
+    """The entry that begins at a position, and where the next one begins; None: it is not complete."""
+    if data.startswith(FRAME, position):
+        start = position + FRAME_HEADER
+        end = start + int.from_bytes(data[position + 4 : position + 8], "big")
+        complete = start <= len(data) and end <= len(data)
+        return (data[start:end].removesuffix(b"\n"), end) if complete else None
+    ends = [end for end in (data.find(b"\n", position), data.find(FRAME, position)) if end >= 0]
+    if ends:
+        end = min(ends)
+        return data[position:end], end + (data[end : end + 1] == b"\n")
+    return (data[position:], len(data)) if ended and position < len(data) else None

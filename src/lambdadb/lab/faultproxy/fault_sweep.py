@@ -1,250 +1,105 @@
 """
-A unit of work whose connection is damaged at every place in turn, and what became of its row each time.
+Units of work whose connection is damaged at every place in turn, and what became of their rows.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from random import Random
+from typing import Any
 
 import psycopg
-import sqlalchemy
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import QueuePool, StaticPool
 
 import lambdadb
-from lambdadb import aio
 from lambdadb.lab import LabError
-from lambdadb.lab.faultproxy.proxy import (
+from lambdadb.lab.faultproxy.fault_clients import (
+    PLAIN_SESSION,
+    SILENT_TIME,
+    TIME,
+    Client,
+    FakeContext,
+    Ours,
+    ours,
+    peers,
+)
+from lambdadb.lab.faultproxy.fault_point import (
     Action,
     FaultPoint,
     Message,
-    Proxy,
     points_at_boundaries,
     points_in_bytes,
 )
+from lambdadb.lab.faultproxy.proxy import Proxy
+from lambdadb.lab.faultproxy.unit_shapes import HALF, HOSTILE, SHAPES, Claim, draw_settings
 from lambdadb.lab.postgres import Postgres
-from lambdadb.policy import Policy
 
-# Seconds that one trial's invocation has; a third of them is kept for its answer.
-TIME = 3.0
-# Seconds between connects after a refusal: short, as a sweep waits for thousands of them.
-PAUSE = 0.02
+__all__ = ["FakeContext", "FaultTestbed", "Trial", "open_testbed", "ours", "peers", "sweep"]
+
 # Seconds after the invocation's end at which a client that still waits is called hung.
 GRACE = 3.0
-END_OTHERS = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+# Sessions in which something may still happen.
+BUSY = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'"
 )
-INSERT = text("INSERT INTO unit (name) VALUES (:name)")
-
-Claim = Literal["committed", "failed", "in doubt", "hung"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One fault point, what the client believed afterwards, and what the server had."""
+    """One fault, what the client was told, and what the server had."""
 
     client: str
-    point: FaultPoint
+    shape: str
+    settings: str
+    point: FaultPoint | None
     crashed: bool
+    expected: Claim
+    """What the client is told when a damaged connection is all that happens."""
     claim: Claim
-    rows: int
+    rows: tuple[int, ...]
+    """How often each of the unit's rows is there."""
     seconds: float
     error: str = ""
 
     @property
     def lost(self) -> bool:
-        """The client was told that its row is committed, and it is not there."""
-        return self.claim == "committed" and self.rows == 0
+        """The client was told that a row is committed, and it is not there."""
+        return (self.claim == "committed" and 0 in self.rows) or (
+            self.claim == HALF and self.rows[0] == 0
+        )
 
     @property
     def doubled(self) -> bool:
-        """The row is there more than once."""
-        return self.rows > 1
+        """A row is there more than once."""
+        return max(self.rows) > 1
 
     @property
     def denied(self) -> bool:
-        """The client was told that it failed, and the row is there: a repetition would double it."""
-        return self.claim == "failed" and self.rows > 0
+        """The client was told that a row is not committed, and it is there."""
+        told = self.rows[1:] if self.claim == HALF else self.rows
+        return self.claim in ("failed", "ended", HALF) and any(told)
 
+    @property
+    def torn(self) -> bool:
+        """A part of the unit is there and another is not, and the client was not told so."""
+        return self.claim != HALF and len(set(self.rows)) > 1
 
-class Client(Protocol):
-    """A way to get one row into the database, whatever it takes."""
+    @property
+    def is_needless(self) -> bool:
+        """The server could be asked, and the client was told something else all the same."""
+        silent = self.point is not None and self.point.action in (Action.STALL, Action.DROP)
+        return not self.crashed and not silent and self.claim != self.expected
 
-    name: str
-    time: float
-    """Seconds that an invocation has."""
-
-    def open(self, url: str) -> None: ...
-    def warm(self) -> None: ...
-    def unit(self, name: str) -> None: ...
-    def close(self) -> None: ...
-
-
-class FakeContext:
-    """A Lambda context with so many seconds left."""
-
-    def __init__(self, seconds: float) -> None:
-        self._ends = time.monotonic() + seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        """As on Lambda."""
-        return max(0, round((self._ends - time.monotonic()) * 1000))
-
-
-class Naive:
-    """Plain SQLAlchemy, and the whole unit once more after each OperationalError, three times."""
-
-    time = TIME
-
-    def __init__(self, name: str, **keywords: Any) -> None:
-        self.name = name
-        self._keywords = keywords
-
-    def open(self, url: str) -> None:
-        """Make the engine."""
-        self._engine = sqlalchemy.create_engine(url, **self._keywords)
-
-    def warm(self) -> None:
-        """Connect, as an invocation before has done."""
-        while True:
-            try:
-                with self._engine.connect() as connection:
-                    connection.execute(text("SELECT 1"))
-            except sqlalchemy.exc.OperationalError:
-                continue  # the session of the trial before was ended
-            return
-
-    def unit(self, name: str) -> None:
-        """Insert the row, and again."""
-        for attempt in range(3):
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(INSERT, {"name": name})
-            except sqlalchemy.exc.OperationalError:
-                if attempt == 2:
-                    raise
-                time.sleep(0.2)
-            else:
-                return
-
-    def close(self) -> None:
-        """Let go."""
-        self._engine.dispose()
-
-
-class Ours:
-    """lambdadb's `run_transaction` inside an invocation."""
-
-    def __init__(self, policy: Policy, *, marked: bool = False, time: float = TIME) -> None:
-        self.name = f"lambdadb {type(policy).__name__}" + (" marker" if marked else "")
-        self.time = time
-        self._marked = marked
-        self._keywords = {
-            "policy": policy,
-            "retry": lambdadb.ResumeRetry(reserve=time / 3, max_backoff=PAUSE),
-        }
-
-    def open(self, url: str) -> None:
-        """Make the engine."""
-        self._engine = lambdadb.create_engine(url, **self._keywords)  # type: ignore[arg-type]
-
-    def warm(self) -> None:
-        """Connect, as an invocation before has done."""
-        with self._engine.connect():
-            pass
-
-    def unit(self, name: str) -> None:
-        """Insert the row in one invocation."""
-        with lambdadb.invocation(self._engine, FakeContext(self.time)):
-            lambdadb.run_transaction(
-                self._engine,
-                lambda connection: connection.execute(INSERT, {"name": name}),
-                idempotency_key=_marker(name) if self._marked else None,
-            )
-
-    def close(self) -> None:
-        """Let go."""
-        self._engine.dispose()
-
-
-class OursAsync:
-    """The same on an event loop."""
-
-    def __init__(self, policy: Policy, *, marked: bool = False, time: float = TIME) -> None:
-        self.name = f"lambdadb {type(policy).__name__} async" + (" marker" if marked else "")
-        self.time = time
-        self._marked = marked
-        self._keywords = {
-            "policy": policy,
-            "retry": lambdadb.ResumeRetry(reserve=time / 3, max_backoff=PAUSE),
-        }
-
-    def _run(self, work: Callable[[], Awaitable[object]]) -> None:
-        self._loop.run_until_complete(work())
-
-    def open(self, url: str) -> None:
-        """Make the engine and its loop."""
-        self._loop = asyncio.new_event_loop()
-        self._engine = aio.create_async_engine(url, **self._keywords)  # type: ignore[arg-type]
-
-    def warm(self) -> None:
-        """Connect, as an invocation before has done."""
-
-        async def connect() -> None:
-            async with self._engine.connect():
-                pass
-
-        self._run(connect)
-
-    def unit(self, name: str) -> None:
-        """Insert the row in one invocation."""
-
-        async def insert() -> None:
-            async with lambdadb.invocation(self._engine, FakeContext(self.time)):
-                await aio.run_transaction(
-                    self._engine,
-                    lambda connection: connection.execute(INSERT, {"name": name}),
-                    idempotency_key=_marker(name) if self._marked else None,
-                )
-
-        self._run(insert)
-
-    def close(self) -> None:
-        """Let go."""
-        self._run(self._engine.dispose)
-        self._loop.close()
-
-
-MARKER = sqlalchemy.Table(
-    "marker", sqlalchemy.MetaData(), sqlalchemy.Column("name", sqlalchemy.Text, primary_key=True)
-)
-
-
-def _marker(name: str) -> tuple[Any, object]:
-    return MARKER.c.name, name
-
-
-def ours(*, marked: bool = False, time: float = TIME) -> list[Client]:
-    """lambdadb with each policy, synchronous and asynchronous."""
-    policies: list[Policy] = [lambdadb.PerEnvironment(), lambdadb.PerInvocation()]
-    return [kind(policy, marked=marked, time=time) for kind in (Ours, OursAsync) for policy in policies]
-
-
-def peers() -> list[Client]:
-    """What many write today."""
-    return [
-        Naive("StaticPool, retry", poolclass=StaticPool),
-        Naive("QueuePool, pre-ping, retry", poolclass=QueuePool, pool_pre_ping=True),
-    ]
+    @property
+    def is_wrong(self) -> bool:
+        """Whether what the client was told contradicts the table, or it was told nothing in time."""
+        return self.lost or self.doubled or self.denied or self.torn or self.claim == "hung"
 
 
 class FaultTestbed:
@@ -254,9 +109,13 @@ class FaultTestbed:
         self.server = server
         self.proxy = proxy
         self._number = 0
+        self._admin: psycopg.Connection[Any] | None = None
+        self._thread = ThreadPoolExecutor(1)
         with psycopg.connect(self._direct, autocommit=True) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS unit (name text)")
+            connection.execute("CREATE INDEX ON unit (name)")
             connection.execute("CREATE TABLE IF NOT EXISTS marker (name text PRIMARY KEY)")
+            connection.execute(HOSTILE)
 
     @property
     def _direct(self) -> str:
@@ -267,6 +126,12 @@ class FaultTestbed:
         """Through the proxy."""
         return f"{self.server.url(port=self.proxy.port)}?sslmode=disable"
 
+    def close(self) -> None:
+        """Let go; the server and the proxy stay."""
+        self._thread.shutdown()
+        if self._admin is not None:
+            self._admin.close()
+
     def _new_name(self) -> str:
         # All of one length, so that a byte counted in the recording is the same byte in a trial.
         self._number += 1
@@ -276,13 +141,13 @@ class FaultTestbed:
         """What passes while a warm client does one unit and nothing is damaged."""
         client.warm()
         self.proxy.arm(None)
-        client.unit(self._new_name())
+        self._claim(client, self._new_name())
         messages = self.proxy.messages
         # The first connection only: a unit that reconnects has two.
         return [message for message in messages if message.connection == 0]
 
-    def trial(self, client: Client, point: FaultPoint, *, crash: bool = False) -> Trial:
-        """Cut one unit of a warm client, and see."""
+    def trial(self, client: Client, point: FaultPoint | None, *, crash: bool = False) -> Trial:
+        """Damage one unit of a warm client, and see."""
         name = self._new_name()
         client.warm()
         self.proxy.on_fault = self._crash if crash else None
@@ -291,47 +156,72 @@ class FaultTestbed:
         claim, error = self._claim(client, name)
         seconds = time.monotonic() - started
         self.proxy.arm(None)
-        return Trial(client.name, point, crash, claim, self.rows(name), seconds, error)
+        settings = getattr(client, "settings", {})
+        by = f"{client.settings_by}: " if isinstance(client, Ours) and settings else ""
+        return Trial(
+            client=client.name,
+            shape=client.shape.name,
+            settings=by + ", ".join(f"{name}={value}" for name, value in settings.items()),
+            point=point,
+            crashed=crash,
+            expected=client.shape.claim,
+            claim=claim,
+            rows=tuple(self.rows(name + part) for part in client.shape.parts),
+            seconds=seconds,
+            error=error,
+        )
 
     def _claim(self, client: Client, name: str) -> tuple[Claim, str]:
-        """What the client says of its row."""
-        with ThreadPoolExecutor(1) as thread:
-            future: Future[None] = thread.submit(client.unit, name)
-            try:
-                future.result(client.time + GRACE)
-            except FutureTimeoutError:
-                self.proxy.release()
-                # Whatever it says now, it says too late.
-                future.exception(60.0)
-                return "hung", "still waiting after the invocation's end"
-            except lambdadb.CommitInDoubt as error:
-                return "in doubt", str(error)
-            except (SQLAlchemyError, psycopg.Error) as error:
-                return "failed", f"{type(error).__name__}: {error}"
-            return "committed", ""
+        """What the client is told of its rows."""
+        future: Future[None] = self._thread.submit(client.unit, name)
+        try:
+            future.result(client.time + GRACE)
+        except FutureTimeoutError:
+            self.proxy.release()
+            # Whatever it says now, it says too late.
+            future.exception(60.0)
+            return "hung", "still waiting after the invocation's end"
+        except lambdadb.CommitInDoubt as error:
+            return "in doubt", str(error)
+        except lambdadb.TransactionEnded as error:
+            return HALF if error.committed else "ended", str(error)
+        except (SQLAlchemyError, psycopg.Error) as error:
+            return "failed", f"{type(error).__name__}: {error}"
+        return "committed", ""
 
     def rows(self, name: str) -> int:
-        """How often the row is there, once every session that could still insert it is gone."""
-        with psycopg.connect(self._direct, autocommit=True) as connection:
-            end = time.monotonic() + 10.0
-            while connection.execute(END_OTHERS).rowcount:
-                if time.monotonic() > end:
-                    raise LabError("A session of the server did not end in 10 s after its termination.")
-                time.sleep(0.002)
-            found = connection.execute("SELECT count(*) FROM unit WHERE name = %s", [name]).fetchone()
+        """How often the row is there, once nothing happens any more in any other session."""
+        connection = self._direct_connection()
+        end = time.monotonic() + 10.0
+        while busy := connection.execute(BUSY).fetchall():
+            if time.monotonic() > end:
+                raise LabError(f"Sessions of the server that did not come to rest in 10 s: {busy}.")
+            time.sleep(0.002)
+        found = connection.execute("SELECT count(*) FROM unit WHERE name = %s", [name]).fetchone()
         assert found is not None
         return int(found[0])
 
+    def _direct_connection(self) -> psycopg.Connection[Any]:
+        if self._admin is None or self._admin.closed:
+            self._admin = psycopg.connect(self._direct, autocommit=True, options=PLAIN_SESSION)
+        return self._admin
+
     def _crash(self) -> None:
+        if self._admin is not None:
+            self._admin.close()
         self.server.stop("immediate")
         self.server.start()
 
 
 @contextmanager
 def open_testbed() -> Iterator[FaultTestbed]:
-    """A server and a fault proxy in front of it, both its own."""
+    """A testbed of one's own."""
     with Postgres() as server, Proxy(server.port) as proxy:
-        yield FaultTestbed(server, proxy)
+        testbed = FaultTestbed(server, proxy)
+        try:
+            yield testbed
+        finally:
+            testbed.close()
 
 
 def commit_points(messages: list[Message], action: Action) -> list[FaultPoint]:
@@ -356,11 +246,52 @@ def sweep(
     points: Callable[[list[Message], Action], list[FaultPoint]] = commit_points,
     *,
     crash: bool = False,
+    sample: int | None = None,
+    random: Random | None = None,
 ) -> Iterator[Trial]:
-    """One client, its connection damaged at each place in turn."""
+    """One client, damaged at each place in turn, or at `sample` places drawn at random."""
     client.open(testbed.url)
     try:
-        for point in points(testbed.recording(client), action):
+        chosen = points(testbed.recording(client), action)
+        if sample is not None and sample < len(chosen):
+            chosen = (random or Random(0)).sample(chosen, sample)
+        for point in chosen:
             yield testbed.trial(client, point, crash=crash)
     finally:
         client.close()
+
+
+def draw_client(random: Random) -> Ours:
+    """A client, a unit of work and the settings of its sessions, drawn at random."""
+    return Ours(
+        policy=random.choice([lambdadb.PerEnvironment, lambdadb.PerInvocation])(),
+        asynchronous=random.random() < 0.5,
+        key=random.random() < 0.3,
+        orm=random.random() < 0.3,
+        shape=random.choice(SHAPES),
+        settings=draw_settings(random),
+        settings_by=random.choice(["SET", "role", "url"]),
+    )
+
+
+# How often each is drawn. A crash takes a second, and a silent network takes the invocation's time.
+_ACTIONS = {Action.CLOSE: 60, Action.RESET: 60, Action.STALL: 1, Action.DROP: 1}
+_CRASHES = 0.01
+
+
+def random_sweep(testbed: FaultTestbed, random: Random, *, places: int = 10) -> Iterator[Trial]:
+    """Trials without end: a client drawn at random, damaged at `places` places, and another one."""
+    while True:
+        client = draw_client(random)
+        client.open(testbed.url)
+        try:
+            messages = testbed.recording(client)
+            for _ in range(places):
+                action = random.choices(list(_ACTIONS), weights=list(_ACTIONS.values()))[0]
+                silent = action in (Action.STALL, Action.DROP)
+                client.time = SILENT_TIME if silent else TIME
+                candidates = commit_points if random.random() < 0.5 else byte_points
+                point = random.choice(candidates(messages, action))
+                yield testbed.trial(client, point, crash=not silent and random.random() < _CRASHES)
+        finally:
+            client.close()

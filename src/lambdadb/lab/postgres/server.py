@@ -1,12 +1,12 @@
-"""A real PostgreSQL for tests, demonstrations and the benchmark, without Docker."""
+"""A PostgreSQL server with a directory, a password and a life of its own."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +15,16 @@ from typing import Literal
 from urllib.parse import quote
 
 from lambdadb.lab import LabError
-from lambdadb.lab.postgres.binaries import find_binaries, primary_group, server_user
+from lambdadb.lab.postgres.binaries import find_binaries, server_user
+from lambdadb.lab.postgres.directories import DATA, LOG, PASSWORD, KeptDirectory, new_directory
 from lambdadb.lab.process import Directory, Process
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 PORT_ATTEMPTS = 5
+# All that a server gets of the variables around it. A superuser can read the server's environment, and
+# a developer's has the keys of an AWS account.
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
 # Messages in English (connect errors are told apart by their text), times in UTC as on Aurora;
 # macOS needs a locale that is certain to exist.
 LOCALE = {"LC_ALL": "C", "TZ": "UTC"}
@@ -42,21 +46,41 @@ class Postgres:
     A real PostgreSQL 18 with pgvector on a loopback port, in a directory of its own.
 
     Server and directory are gone when this process is gone, even when it was killed. As root the
-    server runs as user `nobody`. Crash safety (fsync) is on, as crashes are among the things to
-    be tried. Used as a context manager it starts on entry and closes at the end.
+    server runs as user `nobody`. Every login needs the password (SCRAM): other users of this machine
+    have none, and the server's environment holds nothing of this process's. Crash safety (fsync) is
+    on, as crashes are among the things to be tried. Used as a context manager it starts on entry and
+    closes at the end.
 
     Args:
-        settings: Server settings as in postgresql.conf, such as `{"max_connections": "200"}`.
-        password: Password of the superuser `postgres`; `None` lets everyone on this machine in.
+        settings: Server settings as in postgresql.conf, such as `{"max_connections": "200"}`. They
+            are written when the data are created.
+        password: Password of the superuser `postgres`; a random one by default.
+        data: Directory that keeps the data, and the password, from one run to the next. It is made
+            when it does not exist. By default a temporary one that goes with the server.
+
+    Raises:
+        LabError: `data` and `password` are both given.
+
+    Attributes:
+        is_new: Whether the data were created by this object.
     """
 
     def __init__(
-        self, *, settings: Mapping[str, str] | None = None, password: str | None = None
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        password: str | None = None,
+        data: Path | None = None,
     ) -> None:
+        if data is not None and password is not None:
+            raise LabError(f"The password of kept data is in {data}; leave out password=.")
         self.port = free_port()
-        self._settings = {**SETTINGS, **(settings or {})}
-        self._password = password
-        self._directory: Directory | None = None
+        self.is_new = False
+        self.settings = {**SETTINGS, **(settings or {})}
+        self._is_random = password is None
+        self.password = password or secrets.token_urlsafe(18)
+        self._kept = None if data is None else data.resolve()
+        self._directory: Directory | KeptDirectory | None = None
         self._process: Process | None = None
 
     @property
@@ -68,7 +92,7 @@ class Postgres:
         self, database: str = "postgres", *, host: str = "127.0.0.1", port: int | None = None
     ) -> str:
         """SQLAlchemy URL of a database, with the password in clear text."""
-        user = "postgres" if self._password is None else f"postgres:{quote(self._password, safe='')}"
+        user = f"postgres:{quote(self.password, safe='')}"
         return f"postgresql+psycopg://{user}@{host}:{port or self.port}/{quote(database, safe='')}"
 
     def start(self) -> None:
@@ -84,7 +108,7 @@ class Postgres:
             return
         binaries = find_binaries()
         if self._directory is None:
-            self._directory = self._create_cluster(binaries)
+            self._directory = self._open_directory(binaries)
         for _ in range(PORT_ATTEMPTS):
             if self._try_port(binaries, self._directory.path):
                 return
@@ -116,13 +140,23 @@ class Postgres:
             self._process = None
 
     def close(self) -> None:
-        """Stop the server and remove its directory and data."""
+        """Stop the server and remove its directory and data, unless they are to be kept."""
         if self._process is not None:
             self._process.stop()
             self._process = None
         if self._directory is not None:
             self._directory.close()
             self._directory = None
+
+    def discard(self) -> None:
+        """Stop the server and remove its data, kept ones too."""
+        self.close()
+        if self._kept is not None:
+            for path in (self._kept / DATA, self._kept / PASSWORD):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def __enter__(self) -> Postgres:
         try:
@@ -140,35 +174,45 @@ class Postgres:
     ) -> None:
         self.close()
 
-    def _create_cluster(self, binaries: Path) -> Directory:
-        directory = new_directory()
+    def _open_directory(self, binaries: Path) -> Directory | KeptDirectory:
+        """The directory with the data, which are created where there are none."""
+        if self._kept is None:
+            directory: Directory | KeptDirectory = new_directory()
+        else:
+            directory = KeptDirectory(self._kept)
+            if (found := directory.read_password()) is not None:
+                self.password = found
+                return directory
         try:
-            initialize(binaries, directory.path, self._password)
-            lines = [f"{name} = {quoted(value)}\n" for name, value in self._settings.items()]
-            with (directory.path / "data" / "postgresql.conf").open("a") as file:
+            initialize(binaries, directory.path, self.password, random=self._is_random)
+            lines = [f"{name} = {quoted(value)}\n" for name, value in self.settings.items()]
+            with (directory.path / DATA / "postgresql.conf").open("a") as file:
                 file.writelines(lines)
+            if isinstance(directory, KeptDirectory):
+                directory.write_password(self.password)
         except BaseException:
             directory.close()
             raise
+        self.is_new = True
         return directory
 
     def _try_port(self, binaries: Path, directory: Path) -> bool:
         """Start on `self.port`; False when another program has it."""
-        log = directory / "log"
+        log = directory / LOG
         log.unlink(missing_ok=True)
         process = Process(
-            [str(binaries / "postgres"), "-D", str(directory / "data"), "-p", str(self.port)],
-            env={**os.environ, **LOCALE},
+            [str(binaries / "postgres"), "-D", str(directory / DATA), "-p", str(self.port)],
+            env=environment(),
             cwd=directory,
             output=log,
             user=server_user(),
-            # When this process is gone nobody needs the data: no time is spent on saving it.
-            ending=signal.SIGQUIT,
+            # When this process is gone nobody needs the data, unless they are kept.
+            ending=signal.SIGQUIT if self._kept is None else signal.SIGINT,
         )
         self._process = process
         limit = time.monotonic() + START_TIMEOUT
         while process.running and time.monotonic() < limit:
-            if accepts_connections(directory / "data", process.pid):
+            if accepts_connections(directory / DATA, process.pid):
                 return True
             time.sleep(0.01)
         process.stop()
@@ -179,6 +223,11 @@ class Postgres:
         raise LabError(f"PostgreSQL did not start. The end of its log:\n{last_lines(text)}")
 
 
+def environment() -> dict[str, str]:
+    """The variables that a server gets."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ} | LOCALE
+
+
 def free_port() -> int:
     """A loopback port that was free a moment ago."""
     with socket.socket() as probe:
@@ -187,47 +236,20 @@ def free_port() -> int:
         return port
 
 
-def new_directory() -> Directory:
-    """Make a directory that the server's user can reach and owns."""
-    user = server_user()
-    places = [Path(tempfile.gettempdir())]
-    if user is None:
-        return Directory("lambdadb-postgres-", parent=places[0])
-    # TMPDIR may lie in a private home, closed to the server's user.
-    places += [Path("/tmp"), Path("/var/tmp")]  # noqa: S108
-    for place in places:
-        if open_to_all(place):
-            directory = Directory("lambdadb-postgres-", parent=place)
-            shutil.chown(directory.path, user, primary_group(user))
-            return directory
-    raise LabError(
-        f"User {user}, which PostgreSQL runs as when you are root, can reach none of "
-        f"{', '.join(map(str, places))}. Set TMPDIR to a directory that is open to all users."
-    )
-
-
-def open_to_all(place: Path) -> bool:
-    """Whether every user may pass through to this directory."""
-    resolved = place.resolve()
-    return all(part.exists() and part.stat().st_mode & 0o001 for part in (resolved, *resolved.parents))
-
-
-def initialize(binaries: Path, directory: Path, password: str | None) -> None:
+def initialize(binaries: Path, directory: Path, password: str, *, random: bool) -> None:
     """Create an empty database cluster in `directory`/data."""
-    command = [str(binaries / "initdb"), "-D", str(directory / "data"), "-U", "postgres"]
+    command = [str(binaries / "initdb"), "-D", str(directory / DATA), "-U", "postgres"]
     command += ["-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     command += ["--no-sync", "--no-instructions"]
-    secret = directory / "password"
-    if password is None:
-        command += ["-A", "trust"]
-    else:
-        secret.touch(mode=0o600)
-        secret.write_text(f"{password}\n")
-        shutil.chown(secret, server_user() or os.geteuid())
-        command += ["-A", "scram-sha-256", f"--pwfile={secret}"]
-    log = directory / "log"
-    environment = {**os.environ, **LOCALE}
-    process = Process(command, env=environment, cwd=directory, output=log, user=server_user())
+    if random:  # thousands of hashes protect a password that can be guessed, and take milliseconds
+        command += ["-c", "scram_iterations=1"]
+    secret = directory / "initial-password"
+    command += ["-A", "scram-sha-256", f"--pwfile={secret}"]
+    secret.touch(mode=0o600)
+    secret.write_text(f"{password}\n")
+    shutil.chown(secret, server_user() or os.geteuid())
+    log = directory / LOG
+    process = Process(command, env=environment(), cwd=directory, output=log, user=server_user())
     code = process.wait(START_TIMEOUT)
     secret.unlink(missing_ok=True)
     if code != 0:
@@ -241,7 +263,7 @@ def accepts_connections(data: Path, pid: int) -> bool:
         lines = (data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
         return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
 
 
 def quoted(value: str) -> str:

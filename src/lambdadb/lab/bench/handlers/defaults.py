@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+import experiment
 from sqlalchemy import create_engine, event, text
-
-from lambdadb.lab.bench.handlers import experiment
 
 INSERT = text(experiment.INSERT_SQLALCHEMY)
 engine = create_engine(os.environ["DATABASE_URL"])

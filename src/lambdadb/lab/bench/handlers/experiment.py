@@ -1,4 +1,12 @@
-"""What the four handlers share: the row, the statement and the log line."""
+"""
+The published experiment, written four ways: each file beside this one is the code of a function.
+
+All read `DATABASE_URL`, `TABLE`, `AURORA_TYPE` and `EXPERIMENT` from their environment. The published
+function read its password from Secrets Manager first. That read is left out in all four, so what
+differs is the connection alone.
+
+This file is what the four share: the row, the statement and the log line.
+"""
 
 from __future__ import annotations
 

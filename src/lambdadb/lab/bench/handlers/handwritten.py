@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+import experiment
 import psycopg
-
-from lambdadb.lab.bench.handlers import experiment
 
 URL = os.environ["DATABASE_URL"].replace("postgresql+psycopg://", "postgresql://", 1)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 
+import experiment
 from sqlalchemy import text
 
 import lambdadb
-from lambdadb.lab.bench.handlers import experiment
 
 INSERT = text(experiment.INSERT_SQLALCHEMY)
 cost = experiment.Connects()

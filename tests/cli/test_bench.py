@@ -1,33 +1,28 @@
-"""The command line, end to end: real processes, real servers, really interrupted."""
+"""The command `lambdadb bench`, end to end: real processes, real servers, really interrupted."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import resource
-import selectors
 import signal
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from lambdadb.lab import commands
+from lambdadb.cli import bench
 from lambdadb.lab.bench import terminal
 from lambdadb.lab.bench.config import BenchConfig
 from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
 from lambdadb.lab.postgres import Postgres
 
+from .processes import Finished, Started, descendants, gone, lambdadb
+
 # Eight servers and eight environments start at once: seconds, or many on a busy machine.
 pytestmark = pytest.mark.timeout(180)
-LAMBDADB = [sys.executable, "-c", "from lambdadb.lab.cli import main; main()"]
 PASSWORD = "pl4nted-s3cret"
 
 
@@ -57,30 +52,6 @@ def rehearsed() -> list[Record]:
         )
         for number, new_id in ((1, 793), (2, 826))
     ]
-
-
-@dataclass
-class Finished:
-    """What a run of the command line left."""
-
-    code: int
-    stdout: str
-    stderr: str
-    folder: Path
-
-
-def lambdadb(
-    *arguments: str, folder: Path, code: list[str] | None = None, **options: object
-) -> Finished:
-    done = subprocess.run(  # type: ignore[call-overload]
-        [*(code or LAMBDADB), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        **options,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr, folder)
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +176,32 @@ def test_bench_of_a_real_cluster_hides_its_password(tmp_path: Path) -> None:
     assert not any(PASSWORD in text for text in everything)
 
 
+def test_a_failed_run_keeps_an_earlier_report(tmp_path: Path) -> None:
+    """Where no invocation succeeded, report and results of the run before stay, and it says so."""
+    folder = tmp_path / "lambdadb-bench"
+    folder.mkdir()
+    for name in ("results.jsonl", "report.html", "summary.json"):
+        (folder / name).write_text("of an earlier run")
+    with Postgres() as server:  # without the extension
+        done = lambdadb("bench", "--rounds", "1", "--yes", "--hot", server.url(), folder=tmp_path)
+    assert done.code == 1
+    assert "CREATE EXTENSION vector" in " ".join(done.stdout.split())
+    assert "the earlier one in lambdadb-bench is kept" in " ".join(done.stderr.split())
+    for name in ("results.jsonl", "report.html", "summary.json"):
+        assert (folder / name).read_text() == "of an earlier run"
+    lines = (folder / "unfinished.jsonl").read_text().splitlines()
+    assert [json.loads(line)["record"] for line in lines] == ["run", *["invocation"] * 4]
+
+
+def test_two_urls_of_one_database(tmp_path: Path) -> None:
+    """A usage error, and nothing is written anywhere."""
+    urls = [f"postgresql://app@127.0.0.1:{port}orders" for port in ("5432/", "5432/")]
+    done = lambdadb("bench", "--yes", "--hot", urls[0], "--cold", urls[1], folder=tmp_path)
+    assert done.code == 2
+    assert "same database" in " ".join(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bench_asks_before_it_writes_to_a_cluster(tmp_path: Path) -> None:
     """Without a terminal and without --yes, a real cluster is not touched."""
     url = f"postgresql+psycopg://app:{PASSWORD}@127.0.0.1:9/orders"
@@ -222,73 +219,6 @@ def test_bench_with_an_unreachable_cluster(tmp_path: Path) -> None:
     assert "nowhere.invalid" in done.stderr
     assert (tmp_path / "lambdadb-bench" / "report.html").exists()
     assert PASSWORD not in done.stdout + done.stderr
-
-
-def descendants(root: int) -> set[int]:
-    """All processes below one, by the system's own list."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)
-    pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
-    found = {root}
-    for _ in range(10):  # deeper than any of ours
-        found |= {pid for pid, parent in pairs if parent in found}
-    return found - {root}
-
-
-def running(pids: set[int]) -> set[int]:
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True)
-    lines = [line.split() for line in listed.stdout.splitlines()]
-    return {int(pid) for pid, state in lines if int(pid) in pids and not state.startswith("Z")}
-
-
-def gone(pids: set[int], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while running(pids) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not running(pids)
-
-
-class Started:
-    """A command line that runs, read line by line with a bounded wait."""
-
-    def __init__(self, *arguments: str, folder: Path, read: str) -> None:
-        self.process = subprocess.Popen(
-            [*LAMBDADB, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        stream = getattr(self.process, read)
-        self.descriptor = stream.fileno()
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.descriptor, selectors.EVENT_READ)
-        self.text = ""
-
-    def until(self, pattern: str, seconds: float = 40.0) -> re.Match[str]:
-        end = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.text)):
-            assert self.selector.select(max(0.0, end - time.monotonic())), self.text
-            chunk = os.read(self.descriptor, 65536)
-            assert chunk, self.text
-            self.text += chunk.decode()
-        return found
-
-    def close(self) -> None:
-        self.selector.close()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate(timeout=10)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[type[Started]]:
-    """Start command lines that end with the test."""
-    started: list[Started] = []
-
-    class Kept(Started):
-        def __init__(self, *arguments: str, read: str = "stdout") -> None:
-            super().__init__(*arguments, folder=tmp_path, read=read)
-            started.append(self)
-
-    yield Kept  # type: ignore[misc]
-    for one in started:
-        one.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -359,23 +289,12 @@ def test_disk_that_fills_during_the_run(
             folder.rmdir()
             yield from rehearsed()[2:]
 
-    monkeypatch.setattr(commands, "Bench", Rehearsal)
-    assert commands.measure(BenchConfig(), folder, as_json=False) == 1
+    monkeypatch.setattr(bench, "Bench", Rehearsal)
+    assert bench.measure(BenchConfig(), folder, as_json=False) == 1
     printed = capsys.readouterr()
     assert "793, 826" in printed.out
     assert "results.jsonl, from line 3 on: No such file" in printed.err
     assert "report.html: No such file" in printed.err
-
-
-def test_missing_extra(tmp_path: Path) -> None:
-    """Without the extra's packages the command line names them and the pip install."""
-    code = "import sys; sys.modules['rich'] = None; from lambdadb.lab.cli import main; main()"
-    done = lambdadb("bench", folder=tmp_path, code=[sys.executable, "-c", code])
-    assert done.code == 2
-    assert done.stderr.strip() == (
-        "lambdadb: rich not installed, and the command line needs it: "
-        "pip install '.[lab]' in a clone of lambdadb"
-    )
 
 
 def test_wrong_option(tmp_path: Path) -> None:
@@ -383,54 +302,6 @@ def test_wrong_option(tmp_path: Path) -> None:
     done = lambdadb("bench", "--speed", "fast", folder=tmp_path)
     assert done.code == 2
     assert "lambdadb bench --help" in done.stderr
-
-
-def test_help_has_examples_and_exit_codes(tmp_path: Path) -> None:
-    """The help of each command shows examples and what its exit codes mean."""
-    for command in ("bench", "emulate"):
-        done = lambdadb(command, "--help", folder=tmp_path)
-        assert done.code == 0
-        assert "Examples:" in done.stdout
-        assert "Exit codes:" in done.stdout
-
-
-def test_emulate_prints_url_and_events(start: type[Started]) -> None:
-    """The emulator prints a URL that works, then each pause, resume and what blocks a pause."""
-    run = start("emulate", "--auto-pause", "60", "--resume", "30", "--speed", "100", "--paused")
-    url = run.until(r"(postgresql\S+)  \(paused").group(1).replace("+psycopg", "")
-    with psycopg.connect(url, application_name="shop") as connection:
-        connection.execute("SELECT 1")
-        connection.rollback()
-        run.until("resuming .*\n.* available .*\n")
-        run.until("blocked .*1 of shop")
-    run.until(" paused ")
-    children = descendants(run.process.pid)
-    run.process.send_signal(signal.SIGINT)
-    assert run.process.wait(20) == 0
-    assert gone(children)
-
-
-def test_emulate_json(start: type[Started]) -> None:
-    """With --json each line is an object, the first one with the URL."""
-    run = start("emulate", "--hot", "--json")
-    facts = json.loads(run.until(r"\{.*\}\n").group(0))
-    assert facts["state"] == "available"
-    with psycopg.connect(facts["url"].replace("+psycopg", "")) as connection:
-        assert connection.execute("SELECT 1").fetchone() == (1,)
-    run.process.send_signal(signal.SIGTERM)
-    assert run.process.wait(20) == 0
-
-
-def test_emulate_with_a_port_in_use(tmp_path: Path) -> None:
-    """A port in use is named, and nothing stays behind."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        done = lambdadb("emulate", "--port", port, folder=tmp_path)
-    assert done.code == 2
-    assert port in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_progress_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

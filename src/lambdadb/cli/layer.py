@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,13 +12,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from lambdadb.lab import LabError
-from lambdadb.lab.layer import (
+from lambdadb.layer import (
     ARCHITECTURES,
     PYTHONS,
     UNZIPPED_LIMIT,
     ZIPPED_LIMIT,
     Layer,
+    LayerError,
     Target,
     build,
     find_interpreter,
@@ -104,11 +105,10 @@ def layer(
       2    nothing was written: a wrong option, no such wheel, no Python of that version, no uv
       130  interrupted by Ctrl-C or SIGTERM; nothing was written
     """
-    target = Target(python=python, architecture=arch)
     if interpreter and no_bytecode:
         raise click.UsageError("--interpreter makes bytecode, --no-bytecode wants none: leave out one.")
-    if not output.parent.is_dir():
-        raise click.UsageError(f"--output: there is no folder {output.parent}. Make it first.")
+    check_folder(output.parent)
+    target = Target(python=python, architecture=arch)
     try:
         built = build(
             target,
@@ -118,7 +118,7 @@ def layer(
             interpreter=None if no_bytecode else find_interpreter(target, interpreter),
             tell=lambda line: click.echo(line, err=True),
         )
-    except (LabError, OSError) as error:
+    except (LayerError, OSError) as error:
         raise click.UsageError(str(error)) from error
     if as_json:
         fields = {**asdict(built), "file": str(built.file), "problems": built.problems}
@@ -128,6 +128,23 @@ def layer(
     for problem in built.problems:
         click.echo(f"Error: {problem}", err=True)
     sys.exit(FAILED if built.problems else 0)
+
+
+def check_folder(folder: Path) -> None:
+    """
+    See that the folder takes a file, before anything is built for it.
+
+    Raises:
+        click.UsageError: There is none, or it takes none.
+    """
+    if not folder.is_dir():
+        raise click.UsageError(f"--output: there is no folder {folder}. Make it first.")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise click.UsageError(
+            f"--output: the folder {folder} cannot be written to ({error.strerror}). Choose another one."
+        ) from error
 
 
 def publish(built: Layer) -> str:
@@ -150,7 +167,7 @@ def print_layer(built: Layer) -> None:
     table.add_section()
     table.add_row("all", f"limit {mebibytes(UNZIPPED_LIMIT)}", mebibytes(built.unzipped))
     table.add_row("zipped", f"limit {mebibytes(ZIPPED_LIMIT)}", mebibytes(built.zipped))
-    Console().print(table)
+    Console(markup=False).print(table)
     if built.uncompiled:
         click.echo(f"Modules without bytecode: {len(built.uncompiled)} (--json names them)")
     click.echo(f"Written: {built.file}\nPublish: {publish(built)}")

@@ -22,8 +22,11 @@ from importlib.util import source_from_cache
 from pathlib import Path, PurePosixPath
 
 import lambdadb
-from lambdadb.lab import LabError
 
+DISTRIBUTION = "sqlalchemy-lambdadb"
+LICENCE = "licenses/LICENSE"
+# Parts of lambdadb that are for a developer's machine.
+DEVELOPERS = ("lab", "cli", "layer.py", "__main__.py")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 # Lambda's names of the architectures, and those of wheels.
 ARCHITECTURES = {"x86_64": "x86_64", "arm64": "aarch64"}
@@ -39,6 +42,10 @@ STEP_TIMEOUT = 600.0  # seconds; the slowest is a download
 SCRIPTS = ("bin", "include", ".lock")
 SOURCES = {".c", ".cpp", ".h", ".hpp", ".pxd", ".pyi", ".pyx"}
 NOTES = {"INSTALLER", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"}
+
+
+class LayerError(Exception):
+    """The layer could not be built; the message says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +136,7 @@ def build(
         tell: Called with a line about each step.
 
     Raises:
-        LabError: uv is missing, a requirement cannot be met, or nothing compiles.
+        LayerError: uv is missing, a requirement cannot be met, or nothing compiles.
 
     **Costs:** uv asks the package index that it is configured with for what is not in its cache.
     """
@@ -160,7 +167,7 @@ def build(
 
 def own_requirements(extras: Sequence[str]) -> Iterator[str]:
     """What this lambdadb requires, with the extras."""
-    for line in importlib.metadata.requires("lambdadb") or []:
+    for line in importlib.metadata.requires(DISTRIBUTION) or []:
         requirement, _, marker = line.partition(";")
         extra = re.search(r"extra == ['\"](\w+)", marker)
         if extra is None:
@@ -174,7 +181,7 @@ def find_uv() -> str:
     places = [sysconfig.get_path("scripts"), *os.get_exec_path()]
     uv = shutil.which("uv", path=os.pathsep.join(places))
     if uv is None:
-        raise LabError(
+        raise LayerError(
             "uv is not installed. It finds the wheels of another platform: pip install uv. It has its "
             "own settings for a private package index (UV_DEFAULT_INDEX)."
         )
@@ -199,20 +206,31 @@ def install(requirements: Sequence[str], target: Target, tree: Path) -> None:
     command += ["--no-compile-bytecode", "--link-mode", "copy", "--", *requirements]
     done = run(command)
     if done.returncode:
-        raise LabError(
+        raise LayerError(
             f"uv cannot install {', '.join(requirements)} as wheels for Python {target.python} on "
             f"{target.platform}. It says:\n{done.stderr.strip()}"
         )
 
 
 def copy_own(tree: Path) -> None:
-    """Copy the lambdadb that runs here, without the lab: it is pure Python, the same everywhere."""
+    """
+    Copy the lambdadb that runs here, without what no function imports, and with its licence.
+
+    It is pure Python, the same everywhere.
+    """
     source = Path(lambdadb.__file__).parent
-    shutil.copytree(source, tree / "lambdadb", ignore=shutil.ignore_patterns("lab", "__pycache__"))
-    distribution = importlib.metadata.distribution("lambdadb")
-    notes = tree / f"lambdadb-{distribution.version}.dist-info"
-    notes.mkdir()
-    (notes / "METADATA").write_text(distribution.read_text("METADATA") or "", encoding="utf-8")
+    shutil.copytree(source, tree / "lambdadb", ignore=shutil.ignore_patterns(*DEVELOPERS, "__pycache__"))
+    distribution = importlib.metadata.distribution(DISTRIBUTION)
+    notes = tree / f"{DISTRIBUTION.replace('-', '_')}-{distribution.version}.dist-info"
+    for name in ("METADATA", LICENCE):
+        text = distribution.read_text(name)
+        if text is None:
+            raise LayerError(
+                f"This installation of {DISTRIBUTION} lacks its {name}, which belongs into the layer. "
+                "Install it again."
+            )
+        (notes / name).parent.mkdir(parents=True, exist_ok=True)
+        (notes / name).write_text(text, encoding="utf-8")
     record = notes / "RECORD"
     record.touch()
     files = sorted(path for place in (tree / "lambdadb", notes) for path in place.rglob("*"))
@@ -247,7 +265,7 @@ def compile_all(tree: Path, target: Target, interpreter: Path) -> None:
     Give every module that compiles bytecode that Python takes without a look at its source's date.
 
     Raises:
-        LabError: None compiles.
+        LayerError: None compiles.
     """
     command = [str(interpreter), "-s", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     # The paths in bytecode: not of this folder, which is another one each time.
@@ -257,7 +275,7 @@ def compile_all(tree: Path, target: Target, interpreter: Path) -> None:
     # It fails if one module does not compile: one for another Python, or a template.
     done = run(command, {**environment, "PYTHONHASHSEED": "0"})
     if len(list(uncompiled(tree, target))) == len(list(tree.rglob("*.py"))):
-        raise LabError(
+        raise LayerError(
             f"{interpreter} compiled no module, and a layer without bytecode starts slowly. It says:\n"
             f"{(done.stdout + done.stderr).strip()}"
         )
@@ -314,7 +332,7 @@ def find_interpreter(target: Target, given: Path | None) -> Path:
         given: Take this one or none.
 
     Raises:
-        LabError: There is none, or `given` is another.
+        LayerError: There is none, or `given` is another.
     """
     program = "import sys; print(sys.implementation.cache_tag, sys.version_info.releaselevel)"
     for candidate in candidates(target) if given is None else [given]:
@@ -324,7 +342,7 @@ def find_interpreter(target: Target, given: Path | None) -> Path:
         if done.stdout.split() == [target.tag, "final"]:
             return candidate
     what = f"Python {target.python}"
-    raise LabError(
+    raise LayerError(
         f"{f'{given} is not {what}' if given else f'{what} was not found on PATH, by pyenv or by uv'}. "
         "Bytecode for a runtime is made by the same version of Python; of any platform. Install it "
         f"(uv python install {target.python}), say where it is (--interpreter PATH), or do without "

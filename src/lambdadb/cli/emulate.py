@@ -1,0 +1,218 @@
+"""The command `lambdadb emulate`: options, its line about each event, and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import click
+import psycopg
+
+from lambdadb.cli.signals import call_instead
+from lambdadb.lab import LabError
+from lambdadb.lab.aurora import Cluster, ClusterEvent, Shape
+from lambdadb.lab.clock import LabClock
+from lambdadb.lab.listener import LOOPBACK
+from lambdadb.lab.postgres import Postgres
+
+SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
+
+
+@click.command()
+@click.option(
+    "--cold/--hot",
+    default=True,
+    show_default=True,
+    help="A cluster that pauses, or one that never does.",
+)
+@click.option(
+    "--port",
+    default=0,
+    show_default="a free one",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on.",
+)
+@click.option(
+    "--host",
+    default=LOOPBACK,
+    show_default=True,
+    metavar="ADDRESS",
+    help="IPv4 address to listen on. 0.0.0.0 lets containers and other machines connect, with the "
+    "password alone between them and a superuser.",
+)
+@click.option(
+    "--data",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the data, and the password, in this folder for the next run. [default: nothing is kept]",
+)
+@click.option(
+    "--init",
+    "scripts",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="SQL statements to run once, when the data are new. Repeatable.",
+)
+@click.option(
+    "--auto-pause",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    help="Seconds without a connection until it pauses.",
+)
+@click.option(
+    "--resume", default=15.0, show_default=True, type=click.FloatRange(0), help="Seconds to wake up."
+)
+@click.option(
+    "--deep-resume",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds to wake up after 24 hours of pause.",
+)
+@click.option(
+    "--shape",
+    default=Shape.HOLD.value,
+    show_default=True,
+    type=SHAPES,
+    help="What a connect meets while it wakes up.",
+)
+@click.option(
+    "--speed",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0.01, 10_000),
+    help="How many times as fast the cluster's time passes, resumes included.",
+)
+@click.option(
+    "--round-trip",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 10),
+    help="Seconds of network delay per round trip.",
+)
+@click.option("--paused", is_flag=True, help="Start in the paused state.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+def emulate(
+    cold: bool,
+    port: int,
+    host: str,
+    data: Path | None,
+    scripts: tuple[Path, ...],
+    auto_pause: float,
+    resume: float,
+    deep_resume: float,
+    shape: str,
+    speed: float,
+    round_trip: float,
+    paused: bool,
+    as_json: bool,
+) -> None:
+    """
+    Run an emulated Aurora serverless v2 cluster in front of a real PostgreSQL with pgvector.
+
+    It prints its URL, then each pause and resume and what keeps it from pausing, until Ctrl-C. The
+    URL has a random password: without it nobody on this machine can log in. The extension vector is
+    there. The data are gone afterwards, unless --data keeps them; the password stays with them.
+
+    \b
+    Examples:
+      lambdadb emulate --paused                  the first connect waits 15 s
+      lambdadb emulate --speed 20 --shape close  pauses after 15 s; EOF while it wakes up
+      lambdadb emulate --hot --round-trip 0.002
+      lambdadb emulate --port 15432 --data shop --init schema.sql
+      lambdadb emulate --host 0.0.0.0            for a client in a container
+
+    \b
+    Exit codes:
+      0    ended by Ctrl-C or SIGTERM
+      1    the cluster failed while it ran
+      2    nothing was run: a wrong option, a port in use, a missing extra, SQL that fails
+    """
+    if paused and not cold:
+        raise click.UsageError("--paused: a hot cluster never pauses; leave out one of the two.")
+
+    # A SimpleQueue, as a signal handler may put into it whatever the main thread is doing.
+    ended: SimpleQueue[int] = SimpleQueue()
+    code: int | None = None
+
+    def show(event: ClusterEvent) -> None:
+        fields = {"at": round(event.at, 3), "kind": event.kind, "reason": event.reason}
+        try:
+            say(fields, f"{event.at:10.1f} s  {event.kind:<10} {event.reason}", as_json=as_json)
+        except OSError:  # nobody reads any more
+            ended.put(0)
+        if event.kind == "failed":
+            ended.put(1)
+
+    try:
+        with call_instead(lambda: ended.put(0)), Postgres(data=data) as server:
+            prepare(server, scripts)
+            cluster = Cluster(
+                server,
+                auto_pause=auto_pause if cold else None,
+                resume=resume,
+                deep_resume=deep_resume,
+                shape=Shape(shape),
+                clock=LabClock(speed),
+                round_trip=round_trip,
+                port=port,
+                host=host,
+                paused=paused,
+                on_event=show,
+            )
+            with cluster:
+                if host != LOOPBACK:
+                    warn(host)
+                facts = {"url": cluster.url(), "state": cluster.state.value, "speed": speed}
+                fast = f", its time passes {speed:g} times as fast" if speed != 1 else ""
+                say(facts, f"{cluster.url()}  ({cluster.state.value}{fast})", as_json=as_json)
+                # Not one wait without end: where the system hands a signal to another thread, Python
+                # runs its handler only when this one wakes up.
+                while code is None:
+                    with suppress(Empty):
+                        code = ended.get(timeout=0.2)
+    except LabError as error:
+        if code is None:
+            raise click.UsageError(str(error)) from error
+        raise click.ClickException(str(error)) from error
+    sys.exit(code)
+
+
+def prepare(server: Postgres, scripts: Sequence[Path]) -> None:
+    """
+    Make the extension, and run the scripts if the data are new.
+
+    Raises:
+        LabError: A script failed; new data are removed, so that it runs again the next time.
+    """
+    with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        for script in scripts if server.is_new else ():
+            try:
+                connection.execute(script.read_bytes())
+            except psycopg.Error as error:
+                server.discard()
+                raise LabError(f"--init {script} failed, and nothing was kept: {error}") from error
+
+
+def warn(host: str) -> None:
+    """Say on standard error who can connect now, and how."""
+    click.echo(
+        f"Warning: listening on {host}: whoever reaches it and has the password is a superuser. In a "
+        "container, write this machine's address (host.docker.internal with Docker Desktop) in place "
+        "of the URL's, and add ?sslmode=disable, as the emulator speaks no TLS.",
+        err=True,
+    )
+
+
+def say(fields: dict[str, Any], line: str, *, as_json: bool) -> None:
+    """One line now, not when a buffer is full: somebody, or some program, waits for it."""
+    click.echo(json.dumps(fields) if as_json else line)
+    sys.stdout.flush()

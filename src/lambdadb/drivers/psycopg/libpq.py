@@ -1,0 +1,42 @@
+"""
+The version of libpq, PostgreSQL's client library, which psycopg's binary wheels bring along.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from psycopg import pq
+
+logger = logging.getLogger("lambdadb")
+
+# CVE-2024-10977: the first release of each major version that is mended. 17.0 is the last that is not.
+_MENDED = {12: 21, 13: 17, 14: 14, 15: 9, 16: 5}
+
+
+def warn_of_old_libpq(version: int | None = None) -> None:
+    """
+    Log one WARNING if libpq has a fault that matters here: call it while an engine is made.
+
+    Args:
+        version: As libpq numbers it, such as 160003 for 16.3; by default that of the loaded one.
+
+    **Costs:** no round trip; a microsecond.
+    """
+    version = pq.version() if version is None else version
+    major, minor = divmod(version, 10000)
+    faults = []
+    if version < 170001 and minor < _MENDED.get(major, 10000):
+        faults.append(
+            "somebody on the way to the server can send an error message before the server is verified, "
+            "and so choose how lambdadb reacts (CVE-2024-10977)"
+        )
+    if major < 17:
+        faults.append("cancelling a statement blocks the process until the server answers")
+    if faults:
+        logger.warning(
+            "libpq %d.%d is old: %s. Install libpq 17.1 or later: psycopg[binary]>=3.2.4 brings it.",
+            major,
+            minor,
+            "; ".join(faults),
+        )

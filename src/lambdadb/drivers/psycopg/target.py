@@ -1,0 +1,180 @@
+"""
+Where and how a psycopg connection is opened: `lambdadb.drivers.base.Target`.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.adapt import AdaptersMap
+from sqlalchemy.util import await_only
+
+from lambdadb.drivers.base import Parameters
+from lambdadb.drivers.psycopg import tls
+from lambdadb.drivers.psycopg.attempt import Attempt
+from lambdadb.drivers.psycopg.connection import (
+    CLOSING,
+    AnyConnection,
+    AsyncDeadlineConnection,
+    DeadlineConnection,
+)
+from lambdadb.drivers.psycopg.instrumentation import describe_target
+from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor
+from lambdadb.drivers.rds_endpoint import is_proxy
+
+if TYPE_CHECKING:
+    from lambdadb.deadline import StatementDeadline
+    from lambdadb.policy import Policy
+    from lambdadb.tracing.span import Attributes
+
+DEFAULT_PORT = 5432
+
+# A peer that vanished without a word (failover, a dropped flow) is noticed after these: unacknowledged
+# data after 5 s (tcp_user_timeout); silence during a long statement after 60 + 3 * 10 = 90 s, below
+# the 350 s after which NAT gateways and load balancers forget a flow (Amazon VPC User Guide).
+_DEAD_PEER_DETECTION = {
+    "tcp_user_timeout": 5000,  # milliseconds
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class PsycopgTarget:
+    """libpq's parameters, and the environment variables that libpq reads beside them."""
+
+    parameters: Parameters
+    environment: Mapping[str, str]
+    asyncio: bool
+    pipelines_begin: bool = False
+    """Whether a transaction's first statement takes BEGIN with it."""
+
+    def __str__(self) -> str:
+        host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default host"
+        return f"{host}:{self.parameters.get('port') or DEFAULT_PORT}"
+
+    @property
+    def attributes(self) -> Attributes:
+        """Span attributes of a connect."""
+        return describe_target(self.parameters)
+
+    @property
+    def login_parameters(self) -> Mapping[str, object]:
+        """What a store of logins is asked with, by names that no driver owns."""
+        named = {("database" if k == "dbname" else k): v for k, v in self.parameters.items()}
+        if named.get("hostaddr") and not named.get("host"):
+            named["host"] = named["hostaddr"]
+        return {**named, "default_port": self.environment.get("PGPORT") or DEFAULT_PORT}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine: a socket or a loopback address."""
+        return tls.is_local(self.parameters, self.environment)
+
+    @property
+    def tls_warning(self) -> str | None:
+        """What the caller's choice of TLS leaves unverified; None if nothing."""
+        return tls.get_tls_warning(self.parameters, self.environment)
+
+    def add_login(self, login: Mapping[str, object]) -> PsycopgTarget:
+        """The target with a login, which wins over what is there."""
+        named = {("dbname" if name == "database" else name): value for name, value in login.items()}
+        return replace(self, parameters={**self.parameters, **named})
+
+    def add_session_settings(self, policy: Policy, tag: str | None) -> PsycopgTarget:
+        """The target with the session's name and timeouts, in the startup packet: no round trip."""
+        parameters: Parameters = {**_DEAD_PEER_DETECTION, **self.parameters}
+        if tag:
+            parameters.setdefault("application_name", tag)
+        timeouts = {
+            "idle_session_timeout": policy.idle_session_timeout,
+            "idle_in_transaction_session_timeout": policy.idle_in_transaction_session_timeout,
+        }
+        options = [f"-c {name}={round(s * 1000)}" for name, s in timeouts.items() if s is not None]
+        if options and not self._is_rds_proxy:
+            # libpq reads PGOPTIONS only where no options are given. The caller's come last and win.
+            given = parameters.get("options", self.environment.get("PGOPTIONS", ""))
+            parameters["options"] = " ".join([*options, given]).rstrip()
+        return replace(self, parameters=parameters)
+
+    def add_tls_defaults(self, *, always: bool) -> PsycopgTarget:
+        """The target that verifies the server, unless the caller chose otherwise."""
+        secured = tls.apply_tls_defaults(self.parameters, self.environment, always=always)
+        return replace(self, parameters=secured)
+
+    def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
+        """Raise `AttemptFailed` where a store's login must not be sent to this server."""
+        tls.check_verified(
+            self.parameters, self.environment, always=always, allow_unverified=allow_unverified
+        )
+
+    def begin_attempt(self, number: int) -> Attempt:
+        """Start attempt `number` (from 0) to log in."""
+        return Attempt(self.parameters, number)
+
+    def explain_rejection(self, text: str, seconds: float) -> str:
+        """Why the server was not trusted, and what to do; two TLS handshakes at most, no login."""
+        return tls.explain_rejection(self.parameters, text, seconds)
+
+    def to_dbapi_connection(
+        self, attempt: Attempt, deadline: StatementDeadline, connect_until: float
+    ) -> Any:
+        """The DBAPI connection of a successful attempt, as SQLAlchemy's dialect expects it."""
+        parameters = self.parameters
+        attempt.pgconn.nonblocking = 1
+        kind = AsyncDeadlineConnection if self.asyncio else DeadlineConnection
+        connection: AnyConnection = kind(attempt.pgconn)
+        connection.deadline = deadline
+        connection.wait_limit = connect_until
+        connection.idle_session_timeout = _find_idle_session_timeout(parameters)
+        connection.poller = select.poll()
+        connection.poller.register(attempt.pgconn.socket, select.POLLIN | CLOSING)
+        # A replication connection takes no extended protocol, which carries two messages at once.
+        if self.pipelines_begin and not parameters.get("replication"):
+            connection.cursor_factory = AsyncCursor if self.asyncio else Cursor
+        for name in ("row_factory", "cursor_factory"):
+            if parameters.get(name) is not None:
+                setattr(connection, name, parameters[name])
+        connection.prepare_threshold = parameters.get(
+            "prepare_threshold", None if self._is_rds_proxy else 5
+        )
+        if parameters.get("context") is not None:
+            connection.context_adapters = AdaptersMap(parameters["context"].adapters)
+        if not isinstance(connection, psycopg.AsyncConnection):
+            connection.autocommit = bool(parameters.get("autocommit", False))
+            return connection
+        if parameters.get("autocommit"):
+            await_only(connection.set_autocommit(True))
+        return _adapt(connection)
+
+    @property
+    def _is_rds_proxy(self) -> bool:
+        """
+        Whether the host is an RDS Proxy endpoint, which refuses the startup parameter `options`.
+
+        The refusal: "RDS Proxy currently doesn't support command-line options" (0A000).
+        """
+        return is_proxy(str(self.parameters.get("host", "")))
+
+
+def _find_idle_session_timeout(parameters: Mapping[str, Any]) -> float | None:
+    """Seconds of the last `idle_session_timeout` in the startup options, if in plain milliseconds."""
+    found = re.findall(r"idle[-_]session[-_]timeout=(\S+)", str(parameters.get("options", "")), re.I)
+    return int(found[-1]) / 1000.0 if found and re.fullmatch(r"[1-9]\d*", found[-1]) else None
+
+
+def _adapt(connection: psycopg.AsyncConnection[Any]) -> Any:
+    """The synchronous face that SQLAlchemy's asynchronous dialect gives to psycopg's connections."""
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
+
+    async def connect(*_: object, **__: object) -> psycopg.AsyncConnection[Any]:
+        return connection
+
+    dbapi: Any = PGDialectAsync_psycopg.import_dbapi()  # type: ignore[no-untyped-call]
+    return dbapi.connect(async_creator_fn=connect)

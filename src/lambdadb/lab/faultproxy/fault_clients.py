@@ -1,0 +1,235 @@
+"""
+Ways to get a unit of work into the database, whatever it takes: lambdadb's, and what many write today.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+from urllib.parse import quote
+
+import psycopg
+import sqlalchemy
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import QueuePool, StaticPool
+
+import lambdadb
+from lambdadb import aio
+from lambdadb.lab.faultproxy.unit_shapes import SHAPES, UnitShape, insert
+from lambdadb.policy import Policy
+
+# Seconds that one trial's invocation has, and those of them that are kept for its answer. A unit takes
+# milliseconds: only a silent network makes it wait that long, for which a sweep gives less.
+TIME, RESERVE = 30.0, 0.5
+SILENT_TIME = 1.0
+# Seconds between connects after a refusal: short, as a sweep waits for thousands of them.
+PAUSE = 0.02
+MARKER = sqlalchemy.Table(
+    "marker", sqlalchemy.MetaData(), sqlalchemy.Column("name", sqlalchemy.Text, primary_key=True)
+)
+# What ALTER ROLE says of sessions is not for those of the testbed itself.
+PLAIN_SESSION = (
+    "-c search_path=public -c client_encoding=UTF8 -c role=none -c default_transaction_read_only=off"
+)
+SettingsBy = Literal["SET", "role", "url"]
+
+
+class Client(Protocol):
+    """A way to get one unit of work into the database."""
+
+    time: float
+    """Seconds that an invocation has."""
+    shape: UnitShape
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, url: str) -> None: ...
+    def warm(self) -> None: ...
+    def unit(self, name: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class FakeContext:
+    """A Lambda context with so many seconds left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        """As on Lambda."""
+        return max(0, round((self._ends - time.monotonic()) * 1000))
+
+
+class Naive:
+    """Plain SQLAlchemy, and the whole unit once more after each OperationalError, three times."""
+
+    time = TIME
+    shape = SHAPES[0]
+
+    def __init__(self, name: str, **keywords: Any) -> None:
+        self._name = name
+        self._keywords = keywords
+
+    @property
+    def name(self) -> str:
+        """In a few words."""
+        return self._name
+
+    def open(self, url: str) -> None:
+        """Make the engine."""
+        self._engine = sqlalchemy.create_engine(url, **self._keywords)
+
+    def warm(self) -> None:
+        """Connect, as an invocation before has done."""
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    connection.execute(text("SELECT 1"))
+            except sqlalchemy.exc.OperationalError:
+                continue  # the session of the trial before was ended
+            return
+
+    def unit(self, name: str) -> None:
+        """Insert the row, and again."""
+        for attempt in range(3):
+            try:
+                with self._engine.begin() as connection:
+                    insert(connection, f"{name}a")
+            except sqlalchemy.exc.OperationalError:
+                if attempt == 2:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+    def close(self) -> None:
+        """Let go."""
+        self._engine.dispose()
+
+
+@dataclass
+class Ours:
+    """lambdadb's `run_transaction` inside an invocation, on an engine or with the ORM."""
+
+    policy: Policy = field(default_factory=lambdadb.PerEnvironment)
+    asynchronous: bool = False
+    key: bool = False
+    """Whether it has an idempotency key."""
+    orm: bool = False
+    shape: UnitShape = SHAPES[0]
+    settings: dict[str, str] = field(default_factory=dict)
+    """The session's settings."""
+    settings_by: SettingsBy = "SET"
+    time: float = TIME
+
+    @property
+    def name(self) -> str:
+        """In a few words."""
+        words = [" async"] * self.asynchronous + [" key"] * self.key + [" ORM"] * self.orm
+        return f"lambdadb {type(self.policy).__name__}{''.join(words)}"
+
+    def open(self, url: str) -> None:
+        """Make the engine."""
+        keywords: dict[str, Any] = {
+            "policy": self.policy,
+            "retry": lambdadb.ResumeRetry(reserve=RESERVE, max_backoff=PAUSE),
+        }
+        if "default_transaction_read_only" in self.settings:
+            keywords["execution_options"] = {"postgresql_readonly": False}
+        if self.settings_by == "url" and self.settings:
+            given = [f"-c {name}={_escaped(value)}" for name, value in self.settings.items()]
+            url += f"&options={quote(' '.join(given))}"
+        if self.settings_by == "role":
+            self._admin = url.replace("+psycopg", "")
+            self._alter_role()
+        if not self.asynchronous:
+            self._engine: Any = lambdadb.create_engine(url, **keywords)
+            self._target: Any = sessionmaker(self._engine) if self.orm else self._engine
+            return
+        self._loop = asyncio.new_event_loop()
+        self._engine = aio.create_async_engine(url, **keywords)
+        self._target = async_sessionmaker(self._engine) if self.orm else self._engine
+
+    def _alter_role(self) -> None:
+        with psycopg.connect(self._admin, autocommit=True, options=PLAIN_SESSION) as admin:
+            admin.execute("ALTER ROLE postgres RESET ALL")
+            for name, value in self.settings.items():
+                admin.execute(f"ALTER ROLE postgres SET {name} = {_listed(name, value)}")
+
+    def warm(self) -> None:
+        """Connect, as an invocation before has done, and leave the session's settings behind."""
+        if not self.asynchronous:
+            with self._engine.connect() as connection:
+                self._set(connection)
+            return
+        self._loop.run_until_complete(self._warm())
+
+    async def _warm(self) -> None:
+        async with self._engine.connect() as connection:
+            await connection.run_sync(self._set)
+
+    def _set(self, connection: sqlalchemy.Connection) -> None:
+        if self.settings and self.settings_by == "SET":
+            all_of_them = (f"SET {n} = {_listed(n, v)}" for n, v in self.settings.items())
+            connection.exec_driver_sql("; ".join(all_of_them))
+            connection.commit()
+
+    def unit(self, name: str) -> None:
+        """Do the unit of work in one invocation."""
+        key = (MARKER.c.name, name) if self.key else None
+        work = self.shape.work
+        if not self.asynchronous:
+            with lambdadb.invocation(self._engine, FakeContext(self.time)):
+                lambdadb.run_transaction(
+                    self._target, lambda target: work(target, name), idempotency_key=key
+                )
+            return
+
+        async def run() -> None:
+            async with lambdadb.invocation(self._engine, FakeContext(self.time)):
+                await aio.run_transaction(
+                    self._target, lambda target: target.run_sync(work, name), idempotency_key=key
+                )
+
+        self._loop.run_until_complete(run())
+
+    def close(self) -> None:
+        """Let go."""
+        if self.settings_by == "role":
+            self.settings = {}
+            self._alter_role()
+        if not self.asynchronous:
+            self._engine.dispose()
+            return
+        self._loop.run_until_complete(self._engine.dispose())
+        self._loop.close()
+
+
+def _escaped(value: str) -> str:
+    return value.replace(" ", "\\ ")
+
+
+def _listed(name: str, value: str) -> str:
+    return value if name == "search_path" else f"'{value}'"
+
+
+def ours(*, key: bool = False, time: float = TIME) -> list[Client]:
+    """lambdadb with each policy, synchronous and asynchronous."""
+    return [
+        Ours(policy(), asynchronous, key, time=time)
+        for asynchronous in (False, True)
+        for policy in (lambdadb.PerEnvironment, lambdadb.PerInvocation)
+    ]
+
+
+def peers() -> list[Client]:
+    """What many write today."""
+    return [
+        Naive("StaticPool, retry", poolclass=StaticPool),
+        Naive("QueuePool, pre-ping, retry", poolclass=QueuePool, pool_pre_ping=True),
+    ]

@@ -1,0 +1,55 @@
+"""A standby of a `Postgres`: another server, which follows it and can be promoted in its place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psycopg
+
+from lambdadb.lab import LabError
+from lambdadb.lab.postgres.binaries import server_user
+from lambdadb.lab.postgres.directories import new_directory
+from lambdadb.lab.postgres.server import LOCALE, START_TIMEOUT, Postgres, last_lines
+from lambdadb.lab.process import Directory, Process
+
+
+class Standby(Postgres):
+    """
+    A hot standby with streaming replication, on a loopback port of its own.
+
+    It answers queries that only read. `promote()` makes it a writer with a timeline of its own, as a
+    failover does. The primary must be running while the standby is made; it needs no other setting.
+
+    Args:
+        primary: The server that is copied and followed.
+    """
+
+    def __init__(self, primary: Postgres) -> None:
+        super().__init__(settings=primary.settings, password=primary.password)
+        self._primary = primary
+
+    def promote(self) -> None:
+        """Stop following the primary, and take writes; about 0.1 s."""
+        with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
+    def _create_cluster(self, binaries: Path) -> Directory:
+        directory = new_directory()
+        log = directory.path / "log"
+        command = [str(binaries / "pg_basebackup"), "-D", str(directory.path / "data"), "-R"]
+        command += ["-c", "fast", "-h", "127.0.0.1", "-p", str(self._primary.port), "-U", "postgres"]
+        environment = {**os.environ, **LOCALE, "PGPASSWORD": self.password or ""}
+        try:
+            process = Process(
+                command, env=environment, cwd=directory.path, output=log, user=server_user()
+            )
+            code = process.wait(START_TIMEOUT)
+        except BaseException:
+            directory.close()
+            raise
+        if code != 0:
+            text = last_lines(log.read_text(errors="replace"))
+            directory.close()
+            raise LabError(f"PostgreSQL's pg_basebackup failed:\n{text}")
+        return directory
