@@ -7,6 +7,7 @@ installed already. Arguments after `--` go to the session's command.
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import ssl
 import sys
@@ -24,7 +25,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 # The lowest versions that pyproject.toml admits, where that differs from the newest.
 LOWEST = [
-    requirement.replace(">=", "==").replace("psycopg", "psycopg[binary]")
+    requirement.split(",")[0].replace(">=", "==").replace("psycopg", "psycopg[binary]")
     for requirement in PROJECT["project"]["dependencies"]
     if requirement.startswith(("sqlalchemy", "psycopg", "tenacity"))
 ]
@@ -131,6 +132,31 @@ def dialect(session: nox.Session, versions: str) -> None:
             session.skip("needs an environment of its own")
         session.install(*LOWEST)
     session.run("python", "dialect_suite/comparison.py", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("versions", ["lowest", "newest", "pre-release", "pure Python"])
+def matrix(session: nox.Session, versions: str) -> None:
+    """Database tests on other SQLAlchemy and psycopg, and on psycopg without its C extension."""
+    if session.virtualenv.venv_backend == "none":
+        session.skip("needs an environment of its own")
+    install(session, ".[lab]", "test")
+    if versions == "lowest":
+        session.install(*LOWEST)
+    elif versions == "pre-release":
+        session.install("--upgrade", "--pre", "sqlalchemy", "psycopg[binary]")
+    elif versions == "pure Python" and not ctypes.util.find_library("pq"):
+        session.error("psycopg's pure Python form loads the system's libpq (Debian: libpq5)")
+    implementation = {"PSYCOPG_IMPL": "python"} if versions == "pure Python" else {}
+    session.run("pytest", "-n", "2", "tests/database", *session.posargs, env=implementation)
+
+
+@nox.session
+def differences(session: nox.Session) -> None:
+    """All 6,600 cases in which a connection does what one of SQLAlchemy and psycopg does."""
+    install(session, ".[lab]", "test")
+    every = {"LAMBDADB_DIFFERENCES": "all"}
+    session.run("pytest", "-n", "2", "tests/database/test_differences.py", *session.posargs, env=every)
 
 
 @nox.session

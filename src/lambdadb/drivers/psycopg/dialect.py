@@ -68,6 +68,8 @@ class _LambdaDBDialect(PGDialect_psycopg):
     _answers: _Answers | None = None
     _adapters: AdaptersMap | None = None
     """psycopg's adapters of the connections to come."""
+    _exact_types: Mapping[type[Any], type[Any]] = {}
+    """What is used in the place of a type, but not of its subclasses."""
 
     def __init__(self, *, connector: Any, statements: Any = None, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -114,10 +116,19 @@ class _LambdaDBDialect(PGDialect_psycopg):
             self._answers = None
 
     def _use_binary_vectors(self, connection: AnyConnection, vector: TypeInfo | None) -> None:
-        if vector is not None and self._adapters is not None and _is_pgvector_imported():
-            from lambdadb.drivers.psycopg.pgvector import send_binary
+        if vector is None or self._adapters is None or not _is_pgvector_imported():
+            return
+        try:
+            from lambdadb.drivers.psycopg import pgvector
+        except ImportError:  # a pgvector before 0.4: its types go on writing text
+            return
+        pgvector.send_binary(vector, self._adapters, connection.adapters)
+        self._exact_types = pgvector.EXACT_TYPES
 
-            send_binary(self, vector, self._adapters, connection.adapters)
+    def type_descriptor(self, typeobj: Any) -> Any:
+        """SQLAlchemy's hook for the type that this dialect uses in the place of another."""
+        own = self._exact_types.get(type(typeobj))
+        return super().type_descriptor(typeobj) if own is None else typeobj.adapt(own)
 
     def _get_server_version_info(self, connection: Any) -> Any:
         if self._answers is None:

@@ -96,43 +96,44 @@ class _PipelinedBegin:
     __slots__ = ()
 
     def _execute_gen(
-        self: Any,
+        self,
         query: Query,
         params: Params | None = None,
         *,
         prepare: bool | None = None,
         binary: bool | None = None,
     ) -> PQGen[None]:
-        connection: DeadlineConnection | AsyncDeadlineConnection = self.connection
+        cursor: Any = self
+        connection: DeadlineConnection | AsyncDeadlineConnection = cursor.connection
         if not connection.begins:
             yield from super()._execute_gen(query, params, prepare=prepare, binary=binary)  # type: ignore[misc]
             return
         connection.begin_is_deferred = True
         try:
-            yield from self._start_query(query)
+            yield from cursor._start_query(query)
         finally:
             connection.begin_is_deferred = False
         try:
-            statement = self._convert_query(query, params)
+            statement = cursor._convert_query(query, params)
         except BaseException:
             yield from connection._start_query()  # psycopg has begun the transaction by then
             raise
-        step, name = self._get_prepared(statement, prepare)
-        in_text = self.format == pq.Format.TEXT if binary is None else not binary
+        step, name = cursor._get_prepared(statement, prepare)
+        in_text = cursor.format == pq.Format.TEXT if binary is None else not binary
         if step.name == "NO" and in_text and not statement.params:
-            results = yield from self._execute_simple_gen(statement)
+            results = yield from cursor._execute_simple_gen(statement)
         else:
-            results = yield from self._execute_extended_gen(statement, step.name, name, binary)
+            results = yield from cursor._execute_extended_gen(statement, step.name, name, binary)
         if results is None:
             yield from connection._start_query()
-            yield from self._maybe_prepare_gen(statement, prepare=prepare, binary=binary)
+            yield from cursor._maybe_prepare_gen(statement, prepare=prepare, binary=binary)
         else:
             key = connection._prepared.maybe_add_to_cache(statement, step, name)
             if key is not None:
                 connection._prepared.validate(key, step, name, results)
-            self._check_results(results)
-            self._set_results(results)
-        self._last_query = query
+            cursor._check_results(results)
+            cursor._set_results(results)
+        cursor._last_query = query
         yield from connection._prepared.maintain_gen(connection)
 
     def _execute_simple_gen(self: Any, statement: Any) -> PQGen[list[PGresult] | None]:
