@@ -108,7 +108,7 @@ def test_an_error_inside_leaves_nothing_set(engine, scope):
 DOUBLES = ["", {}, 3, "context", Mock(), MagicMock(), SimpleNamespace(), object()]
 
 
-@pytest.mark.parametrize("double", DOUBLES, ids=repr)
+@pytest.mark.parametrize("double", DOUBLES, ids=lambda double: type(double).__name__)
 def test_outside_lambda_anything_stands_for_the_context(engine, scope, double):
     """Tests pass what is at hand: no deadline, no alias, no error."""
     with invocation(engine, double):
@@ -116,7 +116,7 @@ def test_outside_lambda_anything_stands_for_the_context(engine, scope, double):
     assert handler(engine)(lambda event, context: event)({"a": 1}, double) == {"a": 1}
 
 
-@pytest.mark.parametrize("wrong", DOUBLES, ids=repr)
+@pytest.mark.parametrize("wrong", DOUBLES, ids=lambda double: type(double).__name__)
 def test_in_lambda_a_wrong_context_is_named(monkeypatch, engine, wrong):
     """Swapped arguments are found at once."""
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")

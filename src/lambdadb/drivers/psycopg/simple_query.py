@@ -36,6 +36,8 @@ def ask(driver: AnyConnection, query: str) -> list[tuple[str | None, ...]]:
     for result in results:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
-    last = next(r for r in reversed(results) if r.status == pq.ExecStatus.TUPLES_OK)
+    last = next((r for r in reversed(results) if r.status == pq.ExecStatus.TUPLES_OK), None)
+    if last is None:
+        return []
     values = [[last.get_value(r, c) for c in range(last.nfields)] for r in range(last.ntuples)]
     return [tuple(None if v is None else v.decode() for v in row) for row in values]
