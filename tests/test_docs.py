@@ -319,6 +319,41 @@ def test_orders_behind_an_api(shop: Shop) -> None:
     assert missing == {"statusCode": 404}
 
 
+def test_rows_of_one_tenant(shop: Shop) -> None:
+    """Each invocation sees its tenant's rows, and a transaction without a tenant sees none."""
+    shop.connection.execute((EXAMPLES / "tenants.sql").read_bytes())
+    shop.connection.execute("INSERT INTO invoice (tenant, amount) VALUES ('a', 3), ('a', 4), ('b', 9)")
+    shop.connection.execute("CREATE ROLE clerk LOGIN; GRANT ALL ON invoice TO clerk")
+    try:
+        with environment("tenants.lambda_handler", shop.url.replace("postgres@", "clerk@")) as function:
+            assert [function.invoke({"tenant": name}) for name in ("a", "b", "", "a")] == [7, 9, 0, 7]
+    finally:
+        shop.connection.execute("DROP OWNED BY clerk; DROP ROLE clerk")
+
+
+def test_a_session_cleared_between_invocations(shop: Shop) -> None:
+    """What one invocation sets the next one does not find."""
+    first = shop.invoke("tenants_reset.lambda_handler", None)
+    assert shop.invoke("tenants_reset.lambda_handler", None, None) == first
+
+
+def test_a_framework_behind_mangum(shop: Shop) -> None:
+    """The order and the note of its background task are stored."""
+    pytest.importorskip("mangum", reason="the group `test` has fastapi and mangum")
+    event = {
+        "version": "2.0",
+        "requestContext": {"http": {"method": "POST", "path": "/orders/tea", "sourceIp": "::1"}},
+        "rawPath": "/orders/tea",
+        "rawQueryString": "",
+        "headers": {"host": "api.example"},
+        "isBase64Encoded": False,
+    }
+    answer = shop.invoke("api.lambda_handler", event, event)
+    assert isinstance(answer, dict)
+    assert (answer["statusCode"], answer["body"]) == (200, '{"id":2}')
+    assert shop.rows("SELECT note FROM audit ORDER BY note") == [("order 1",), ("order 2",)]
+
+
 @pytest.mark.parametrize("handler", ["orders_api.lambda_handler", "function.lambda_handler"])
 def test_an_api_whose_database_sleeps(handler: str) -> None:
     """503 with Retry-After, before the function's time is over."""

@@ -125,7 +125,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
 
     def _times(self) -> tuple[float, float] | None:
         """When what is to be sent now is cancelled and when it is closed; raises if it is too late."""
-        if self.aborted:
+        if self.aborted and not self._may_be_late:
             self.pgconn.finish()
             raise InvocationClosed("the invocation that opened this connection has ended")
         times = self.deadline.times(self.wait_limit)
@@ -302,7 +302,9 @@ def allow_late(connection: Any) -> Iterator[None]:
     before = getattr(connection, "_may_be_late", False)
     connection._may_be_late = True
     try:
-        yield
+        # Of a session that was ended with its invocation it does not matter: its next statement tells.
+        with contextlib.suppress(InvocationClosed):
+            yield
     finally:
         connection._may_be_late = before
 
