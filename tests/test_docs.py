@@ -153,7 +153,7 @@ def test_every_setting_is_documented_with_its_default(settings: object) -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         default = getattr(settings, field.name)
-        shown = str(default) if isinstance(default, bool) else f"{default:g}"
+        shown = f"{default:g}" if isinstance(default, float) else str(default).lower()
         assert re.search(rf"^\| `{field.name}` \| {shown}\b", text, re.M)
 
 
