@@ -7,6 +7,7 @@ installed already. Arguments after `--` go to the session's command.
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import ssl
 import sys
@@ -24,7 +25,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 # The lowest versions that pyproject.toml admits, where that differs from the newest.
 LOWEST = [
-    requirement.replace(">=", "==").replace("psycopg", "psycopg[binary]")
+    requirement.split(",")[0].replace(">=", "==").replace("psycopg", "psycopg[binary]")
     for requirement in PROJECT["project"]["dependencies"]
     if requirement.startswith(("sqlalchemy", "psycopg", "tenacity"))
 ]
@@ -106,7 +107,9 @@ def coverage(session: nox.Session) -> None:
     """Lines and branches of the core that the tests reach, in subprocesses too: at least 95 %."""
     install(session, ".[lab]", "test", "coverage")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-n", "4", "--dist", "worksteal", *session.posargs)
+    parts = ["unit", "contract", "database", "faults", "lab", "test_cold_start.py", "test_docs.py"]
+    paths = session.posargs or [f"tests/{part}" for part in parts]
+    session.run("coverage", "run", "-m", "pytest", "-n", "4", "--dist", "worksteal", *paths)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -129,6 +132,31 @@ def dialect(session: nox.Session, versions: str) -> None:
             session.skip("needs an environment of its own")
         session.install(*LOWEST)
     session.run("python", "dialect_suite/comparison.py", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("versions", ["lowest", "newest", "pre-release", "pure Python"])
+def matrix(session: nox.Session, versions: str) -> None:
+    """Database tests on other SQLAlchemy and psycopg, and on psycopg without its C extension."""
+    if session.virtualenv.venv_backend == "none":
+        session.skip("needs an environment of its own")
+    install(session, ".[lab]", "test")
+    if versions == "lowest":
+        session.install(*LOWEST)
+    elif versions == "pre-release":
+        session.install("--upgrade", "--pre", "sqlalchemy", "psycopg[binary]")
+    elif versions == "pure Python" and not ctypes.util.find_library("pq"):
+        session.error("psycopg's pure Python form loads the system's libpq (Debian: libpq5)")
+    implementation = {"PSYCOPG_IMPL": "python"} if versions == "pure Python" else {}
+    session.run("pytest", "-n", "2", "tests/database", *session.posargs, env=implementation)
+
+
+@nox.session
+def differences(session: nox.Session) -> None:
+    """All 6,600 cases in which a connection does what one of SQLAlchemy and psycopg does."""
+    install(session, ".[lab]", "test")
+    every = {"LAMBDADB_DIFFERENCES": "all"}
+    session.run("pytest", "-n", "2", "tests/database/test_differences.py", *session.posargs, env=every)
 
 
 @nox.session
@@ -161,7 +189,7 @@ def faults(session: nox.Session) -> None:
 def sweep(session: nox.Session) -> None:
     """20,000 units of work damaged at random, none lost and none doubled; and the tests' full sweeps."""
     benchmark(session, "test")
-    session.run("pytest", "-m", "sweep", "tests/faults", "tests/database")
+    session.run("pytest", "-n", "4", "-m", "sweep", "tests/faults", "tests/database")
 
 
 @nox.session

@@ -265,7 +265,7 @@ def write(figures: dict[str, dict[str, Any]], rounds: int) -> None:
         f"Medians of {rounds} rounds; in brackets the ratio to {OURS}, with its lowest and highest.",
     ]
     for title, columns in TABLES.items():
-        lines += ["", f"### {title}", "", "| " + " | ".join(["client", *columns.values()]) + " |"]
+        lines += ["", f"## {title}", "", "| " + " | ".join(["client", *columns.values()]) + " |"]
         lines += ["|---" * (len(columns) + 1) + "|"]
         lines += ["| " + " | ".join([name, *cells(figures, name, columns)]) + " |" for name in figures]
     PAGE.write_text("\n".join([before + BEGIN, *lines, END + after]))

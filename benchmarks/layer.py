@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lambdadb.lab.layer import Layer, Target, build, mebibytes
 from lambdadb.lab.postgres import Postgres
+from lambdadb.layer import Layer, Target, build, mebibytes
 
 ROOT = Path(__file__).parents[1]
 IMPORT = """\

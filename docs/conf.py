@@ -73,8 +73,9 @@ def as_restructured_text(docstring: str) -> str:
 
 def convert(_app: Sphinx, what: str, _name: str, _obj: object, _opts: object, lines: list[str]) -> None:
     """Called by autodoc with each docstring, before napoleon reads its sections."""
-    # An attribute's first line may hold a colon: napoleon would take what is before it for a type.
-    first = [""] if what == "attribute" else []
+    # napoleon takes what is before a colon in an attribute's first line for its type: begin with an
+    # empty comment instead.
+    first = ["..", ""] if what == "attribute" else []
     lines[:] = first + as_restructured_text("\n".join(lines)).split("\n")
 
 

@@ -19,6 +19,7 @@ import click
 import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
+from sqlalchemy import make_url
 
 from lambdadb import Fault, PerEnvironment, ResumeRetry, errors
 from lambdadb.cli.group import lambdadb as command_line
@@ -125,8 +126,9 @@ def test_every_command_is_known(page: Path) -> None:
         if block.language != "sh":
             continue
         for line in re.split(r"\n|&&", block.text.replace("\\\n", " ")):
-            words = [Path(word).name for word in shlex.split(line, comments=True)]
+            words = shlex.split(line, comments=True)
             words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
+            words[:1] = [Path(word).name for word in words[:1]]
             if words[:1] == ["lambdadb"] and not words[1].startswith("-"):
                 command = command_line.get_command(click.Context(command_line), words[1])
                 assert command is not None, line
@@ -151,7 +153,7 @@ def test_every_setting_is_documented_with_its_default(settings: object) -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         default = getattr(settings, field.name)
-        shown = str(default) if isinstance(default, bool) else f"{default:g}"
+        shown = f"{default:g}" if isinstance(default, float) else str(default).lower()
         assert re.search(rf"^\| `{field.name}` \| {shown}\b", text, re.M)
 
 
@@ -212,7 +214,7 @@ def test_every_query_runs(page: Path, shop: Shop) -> None:
     """SQL on the pages is what PostgreSQL understands."""
     for block in blocks(page):
         if block.language == "sql":
-            shop.rows(block.text)
+            shop.connection.execute(block.text.encode())
 
 
 @NAMED
@@ -260,9 +262,9 @@ def aws() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def app(shop: Shop) -> Iterator[str]:
     """The URL of the shop without a user; who comes as `app` can store orders."""
-    shop.connection.execute("CREATE ROLE app LOGIN")
+    shop.connection.execute("CREATE ROLE app LOGIN PASSWORD 'pw'")
     shop.connection.execute("GRANT ALL ON orders, orders_id_seq TO app")
-    yield shop.url.replace("postgres@", "")
+    yield re.sub("//.*@", "//", shop.url)
     shop.connection.execute("DROP OWNED BY app")
     shop.connection.execute("DROP ROLE app")
 
@@ -302,7 +304,7 @@ def test_a_login_from_an_asynchronous_store(app: str) -> None:
 def test_a_login_by_iam(shop: Shop, aws: dict[str, str]) -> None:
     """To a server that speaks no TLS the token is not sent."""
     with (
-        environment("orders_iam.lambda_handler", shop.url, **aws) as function,
+        environment("orders_iam.lambda_handler", re.sub("//.*@", "//app@", shop.url), **aws) as function,
         pytest.raises(FunctionError, match="untrusted"),
     ):
         function.invoke({"item": "tea"})
@@ -316,6 +318,44 @@ def test_orders_behind_an_api(shop: Shop) -> None:
     assert answer == {"statusCode": 200, "body": '{"item": "tea"}'}
     missing = shop.invoke("orders_api.lambda_handler", {"pathParameters": {"id": "2"}})
     assert missing == {"statusCode": 404}
+
+
+def test_rows_of_one_tenant(shop: Shop) -> None:
+    """Each invocation sees its tenant's rows, and a transaction without a tenant sees none."""
+    shop.connection.execute((EXAMPLES / "tenants.sql").read_bytes())
+    shop.connection.execute("INSERT INTO invoice (tenant, amount) VALUES ('a', 3), ('a', 4), ('b', 9)")
+    url = make_url(shop.url)
+    shop.connection.execute(f"CREATE ROLE clerk LOGIN PASSWORD '{url.password}'".encode())
+    shop.connection.execute("GRANT ALL ON invoice TO clerk")
+    clerk = url.set(username="clerk").render_as_string(hide_password=False)
+    try:
+        with environment("tenants.lambda_handler", clerk) as function:
+            assert [function.invoke({"tenant": name}) for name in ("a", "b", "", "a")] == [7, 9, 0, 7]
+    finally:
+        shop.connection.execute("DROP OWNED BY clerk; DROP ROLE clerk")
+
+
+def test_a_session_cleared_between_invocations(shop: Shop) -> None:
+    """What one invocation sets the next one does not find."""
+    first = shop.invoke("tenants_reset.lambda_handler", None)
+    assert shop.invoke("tenants_reset.lambda_handler", None, None) == first
+
+
+def test_a_framework_behind_mangum(shop: Shop) -> None:
+    """The order and the note of its background task are stored."""
+    pytest.importorskip("mangum", reason="the group `test` has fastapi and mangum")
+    event = {
+        "version": "2.0",
+        "requestContext": {"http": {"method": "POST", "path": "/orders/tea", "sourceIp": "::1"}},
+        "rawPath": "/orders/tea",
+        "rawQueryString": "",
+        "headers": {"host": "api.example"},
+        "isBase64Encoded": False,
+    }
+    answer = shop.invoke("api.lambda_handler", event, event)
+    assert isinstance(answer, dict)
+    assert (answer["statusCode"], answer["body"]) == (200, '{"id":2}')
+    assert shop.rows("SELECT note FROM audit ORDER BY note") == [("order 1",), ("order 2",)]
 
 
 @pytest.mark.parametrize("handler", ["orders_api.lambda_handler", "function.lambda_handler"])

@@ -15,7 +15,7 @@ import pytest
 
 from lambdadb.cli import bench
 from lambdadb.lab.bench import terminal
-from lambdadb.lab.bench.config import BenchConfig
+from lambdadb.lab.bench.config import STEADY_ROUNDS, BenchConfig
 from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
 from lambdadb.lab.postgres import Postgres
 
@@ -116,7 +116,7 @@ def test_bench_rows_are_json_lines(benched: Finished) -> None:
     text = (benched.folder / "results" / "results.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     invocations = [row for row in rows if row["record"] == "invocation"]
-    assert len(invocations) == 16
+    assert len(invocations) == 4 * (2 + 2 + STEADY_ROUNDS)
     for row in invocations:
         assert {"elapsed", "aurora_type", "new_id", "experiment", "policy"} <= row.keys()
     assert any(row["record"] == "change" and row["kind"] == "blocked" for row in rows)

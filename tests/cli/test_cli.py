@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -86,27 +87,35 @@ def test_no_such_command(tmp_path: Path) -> None:
     assert "No such command 'benhc'" in done.stderr
 
 
-def test_the_first_signal_raises_and_no_other_does() -> None:
+@pytest.fixture
+def handlers() -> Iterator[list[object]]:
+    """The handlers that this process has before and after the test."""
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    yield before
+    for number, handler in zip(signals.SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_the_first_signal_raises_and_no_other_does(handlers: list[object]) -> None:
     """Clean-up after Ctrl-C is not interrupted by a second one."""
     caught = []
-    with signals.raise_once():
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.raise_signal(number)
-            caught.append("once")
+    signals.raise_once()
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+        caught.append("once")
     assert caught == ["once"]
 
 
-def test_signals_are_given_back() -> None:
-    """After a command that takes them, a program has its own handlers again."""
-    before = [signal.getsignal(number) for number in signals.SIGNALS]
+def test_signals_are_given_back(handlers: list[object]) -> None:
+    """After a part of a command that takes them, the handlers of before are there again."""
     seen = []
-    with signals.raise_once(), signals.call_instead(lambda: seen.append(1)):
+    with signals.call_instead(lambda: seen.append(1)):
         signal.raise_signal(signal.SIGINT)
     assert seen == [1]
-    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == handlers
 
 
 def test_a_message_with_brackets_is_shown_as_it_is(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -111,20 +112,19 @@ def test_emulate_has_the_extension_vector(start: type[Started]) -> None:
     end(run)
 
 
-def open_folder(path: Path) -> Path:
-    """A folder that PostgreSQL's user can reach, when root runs these tests."""
-    path.chmod(0o755)
-    for parent in path.parents[:-2]:
-        if os.geteuid() == 0:
-            parent.chmod(0o755)
-    return path / "shop"
+@pytest.fixture
+def shop() -> Iterator[Path]:
+    """A folder to come that the user of PostgreSQL can reach; those of pytest are private to root."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "shop"
 
 
-def test_emulate_keeps_data(start: type[Started], tmp_path: Path) -> None:
+def test_emulate_keeps_data(start: type[Started], tmp_path: Path, shop: Path) -> None:
     """--data keeps rows and password; --init runs once, when the data are new."""
     script = tmp_path / "schema.sql"
     script.write_text("CREATE TABLE item (name text);\nINSERT INTO item VALUES ('tea');\n")
-    options = ("emulate", "--hot", "--data", str(open_folder(tmp_path)), "--init", str(script))
+    options = ("emulate", "--hot", "--data", str(shop), "--init", str(script))
     run = start(*options)  # type: ignore[call-arg]
     first = url_of(run)
     with psycopg.connect(first) as connection:
@@ -140,17 +140,16 @@ def test_emulate_keeps_data(start: type[Started], tmp_path: Path) -> None:
     end(run)
 
 
-def test_emulate_with_sql_that_fails(tmp_path: Path) -> None:
+def test_emulate_with_sql_that_fails(tmp_path: Path, shop: Path) -> None:
     """The file and the server's words are shown, and half-made data are not kept."""
     script = tmp_path / "schema.sql"
     script.write_text("CREATE TABLE item (name text); SELECT nothing_there;")
-    data = open_folder(tmp_path)
-    done = lambdadb("emulate", "--data", str(data), "--init", str(script), folder=tmp_path)
+    done = lambdadb("emulate", "--data", str(shop), "--init", str(script), folder=tmp_path)
     assert done.code == 2
     assert "schema.sql failed" in done.stderr
     assert 'column "nothing_there" does not exist' in done.stderr
-    assert not (data / "data").exists()
-    assert not (data / "password").exists()
+    assert not (shop / "data").exists()
+    assert not (shop / "password").exists()
 
 
 def test_emulate_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:

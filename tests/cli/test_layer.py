@@ -41,7 +41,8 @@ warnings.simplefilter("ignore")
 sys.path.insert(0, sys.argv[1])
 outcome = {}
 def look(name):
-    if name.startswith(("lambdadb.lab", "lambdadb.cli", "lambdadb.layer", "greenlet.tests")):
+    left_out = ("lambdadb.lab", "lambdadb.cli", "lambdadb.layer", "lambdadb.__main__", "greenlet.tests")
+    if name.startswith(left_out):
         return
     try:
         module = importlib.import_module(name)

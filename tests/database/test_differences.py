@@ -508,7 +508,7 @@ def is_rollback_of_lost(case: Case, what: str, theirs: Any, ours: Any) -> bool:
 
 
 def is_stuck_in_copy(case: Case, what: str, theirs: Any, ours: Any) -> bool:
-    return "already in progress" in repr(theirs["usable"]) and "is closed" in repr(ours["usable"])
+    return "already in progress" in repr(theirs["usable"]) and ours["reset"] == (4, True)
 
 
 ACCEPTED: dict[str, tuple[Callable[[Case, str, Any, Any], bool], str]] = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 import lambdadb
 from lambdadb import (
@@ -146,3 +148,154 @@ def test_several_engines_in_one_handler(database):
         return [engine.pool.invocations.active for engine in engines]
 
     assert lambda_handler({}, None) == [True, True]
+
+
+DOUBLES = [None, "", {}, Mock(), SimpleNamespace()]
+
+
+@pytest.mark.parametrize("double", DOUBLES, ids=lambda double: type(double).__name__)
+@pytest.mark.parametrize("policy", [PerEnvironment(connections=2), PerInvocation(connections=2)])
+def test_a_tests_own_session_survives_the_handler(policy, double, road, database):
+    """What began before the invocation goes on after it; the handler's own work is done."""
+
+    def steps():
+        engine = road.create_engine(database, policy=policy)
+        with Session(engine) as session:
+            session.execute(ADD, {"name": "before"})
+            with road.invocation(engine, double), Session(engine) as inner:
+                inner.execute(ADD, {"name": "handler"})
+                inner.commit()
+            session.execute(ADD, {"name": "after"})
+            session.commit()
+        assert names(engine) == ["after", "before", "handler"]
+        engine.dispose()
+
+    road.run(steps)
+
+
+def test_in_lambda_nothing_outlives_an_invocation(monkeypatch, engine, sessions):
+    """A session that module scope left open would be frozen in its transaction: it ends."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
+    left = engine.connect()
+    left.execute(ADD, {"name": "lost"})
+    with lambdadb.invocation(engine):
+        pass
+    sessions.become(0)
+    left.close()
+    assert names(engine) == []
+
+
+@pytest.mark.parametrize("policy", [PerEnvironment(), PerInvocation()])
+def test_a_session_can_join_an_external_transaction(policy, road, database):
+    """SQLAlchemy's recipe for test suites: the handler commits, the test rolls all of it back."""
+
+    def steps():
+        engine = road.create_engine(database, policy=policy)
+        make_session = sessionmaker(engine)
+
+        def handle(event, context):
+            with road.invocation(engine, context), make_session() as session:
+                session.execute(ADD, {"name": event})
+                session.commit()
+
+        with engine.connect() as connection:
+            transaction = connection.begin()
+            make_session.configure(bind=connection, join_transaction_mode="create_savepoint")
+            for name in ("a", "b"):
+                handle(name, {})
+            rows = connection.scalars(text("SELECT name FROM item ORDER BY name")).all()
+            assert rows == ["a", "b"]
+            transaction.rollback()
+        assert names(engine) == []
+        engine.dispose()
+
+    road.run(steps)
+
+
+def test_an_invocation_that_begins_as_another_ends_keeps_its_session(engine):
+    """Between the end of one and its release another thread may begin the next: it is not touched."""
+    first, second = lambdadb.invocation(engine), lambdadb.invocation(engine)
+    release = engine.pool.release
+    held = []
+
+    def late(number):
+        second.__enter__()
+        held.append(engine.connect())
+        release(number)
+
+    first.__enter__()
+    engine.pool.release = late
+    first.__exit__(None, None, None)
+    engine.pool.release = release
+    held[0].execute(ADD, {"name": "kept"})
+    held[0].commit()
+    held[0].close()
+    second.__exit__(None, None, None)
+    assert names(engine) == ["kept"]
+
+
+def make_and_use(database, policy=None):
+    """A handler that makes its engine itself."""
+    made = lambdadb.create_engine(database, policy=policy)
+    with made.connect() as connection:
+        connection.execute(ONE)
+    return made
+
+
+def test_an_engine_made_inside_an_invocation_ends_with_it(database, sessions, caplog):
+    """All its sessions are closed, also those in use; it is told once, with what to do."""
+    engine = lambdadb.create_engine(database)
+    kept = []
+    for _ in range(3):
+        with lambdadb.invocation(engine):
+            made = make_and_use(database)
+            kept += [made, made.connect()]
+            assert len(sessions()) == 1
+        sessions.become(0)
+    warnings = [r.getMessage() for r in caplog.records if "inside a handler" in r.getMessage()]
+    assert len(warnings) == 1
+    assert "make_and_use (test_invocation.py" in warnings[0]
+    assert "module scope" in warnings[0]
+    with kept[0].connect() as connection:  # it still works
+        connection.execute(ONE)
+    engine.dispose()
+
+
+def test_in_lambda_an_engine_made_again_ends_the_last_one(monkeypatch, database, sessions, caplog):
+    """A handler without an invocation: sixty calls, one session."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
+    kept = [make_and_use(database, PerEnvironment(ping_after=7.0)) for _ in range(60)]
+    sessions.become(1)
+    assert kept[-1].pool.checkedin() == 1
+    kept[-1].dispose()
+
+
+@pytest.mark.parametrize("in_lambda", [False, True])
+def test_engines_that_differ_or_are_made_by_tests_are_left_alone(
+    in_lambda, monkeypatch, database, sessions, caplog
+):
+    """Another database or policy is another engine; outside of Lambda the same one may be made twice."""
+    if in_lambda:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
+    policies = [PerEnvironment(ping_after=seconds) for seconds in (1.0, 2.0, 3.0)]
+    policies = policies if in_lambda else [PerEnvironment()] * 3
+    engines = [make_and_use(database, policy) for policy in policies]
+    sessions.become(3)
+    assert "inside a handler" not in caplog.text
+    for engine in engines:
+        engine.dispose()
+
+
+def test_an_asynchronous_engine_made_inside_an_invocation_ends_with_it(database, sessions):
+    """Also one whose loop is another, or none: its sessions end without an await."""
+    engine = lambdadb.create_engine(database)
+
+    async def use():
+        async with made.connect() as connection:
+            await connection.execute(ONE)
+
+    with lambdadb.invocation(engine):
+        made = aio.create_async_engine(database)
+        asyncio.run(use())
+        sessions.become(1)
+    sessions.become(0)

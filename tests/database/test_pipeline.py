@@ -90,17 +90,25 @@ def test_a_first_statement_that_fails_fails_the_transaction(statement, error, ro
     road.run(steps)
 
 
-@pytest.mark.parametrize("prepare_threshold", [0, 5], ids=["prepared", "not prepared"])
-def test_a_begin_that_fails_executes_nothing(prepare_threshold, road, database):
+@pytest.mark.parametrize("prepare_threshold", [0, None], ids=["prepared", "not prepared"])
+@pytest.mark.parametrize(
+    ("insert", "parameters"),
+    [(INSERT, {"name": "a"}), (text("INSERT INTO item (name) VALUES ('a')"), None)],
+    ids=["with parameters", "without"],
+)
+@pytest.mark.parametrize("begin", ["BEGIN BADLY", "SAVEPOINT outside"])
+def test_a_begin_that_fails_executes_nothing(
+    begin, insert, parameters, prepare_threshold, road, database
+):
     """The server skips the statement, and the error is BEGIN's."""
 
     def steps():
         arguments = {"prepare_threshold": prepare_threshold}
         engine = road.create_engine(database, connect_args=arguments)
         with engine.connect() as connection:
-            driver_of(connection)._begin_statement = b"BEGIN BADLY"
-            with pytest.raises(ProgrammingError, match="BADLY"):
-                connection.execute(INSERT, {"name": "a"})
+            driver_of(connection)._begin_statement = begin.encode()
+            with pytest.raises(DBAPIError, match=r"BADLY|SAVEPOINT can only"):
+                connection.execute(insert, parameters)
             pgconn = driver_of(connection).pgconn
             assert pgconn.pipeline_status == PipelineStatus.OFF
             assert pgconn.transaction_status == TransactionStatus.IDLE
@@ -186,16 +194,65 @@ def test_preparing_a_statement_that_is_wrong(road, database):
 
 
 def test_copy_by_execute_says_what_to_use(road, database):
-    """psycopg's own error, although there is no way out of COPY but another connection."""
+    """psycopg's own error. Nothing ends the COPY, so what comes next replaces the connection."""
 
     def steps():
         engine = road.create_engine(database)
-        with engine.connect() as connection, pytest.raises(ProgrammingError, match="use copy"):
-            connection.execute(text("COPY item FROM STDIN"))
+        with engine.connect() as connection:
+            with pytest.raises(ProgrammingError, match="use copy"):
+                connection.execute(text("COPY item FROM STDIN"))
+            with pytest.raises(DBAPIError, match="another command") as caught:
+                connection.rollback()
+            assert caught.value.connection_invalidated
         assert names(engine) == []
         engine.dispose()
 
     road.run(steps)
+
+
+@pytest.mark.parametrize("code", ["57014", "40001"])
+def test_an_error_between_streamed_rows_leaves_the_connection(code, database):
+    """The rows before it are read, and a savepoint can be rolled back to."""
+    engine = lambdadb.create_engine(database)
+    with engine.connect() as connection:
+        connection.execute(text(FAIL))
+        connection.commit()
+        connection.execute(INSERT, {"name": "before"})
+        savepoint = connection.begin_nested()
+        rows = (
+            driver_of(connection)
+            .cursor()
+            .stream(f"SELECT fail(n, '{code}') FROM generate_series(1, 5) n")
+        )
+        assert next(rows) == (1,)
+        with pytest.raises(psycopg.OperationalError) as caught:
+            list(rows)
+        assert caught.value.sqlstate == code
+        savepoint.rollback()
+        connection.commit()
+    assert names(engine) == ["before"]
+    engine.dispose()
+
+
+FAIL = """
+    CREATE FUNCTION fail(n int, code text) RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN IF n = 3 THEN RAISE EXCEPTION 'failed' USING ERRCODE = code; END IF; RETURN n; END $$
+"""
+
+
+def test_a_stream_left_early_leaves_the_connection(database):
+    """psycopg cancels the rest of it: the transaction has failed, the connection has not."""
+    engine = lambdadb.create_engine(database)
+    with engine.connect() as connection:
+        driver = driver_of(connection)
+        for _ in range(20):
+            rows = driver.cursor().stream("SELECT n FROM generate_series(1, 1000000) n")
+            assert next(rows) == (1,)
+            rows.close()
+            assert not driver.closed
+            driver.rollback()
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE", "AUTOCOMMIT"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import threading
+from random import Random
 
 import psycopg
 import pytest
@@ -466,3 +468,157 @@ def test_a_session_long_unused_is_pinged_once(road, database):
         engine.dispose()
 
     road.run(steps)
+
+
+class LateClock(Clock):
+    """A clock on which everything was unused for `seconds` more than it was."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def idle_since(self, moment):
+        return super().idle_since(moment) + self.seconds
+
+
+SILENT_ENDS = {
+    # the policy, what the connection is opened with, unused seconds, whether the session is kept
+    "shorter than the timeout": (PerEnvironment(), {}, 59.0, True),
+    "longer than the timeout": (PerEnvironment(), {}, 61.0, False),
+    "longer than a long timeout": (PerEnvironment(idle_session_timeout=600.0), {}, 601.0, False),
+    "no timeout": (PerEnvironment(idle_session_timeout=None), {}, 3000.0, True),
+    "the caller's own": (PerEnvironment(), {"options": "-c idle_session_timeout=120000"}, 90.0, True),
+    "the caller's own is over": (
+        PerEnvironment(),
+        {"options": "-c idle_session_timeout=120000"},
+        121.0,
+        False,
+    ),
+    "the caller wants none": (PerEnvironment(), {"options": "-c idle_session_timeout=0"}, 3000.0, True),
+}
+
+
+@pytest.mark.parametrize("case", SILENT_ENDS)
+def test_a_session_known_to_be_over_is_not_handed_out(case, database, sessions):
+    """Unused for longer than its own idle timeout: replaced without a question; else it lives on."""
+    policy, connect_args, unused, kept = SILENT_ENDS[case]
+    engine = lambdadb.create_engine(database, policy=policy, connect_args=connect_args)
+    with engine.connect() as connection:
+        pid = connection.scalar(PID)
+    engine.pool.clock = LateClock(unused)
+    pings = count_pings(engine)
+    with engine.connect() as connection:
+        assert (connection.scalar(PID) == pid) is kept
+    assert len(pings) == (1 if kept and unused > policy.ping_after else 0)
+    sessions.become(1)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("end", ["terminated", "network"])
+def test_a_ping_that_fails_is_told_to_listeners(end, road, database, sessions):
+    """`handle_error` with `is_pre_ping`, as SQLAlchemy's own pools tell it; the handler sees nothing."""
+
+    def steps():
+        engine = road.create_engine(database, policy=PerEnvironment(ping_after=0.0))
+        told = []
+        event.listen(engine, "handle_error", lambda context: told.append(context.is_pre_ping))
+        with engine.connect() as connection:
+            connection.execute(ONE)
+        engine.pool.driver.liveness = lambda connection: "quiet"
+        sessions.terminate()
+        with engine.connect() as connection:
+            connection.execute(ONE)
+        assert told == [True]
+        del engine.pool.driver.liveness
+        engine.dispose()
+
+    road.run(steps)
+
+
+def test_a_ping_works_without_sqlalchemys_private_one(road, database, sessions, monkeypatch):
+    """Where `_do_ping_w_event` is missing the public `do_ping` does it."""
+
+    def steps():
+        engine = road.create_engine(database, policy=PerEnvironment(ping_after=0.0))
+        monkeypatch.setattr(type(engine.dialect), "_do_ping_w_event", property(), raising=False)
+        for _ in range(2):
+            with engine.connect() as connection:
+                connection.execute(ONE)
+        assert sessions.become(1)
+        engine.dispose()
+
+    road.run(steps)
+
+
+def test_monitors_can_ask_the_pool(road, database):
+    """The questions that frameworks ask QueuePool, and a status that tells open from empty."""
+
+    def steps():
+        engine = road.create_engine(database, policy=PerEnvironment(connections=2))
+
+        def numbers():
+            pool = engine.pool
+            return pool.size(), pool.checkedout(), pool.checkedin(), pool.overflow()
+
+        assert numbers() == (2, 0, 0, 0)
+        assert engine.pool.status().endswith("0 held, 2 free, of which 0 open")
+        with engine.connect(), engine.connect():
+            assert numbers() == (2, 2, 0, 0)
+            assert engine.pool.status().endswith("2 held, 0 free, of which 0 open")
+        assert numbers() == (2, 0, 2, 0)
+        assert engine.pool.status().endswith("0 held, 2 free, of which 2 open")
+        engine.dispose()
+
+    road.run(steps)
+
+
+@pytest.mark.parametrize("how", ["level", "echo_pool"])
+def test_the_pools_log_is_where_sqlalchemys_users_look(how, database, log, capsys):
+    """Under `sqlalchemy.pool`, so that its level and `echo_pool` work as documented."""
+    log.set_level("DEBUG", logger="sqlalchemy.pool")
+    keywords = {"echo_pool": "debug"} if how == "echo_pool" else {}
+    engine = lambdadb.create_engine(database, pool_logging_name="orders", **keywords)
+    with engine.connect():
+        pass
+    names = {record.name for record in log.records if "checked out" in record.getMessage()}
+    assert names == {"sqlalchemy.pool.GuardedPool.orders"}
+    engine.dispose()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_timeout_by_signal_costs_no_place(database, sessions):
+    """SIGALRM at random moments of checkouts, as timeouts of tests and libraries use it."""
+
+    class TimedOut(BaseException):
+        pass
+
+    def alarm(*_):
+        raise TimedOut
+
+    engine = lambdadb.create_engine(database)
+    before = signal.signal(signal.SIGALRM, alarm)
+    random = Random(7)
+    interrupted = 0
+    try:
+        for _ in range(300):
+            try:
+                with lambdadb.invocation(engine):
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))
+                    try:
+                        for _ in range(20):
+                            engine.raw_connection().close()
+                    finally:
+                        signal.setitimer(signal.ITIMER_REAL, 0)
+            except TimedOut:
+                interrupted += 1
+            except ConnectionInUse:
+                raise
+            except Exception:  # psycopg or SQLAlchemy was interrupted inside
+                continue
+        assert interrupted > 50
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with lambdadb.invocation(engine), engine.connect() as connection:
+        connection.execute(ONE)
+    engine.dispose()
+    gc.collect()
+    sessions.become(0)

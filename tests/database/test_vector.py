@@ -1,9 +1,11 @@
-"""pgvector's columns hold and give the same values in binary as in text, wherever they stand."""
+"""pgvector's columns hold and give the values that they do on an engine of SQLAlchemy."""
 
 from __future__ import annotations
 
 import math
+import os
 import struct
+import sys
 from typing import Any
 
 import numpy
@@ -13,10 +15,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pgvector import Vector
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Column, Integer, MetaData, Table, bindparam, func, insert, select, text, union
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    text,
+    type_coerce,
+    union,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import lambdadb
+import lambdadb.drivers.psycopg
 
 metadata = MetaData()
 documents = Table("document", metadata, Column("id", Integer, primary_key=True), Column("e", VECTOR(3)))
@@ -72,18 +94,24 @@ def test_what_pgvector_takes_is_stored_and_read_back(road, table, value):
 
 @pytest.fixture(scope="module")
 def engines(server, admin):
-    """Ours and SQLAlchemy's own on one table, for many examples."""
-    admin.execute("DROP DATABASE IF EXISTS vectors")
-    admin.execute("CREATE DATABASE vectors")
-    url = server.set(database="vectors")
+    """SQLAlchemy's own and ours on one table, for many examples."""
+    name = f"vectors_{os.getpid()}"
+    admin.execute(f"CREATE DATABASE {name}")
+    url = server.set(database=name)
     own, ours = sqlalchemy.create_engine(url), lambdadb.create_engine(url)
     with own.begin() as connection:
         connection.execute(text("CREATE EXTENSION vector"))
     metadata.create_all(own)
+    with own.begin() as connection:
+        connection.execute(text("CREATE TABLE arrays (id serial PRIMARY KEY, v vector(3)[])"))
+        connection.execute(text("CREATE TABLE copied (id serial PRIMARY KEY, e vector(3))"))
+        connection.execute(insert(documents), [{"e": [n, 2.0, 3.0]} for n in (1.0, 1.0, 5.0)])
+        connection.execute(insert(documents).values(e=None))
+    ours.connect().close()  # it learns of the type with its first connect
     yield own, ours
     own.dispose()
     ours.dispose()
-    admin.execute("DROP DATABASE vectors WITH (FORCE)")
+    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 float4 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -104,12 +132,173 @@ def test_both_forms_store_and_give_the_same_numbers(engines, values):
             assert single(found) == values
 
 
-def test_reading_changes_no_statement(engines):
-    """A query of a vector column is the same text on either engine."""
-    own, ours = engines
-    ours.connect().close()  # it learns of the type with its first connect
-    query = select(documents.c.e)
-    assert str(query.compile(ours)) == str(query.compile(own))
+# Expressions of the type, of which statements are made
+
+TYPE = VECTOR(3)
+copied = Table("copied", MetaData(), Column("id", Integer, primary_key=True), Column("e", VECTOR(3)))
+arrays = Table(
+    "arrays",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("v", ARRAY(VECTOR(3), dimensions=1)),
+)
+
+values = st.lists(st.integers(-9, 9).map(float), min_size=3, max_size=3)
+
+
+def combined(inner):
+    """What can be made of expressions of the type."""
+    return st.one_of(
+        inner.map(lambda e: cast(e, VECTOR(3))),
+        inner.map(lambda e: type_coerce(e, VECTOR(3))),
+        inner.map(lambda e: func.coalesce(e, literal([0.0, 0.0, 0.0], TYPE), type_=TYPE)),
+        inner.map(lambda e: func.l2_normalize(e, type_=TYPE)),
+        inner.map(lambda e: select(e.label("inner")).limit(1).scalar_subquery()),
+        inner.map(lambda e: case((documents.c.id > 2, e), else_=documents.c.e)),
+        st.tuples(inner, inner).map(lambda pair: cast(pair[0], TYPE).op("+", return_type=TYPE)(pair[1])),
+    )
+
+
+expressions = st.recursive(
+    st.one_of(
+        st.just(documents.c.e),
+        values.map(lambda value: cast(bindparam(None, value, type_=TYPE), TYPE)),
+        values.map(lambda value: cast(literal(value, TYPE), TYPE)),
+        values.map(lambda value: cast(literal_column(f"'{value}'"), TYPE)),
+    ),
+    combined,
+    max_leaves=4,
+)
+
+
+def by_distance(expression):
+    near = documents.c.e.l2_distance([1.0, 1.0, 1.0])
+    return select(expression.label("e"), near).order_by(near, documents.c.id).limit(2)
+
+
+def as_cte(expression):
+    found = select(documents.c.id, expression.label("e")).cte("found")
+    return select(found.c.e, func.cosine_distance(found.c.e, found.c.e)).order_by(found.c.id)
+
+
+def inserted_from(expression):
+    rows = select(expression.label("e")).select_from(documents)
+    return insert(copied).from_select(["e"], rows).returning(copied.c.e)
+
+
+STATEMENTS = {
+    "select": lambda e: select(documents.c.id, e.label("e")).order_by(documents.c.id),
+    "alias": lambda e: select(select(documents.c.id, e.label("e")).subquery().alias("a").c.e),
+    "cte": as_cte,
+    "distinct": lambda e: select(e.label("e")).select_from(documents).distinct().order_by("e"),
+    "grouped": lambda e: select(documents.c.e, func.count()).group_by(documents.c.e).order_by("e"),
+    "union": lambda e: union(select(documents.c.e), select(e.label("e")).select_from(documents)),
+    "union all": lambda e: union_all(select(documents.c.e), select(cast(e, TYPE))),
+    "distance": by_distance,
+    "where": lambda e: select(documents.c.e).where(documents.c.e == e).order_by(documents.c.id),
+    "function": lambda e: select(
+        func.l2_distance(e, literal([1.0, 2.0, 3.0], TYPE)), func.vector_dims(e)
+    ).select_from(documents),
+    "aggregate": lambda e: select(func.avg(e, type_=TYPE)).select_from(documents),
+    "returning": lambda e: update(documents).values(e=documents.c.e).returning(documents.c.e),
+    "insert from select": inserted_from,
+    "array": lambda e: select(func.array_length(func.array_agg(e), 1)).select_from(documents),
+}
+
+
+@pytest.mark.parametrize("kind", STATEMENTS)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(expression=expressions)
+def test_statements_and_results_are_those_of_a_plain_engine(kind, engines, expression):
+    """Whatever the expression and where it stands: the same SQL, and the same values."""
+    statement = STATEMENTS[kind](expression)
+    compiled, results = [], []
+    for engine in engines:
+        compiled.append(str(statement.compile(engine)))
+        with engine.connect() as connection:
+            rows = [tuple(row) for row in connection.execute(statement)]
+            results.append(sorted(map(repr, rows)) if kind == "union" else repr(rows))
+    assert compiled[0] == compiled[1]
+    assert results[0] == results[1]
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(vectors=st.lists(st.one_of(values, values.map(Vector), values.map(numpy.array)), max_size=3))
+def test_an_array_of_vectors_is_written_as_by_a_plain_engine(engines, vectors):
+    """Lists of lists, of pgvector's Vector and of arrays, and the empty list."""
+    shown = []
+    for engine in engines:
+        with engine.connect() as connection:
+            connection.execute(insert(arrays).values(v=vectors))
+            newest = "SELECT v::text FROM arrays ORDER BY id DESC LIMIT 1"
+            shown.append(connection.scalar(text(newest)))
+    assert shown[0] == shown[1]
+
+
+def test_what_is_made_of_a_query_has_vector_columns(engines):
+    """Tables and views, by a query's text or by SQLAlchemy's own constructs."""
+    _, ours = engines
+    query = select(documents.c.id, documents.c.e)
+    made = {"TABLE": "made", "VIEW": "seen", "MATERIALIZED VIEW": "kept"}
+    with ours.connect() as connection:
+        as_text = query.compile(ours, compile_kwargs={"literal_binds": True})
+        for kind, name in made.items():  # as sqlalchemy-utils does
+            connection.execute(text(f"CREATE {kind} {name} AS {as_text}"))
+        if hasattr(sqlalchemy, "CreateTableAs"):  # SQLAlchemy 2.1
+            connection.execute(sqlalchemy.CreateTableAs(query, "made_too"))
+            connection.execute(sqlalchemy.CreateView(query, "seen_too"))
+            made.update(table="made_too", view="seen_too")
+        for name in made.values():
+            kind = text(
+                "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
+                "WHERE attrelid = CAST(:name AS regclass) AND attname = 'e'"
+            )
+            assert connection.scalar(kind, {"name": name}) == "vector(3)"
+
+
+class OwnVector(VECTOR):
+    """A subclass with a processor of its own."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect):
+        return lambda value: "[7,7,7]"
+
+
+def test_a_subclass_of_the_type_stays_what_it_is(table):
+    """Only where the type is exactly `VECTOR` is another one used in its place."""
+    own = Table(
+        "document", MetaData(), Column("id", Integer, primary_key=True), Column("e", OwnVector(3))
+    )
+    engine = lambdadb.create_engine(table)
+    with engine.begin() as connection:
+        connection.execute(insert(own).values(e=[1.0, 2.0, 3.0]))
+        assert connection.execute(select(own.c.e)).scalar() == [7.0, 7.0, 7.0]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("value", [["1", "2.5", "3"], [1, True, 3], [numpy.float32(1.5)] * 3])
+def test_a_list_of_what_is_nearly_a_float_is_written(table, value):
+    """As pgvector's type does, which calls `float()`."""
+    shown = []
+    for create_engine in (sqlalchemy.create_engine, lambdadb.create_engine):
+        engine = create_engine(table)
+        with engine.begin() as connection:
+            connection.execute(insert(documents).values(e=value))
+        shown.append(as_text(engine))
+        engine.dispose()
+    assert shown[0] == shown[1]
+
+
+def test_vectors_are_sent_in_binary(table):
+    """As a parameter of the type itself."""
+    engine = lambdadb.create_engine(table)
+    with engine.connect() as connection:
+        typed = select(
+            func.pg_typeof(bindparam("e", [1.0, 2.0, 3.0], type_=VECTOR(3))).cast(sqlalchemy.Text)
+        )
+        assert connection.scalar(typed) == "vector"
+    engine.dispose()
 
 
 def test_a_nearest_neighbour_search_takes_the_vector(road, table):
@@ -233,7 +422,7 @@ def test_a_decorator_of_the_type_is_used_both_ways(table):
     "change", ["SET LOCAL search_path TO tenant", "ALTER TABLE document ALTER e TYPE halfvec(3)"]
 )
 def test_a_read_does_not_depend_on_search_path_or_exact_type(table, change):
-    """The function that sends it is named with its schema, and given what it takes."""
+    """What is read is text, whatever the column has become."""
     engine = lambdadb.create_engine(table)
     qualified = Table("document", MetaData(), Column("e", VECTOR(3)), schema="public")
     with engine.begin() as connection:
@@ -245,11 +434,13 @@ def test_a_read_does_not_depend_on_search_path_or_exact_type(table, change):
 
 
 def test_an_older_pgvector_stays_as_it_is(table, monkeypatch):
-    """Before version 0.5 it gives other values than lists, and has other names: it is left alone."""
+    """Before version 0.4 it has other names: its type goes on writing text."""
+    monkeypatch.delitem(sys.modules, "lambdadb.drivers.psycopg.pgvector", raising=False)
+    monkeypatch.delattr(lambdadb.drivers.psycopg, "pgvector", raising=False)
     monkeypatch.delattr("pgvector.Vector")
     engine = lambdadb.create_engine(table)
     with engine.begin() as connection:
         connection.execute(insert(documents).values(e=[1.0, 2.0, 3.0]))
         assert connection.execute(select(documents.c.e)).scalar() == [1.0, 2.0, 3.0]
-    assert "vector_send" not in str(select(documents.c.e).compile(engine))
+    assert type(engine.dialect.type_descriptor(VECTOR(3))) is VECTOR
     engine.dispose()

@@ -233,7 +233,7 @@ def test_an_endpoint_with_a_password_is_not_shown(
     """Not in an error, and not in a line of the log, whoever makes the request."""
     caplog.set_level(logging.INFO)
     variables(monkeypatch, **KEYS, **more, **{name: endpoint.format("canary-endpoint")})
-    with pytest.raises(LoginUnavailable) as caught:
+    with pytest.raises(LoginUnavailable, match="not shown") as caught:
         first(SecretsManager("orders/app"))
     assert "canary" not in str(caught.value) + caplog.text
     assert caught.value.__context__ is None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from lambdadb.lab.aurora import Cluster
@@ -268,8 +270,10 @@ def test_canaries(make: Make, daemon: XRayDaemon, postgres: Postgres) -> None:
                     connection.execute(text("INSERT INTO t VALUES (:name) /* {CANARY} */"),
                                        {{"name": "{CANARY}"}})
         """,
-        postgres.url().replace("postgres@", f"postgres:{CANARY}@"),
+        re.sub("//.*@", f"//canary:{CANARY}@", postgres.url()),
     )
+    with psycopg.connect(postgres.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE canary SUPERUSER LOGIN PASSWORD '{CANARY}'")
     with pytest.raises(FunctionError, match=CANARY):  # the function's own answer is its own affair
         environment.invoke(None)
     documents = json.dumps(daemon.wait(5))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from lambdadb.cli.signals import raise_once
+from lambdadb.cli.signals import ignore, raise_once
 
 INTERRUPTED = 130
 
@@ -44,13 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if missing := missing_modules(CLI):
         print(f"Error: {install_text('The command line', missing, 'cli')}", file=sys.stderr)
         sys.exit(2)
-    with raise_once():
-        try:
-            from lambdadb.cli.group import run
+    raise_once()
+    try:
+        from lambdadb.cli.group import run
 
-            sys.exit(run(arguments))
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
+        sys.exit(run(arguments))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        ignore()
 
 
 def missing_modules(modules: Sequence[str]) -> list[str]:

@@ -56,7 +56,7 @@ SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
     "scripts",
     multiple=True,
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="SQL statements to run once, when the data are new. Repeatable.",
 )
 @click.option(
@@ -137,6 +137,9 @@ def emulate(
     """
     if paused and not cold:
         raise click.UsageError("--paused: a hot cluster never pauses; leave out one of the two.")
+    for script in scripts:
+        if not script.is_file():
+            raise click.UsageError(f"--init: there is no file {script}.")
 
     # A SimpleQueue, as a signal handler may put into it whatever the main thread is doing.
     ended: SimpleQueue[int] = SimpleQueue()

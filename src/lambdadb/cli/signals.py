@@ -6,15 +6,13 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@contextmanager
-def raise_once() -> Iterator[None]:
+def raise_once() -> None:
     """
-    Raise KeyboardInterrupt at the first signal; ignore those that follow.
+    From now on raise KeyboardInterrupt at the first signal, and ignore those that follow.
 
     A second exception would interrupt the clean-up that the first one began, in the middle of a lock.
     """
@@ -25,8 +23,14 @@ def raise_once() -> Iterator[None]:
             signal.signal(each, lambda *_: None)
         raise KeyboardInterrupt
 
-    with _handled_by(interrupt):
-        yield
+    for number in SIGNALS:
+        signal.signal(number, interrupt)
+
+
+def ignore() -> None:
+    """Ignore signals from now on: everything is cleaned up, and the process is about to exit."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -38,13 +42,7 @@ def call_instead(act: Callable[[], object]) -> Iterator[None]:
         act: Runs between any two instructions of the main thread, which may hold any lock: it may
             put into a `queue.SimpleQueue`, but not set a `threading.Event`.
     """
-    with _handled_by(lambda *_: act()):
-        yield
-
-
-@contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    before = [signal.signal(number, handler) for number in SIGNALS]
+    before = [signal.signal(number, lambda *_: act()) for number in SIGNALS]
     try:
         yield
     finally:

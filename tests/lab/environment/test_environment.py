@@ -385,7 +385,7 @@ def request(address: str, path: str, data: bytes | None = None) -> int:
 
 
 def test_nobody_else_answers_for_the_function(make: Make) -> None:
-    """The Runtime API is below a secret path: what does not know it is refused, and changes nothing."""
+    """The Runtime API is below a secret path: who does not know it is refused."""
     environment = make("""
         import os
         def handler(event, context):

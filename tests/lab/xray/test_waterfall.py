@@ -48,9 +48,12 @@ def test_all_panels_have_one_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that is ten times as short looks ten times as short."""
     shown: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (shown.append(self), save(self, *a, **k))
-    )
+
+    def keep(self: Figure, *arguments: Any, **options: Any) -> None:
+        shown.append(self)
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
     waterfall.draw([("long", [node("a", 5.0, 5.1)]), ("short", [node("b", 1.0, 1.01)])])
     limits = [axes.get_xlim() for axes in shown[0].axes]
     assert limits[0] == limits[1]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg import pq
 from psycopg.abc import PQGen
+from psycopg.adapt import AdaptersMap
 from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
 
@@ -34,8 +35,11 @@ WAITING: dict[int, int] = {
 }
 _OK = pq.ConnStatus.OK
 _NO_PIPELINE = pq.PipelineStatus.OFF
-# psycopg 3.2 has no wait that ends: there, each of its turns has to be looked at (`_until`).
-_WaitTimeout: type[psycopg.Error] | None = getattr(psycopg.errors, "_WaitTimeout", None)
+# psycopg's own time limit of a wait, since 3.3. Its exception is not public. Without it each of the
+# wait's turns is looked at instead (`_until`), which takes a little more processor time.
+_WaitTimeout: type[psycopg.Error] | None = None
+if "timeout" in psycopg.Connection.wait.__code__.co_varnames:
+    _WaitTimeout = getattr(psycopg.errors, "_WaitTimeout", None)
 NOT_READY = 0  # what psycopg's generators are told when a wait, once begun, has ended for want of time
 CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
@@ -77,10 +81,17 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     """The unit of work of `run_transaction` that uses it now."""
     poller: select.poll
     """Polls its socket for what comes unasked."""
+    context_adapters: AdaptersMap | None = None
+    """The adapters of the `context` that it was opened with; None: psycopg's own."""
     _may_be_late = False
     """Whether what is sent now is sent after the deadline too: a rollback, or nothing at all."""
     begin_is_deferred = False
     """Whether a cursor is about to send BEGIN itself, together with its statement (pipeline.py)."""
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        """How values are written and read."""
+        return self.context_adapters or super().adapters
 
     @property
     def begins(self) -> bool:
@@ -114,7 +125,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
 
     def _times(self) -> tuple[float, float] | None:
         """When what is to be sent now is cancelled and when it is closed; raises if it is too late."""
-        if self.aborted:
+        if self.aborted and not self._may_be_late:
             self.pgconn.finish()
             raise InvocationClosed("the invocation that opened this connection has ended")
         times = self.deadline.times(self.wait_limit)
@@ -291,7 +302,9 @@ def allow_late(connection: Any) -> Iterator[None]:
     before = getattr(connection, "_may_be_late", False)
     connection._may_be_late = True
     try:
-        yield
+        # Of a session that was ended with its invocation it does not matter: its next statement tells.
+        with contextlib.suppress(InvocationClosed):
+            yield
     finally:
         connection._may_be_late = before
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from psycopg.adapt import AdaptersMap
 from psycopg.types import TypeInfo
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
@@ -65,6 +66,10 @@ class _LambdaDBDialect(PGDialect_psycopg):
     connector: Connector
     statements: StatementRecorder | None
     _answers: _Answers | None = None
+    _adapters: AdaptersMap | None = None
+    """psycopg's adapters of the connections to come."""
+    _exact_types: Mapping[type[Any], type[Any]] = {}
+    """What is used in the place of a type, but not of its subclasses."""
 
     def __init__(self, *, connector: Any, statements: Any = None, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -82,6 +87,12 @@ class _LambdaDBDialect(PGDialect_psycopg):
         event.listen(engine, "handle_error", translate_error, retval=True)
         # Listeners are called in order: this one after the dialect's own, which asks the first question.
         event.listen(engine, "connect", _end_connecting)
+
+    def create_connect_args(self, url: URL) -> Any:
+        """SQLAlchemy's arguments for `connect()`: among them psycopg's adapters for this engine."""
+        arguments, parameters = super().create_connect_args(url)
+        self._adapters = parameters.get("context")
+        return arguments, parameters
 
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
         """Open a session; what is raised and what it costs: `lambdadb.connect.connector.Connector`."""
@@ -105,11 +116,19 @@ class _LambdaDBDialect(PGDialect_psycopg):
             self._answers = None
 
     def _use_binary_vectors(self, connection: AnyConnection, vector: TypeInfo | None) -> None:
-        adapters = self._psycopg_adapters_map
-        if vector is not None and adapters is not None and _is_pgvector_imported():
-            from lambdadb.drivers.psycopg.pgvector import send_binary
+        if vector is None or self._adapters is None or not _is_pgvector_imported():
+            return
+        try:
+            from lambdadb.drivers.psycopg import pgvector
+        except ImportError:  # a pgvector before 0.4: its types go on writing text
+            return
+        pgvector.send_binary(vector, self._adapters, connection.adapters)
+        self._exact_types = pgvector.EXACT_TYPES
 
-            send_binary(self, vector, adapters, connection.adapters)
+    def type_descriptor(self, typeobj: Any) -> Any:
+        """SQLAlchemy's hook for the type that this dialect uses in the place of another."""
+        own = self._exact_types.get(type(typeobj))
+        return super().type_descriptor(typeobj) if own is None else typeobj.adapt(own)
 
     def _get_server_version_info(self, connection: Any) -> Any:
         if self._answers is None:
@@ -128,7 +147,7 @@ class _LambdaDBDialect(PGDialect_psycopg):
         return self._answers.isolation_level
 
     def _set_backslash_escapes(self, connection: Any) -> None:
-        if self._answers is None:
+        if self._answers is None or not hasattr(PGDialect_psycopg, "_backslash_escapes"):
             super()._set_backslash_escapes(connection)
             return
         self._backslash_escapes = self._answers.backslash_escapes

@@ -24,6 +24,7 @@ from lambdadb.drivers.psycopg.connection import (
     translate,
 )
 from lambdadb.drivers.psycopg.libpq import warn_of_old_libpq
+from lambdadb.drivers.psycopg.pipeline import find_missing
 from lambdadb.drivers.psycopg.simple_query import ask
 from lambdadb.drivers.psycopg.target import PsycopgTarget
 from lambdadb.drivers.psycopg.transaction import TransactionHandle, Transactions, meaning_of
@@ -46,6 +47,7 @@ class PsycopgDriver:
 
     def __init__(self, *, asyncio: bool) -> None:
         self._asyncio = asyncio
+        self._pipelines_begin = False
         self._transactions = Transactions()
 
     # Before the first connect
@@ -53,6 +55,17 @@ class PsycopgDriver:
     def check_installation(self, *, traced: bool) -> None:
         """Log what the installed psycopg and libpq lack, and a patch of psycopg that traces nothing."""
         warn_of_old_libpq()
+        missing = find_missing()
+        if not psycopg.capabilities.has_pipeline():
+            missing.append("pipeline mode (libpq 14)")
+        self._pipelines_begin = not missing
+        if missing:
+            logger.info(
+                "psycopg %s has no %s: BEGIN is sent by itself, which costs each transaction one round "
+                "trip more.",
+                psycopg.__version__,
+                ", ".join(missing),
+            )
         if not traced and (explanation := instrumentation.explain_patched_driver()) is not None:
             logger.warning("%s", explanation)
 
@@ -74,8 +87,12 @@ class PsycopgDriver:
     def make_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> PsycopgTarget:
         """Where `psycopg.connect(*arguments, **parameters)` would connect to."""
         conninfo = arguments[0] if arguments else ""
-        given = {**(conninfo_to_dict(conninfo) if conninfo else {}), **parameters}
-        return PsycopgTarget(parameters=given, environment=os.environ, asyncio=self._asyncio)
+        return PsycopgTarget(
+            parameters={**(conninfo_to_dict(conninfo) if conninfo else {}), **parameters},
+            environment=os.environ,
+            asyncio=self._asyncio,
+            pipelines_begin=self._pipelines_begin,
+        )
 
     def error(self, text: str) -> Exception:
         """The driver's error for a failed connect, without the connection that knows the password."""

@@ -1,7 +1,10 @@
 """
-pgvector's `VECTOR` columns in binary, both ways: its own SQLAlchemy type writes and reads them as text.
+pgvector's `VECTOR`, written in binary: its own SQLAlchemy type writes each vector as text.
 
-Imported only by an engine whose function has imported `pgvector.sqlalchemy`.
+Imported only by an engine whose function has imported `pgvector.sqlalchemy`. Nothing is done to what is
+read: psycopg asks for all columns of a result in binary or for none, and does not know every type's
+binary form. Converting vectors in SQL instead would change statements that others compile, such as a
+view's.
 """
 
 from __future__ import annotations
@@ -15,14 +18,13 @@ from psycopg.pq import Format
 from psycopg.types import TypeInfo
 
 
-def send_binary(dialect: Any, info: TypeInfo, *adapters: AdaptersMap) -> None:
+def send_binary(info: TypeInfo, *adapters: AdaptersMap) -> None:
     """
-    Let `dialect` send vectors, and have them sent, in binary.
+    Let connections send values of `BinaryVector` in binary. In an array they are text: psycopg sends
+    lists so.
 
-    A column of `pgvector.sqlalchemy.VECTOR` stays what it is, and takes and gives the values that it
-    did: lists of floats, each of them the float4's exact value, as with pgvector's `register_vector`.
-    Vectors in textual queries stay text, and so do `halfvec` and `sparsevec`. After DROP EXTENSION and
-    CREATE EXTENSION the engine has to be made anew, since the type has another OID then.
+    After DROP EXTENSION and CREATE EXTENSION the engine has to be made anew, since the type has another
+    OID then.
 
     Args:
         info: The type, as this database knows it.
@@ -30,10 +32,12 @@ def send_binary(dialect: Any, info: TypeInfo, *adapters: AdaptersMap) -> None:
 
     **Costs:** no round trip.
     """
-    dumper = type("VectorDumper", (_PackedDumper,), {"oid": info.oid})
+    in_text = type("VectorDumper", (_TextDumper,), {"oid": info.oid})
+    in_binary = type("BinaryVectorDumper", (_BinaryDumper,), {"oid": info.oid})
     for one in adapters:
-        one.register_dumper(_Packed, dumper)
-    dialect.colspecs = {**dialect.colspecs, VECTOR: BinaryVector}
+        one.register_dumper(_Packed, in_text)
+        one.register_dumper(_Packed, in_binary)  # the last one is psycopg's first choice
+        one.types.add(info)  # so that psycopg knows the type of an array of them
 
 
 class _Packed(bytes):
@@ -43,7 +47,14 @@ class _Packed(bytes):
         return f"vector({(len(self) - 4) // 4})"
 
 
-class _PackedDumper(Dumper):
+class _TextDumper(Dumper):
+    format = Format.TEXT
+
+    def dump(self, obj: Any) -> Any:
+        return Vector.from_binary(obj).to_text().encode()
+
+
+class _BinaryDumper(Dumper):
     format = Format.BINARY
 
     def dump(self, obj: Any) -> Any:
@@ -51,7 +62,7 @@ class _PackedDumper(Dumper):
 
 
 class BinaryVector(VECTOR):
-    """`VECTOR`, as an engine sends and reads it that knows the type's OID."""
+    """`VECTOR`, in statements of an engine that knows the type's OID."""
 
     cache_ok = True
 
@@ -59,9 +70,21 @@ class BinaryVector(VECTOR):
         """A value's binary form."""
 
         def process(value: Any) -> _Packed | None:
-            if value is None:
-                return None
-            vector = value if isinstance(value, Vector) else Vector(value)
-            return _Packed(vector.to_binary())
+            return None if value is None else _Packed(_to_vector(value).to_binary())
 
         return process
+
+
+def _to_vector(value: Any) -> Vector:
+    if isinstance(value, Vector):
+        return value
+    try:
+        return Vector(value)
+    except ValueError:
+        if not isinstance(value, list):
+            raise
+        return Vector([float(number) for number in value])  # what pgvector's type does with each
+
+
+EXACT_TYPES: dict[type[Any], type[Any]] = {VECTOR: BinaryVector}
+"""A type, not its subclasses, to the one that is used in its place."""

@@ -19,8 +19,9 @@ exactly what it would do otherwise:
 In both ways the statement has been answered before `execute()` returns. What is different all the same:
 docs/differences.md.
 
-This module builds on methods of psycopg that are not public. `missing_names()` checks them when an
-engine is made. If one is missing, the engine uses psycopg's own cursors.
+This module is the only one that calls methods of psycopg that are not public: there is no other way to
+send something before a statement without waiting for its answer. `find_missing()` checks them when an
+engine is made. If one is missing, the engine uses psycopg's own cursors, which cost the round trip.
 """
 
 from __future__ import annotations
@@ -39,6 +40,55 @@ _FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 _COPY = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 _QUERY_CANCELED = b"57014"
 
+# What is used of psycopg that is not public: methods with the arguments passed to them, and attributes.
+_CURSOR_METHODS: dict[str, tuple[str, ...]] = {
+    "_check_results": ("results",),
+    "_convert_query": ("query", "params"),
+    "_execute_gen": ("query", "params", "prepare", "binary"),
+    "_execute_send": ("query", "force_extended", "binary"),
+    "_get_prepared": ("pgq", "prepare"),
+    "_maybe_prepare_gen": ("pgq", "prepare", "binary"),
+    "_send_prepare": ("name", "query"),
+    "_send_query_prepared": ("name", "pgq", "binary"),
+    "_set_results": ("results",),
+    "_start_query": ("query",),
+}
+_CURSOR_ATTRIBUTES = ("_last_query", "_query")
+_CONNECTION_METHODS: dict[str, tuple[str, ...]] = {"_get_tx_start_command": (), "_start_query": ()}
+_PREPARED_METHODS: dict[str, tuple[str, ...]] = {
+    "maintain_gen": ("conn",),
+    "maybe_add_to_cache": ("query", "prep", "name"),
+    "validate": ("key", "prep", "name", "results"),
+}
+
+
+def find_missing() -> list[str]:
+    """What the installed psycopg lacks of what this module uses; empty if nothing."""
+    try:
+        from psycopg._preparing import Prepare, PrepareManager
+    except ImportError as error:
+        return [str(error)]
+    missing = [name for name in ("NO", "SHOULD") if name not in Prepare.__members__]
+    for owner, methods in (
+        (psycopg.Cursor, _CURSOR_METHODS),
+        (psycopg.AsyncCursor, _CURSOR_METHODS),
+        (psycopg.BaseConnection, _CONNECTION_METHODS),
+        (PrepareManager, _PREPARED_METHODS),
+    ):
+        missing += [f"{owner.__name__}.{n}" for n, ps in methods.items() if not _takes(owner, n, ps)]
+    missing += [f"Cursor.{n}" for n in _CURSOR_ATTRIBUTES if not hasattr(psycopg.Cursor, n)]
+    if "_prepared" not in psycopg.BaseConnection.__init__.__code__.co_names:
+        missing.append("BaseConnection._prepared")
+    return missing
+
+
+def _takes(owner: type[Any], name: str, parameters: tuple[str, ...]) -> bool:
+    """Whether the method exists and has the parameters."""
+    code = getattr(getattr(owner, name, None), "__code__", None)
+    if code is None:
+        return False
+    return set(parameters) <= set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+
 
 class _PipelinedBegin:
     """A cursor that sends BEGIN and the statement after it together."""
@@ -46,57 +96,58 @@ class _PipelinedBegin:
     __slots__ = ()
 
     def _execute_gen(
-        self: Any,
+        self,
         query: Query,
         params: Params | None = None,
         *,
         prepare: bool | None = None,
         binary: bool | None = None,
     ) -> PQGen[None]:
-        connection: DeadlineConnection | AsyncDeadlineConnection = self._conn
+        cursor: Any = self
+        connection: DeadlineConnection | AsyncDeadlineConnection = cursor.connection
         if not connection.begins:
             yield from super()._execute_gen(query, params, prepare=prepare, binary=binary)  # type: ignore[misc]
             return
         connection.begin_is_deferred = True
         try:
-            yield from self._start_query(query)
+            yield from cursor._start_query(query)
         finally:
             connection.begin_is_deferred = False
         try:
-            statement = self._convert_query(query, params)
+            statement = cursor._convert_query(query, params)
         except BaseException:
             yield from connection._start_query()  # psycopg has begun the transaction by then
             raise
-        step, name = self._get_prepared(statement, prepare)
-        in_text = self.format == pq.Format.TEXT if binary is None else not binary
+        step, name = cursor._get_prepared(statement, prepare)
+        in_text = cursor.format == pq.Format.TEXT if binary is None else not binary
         if step.name == "NO" and in_text and not statement.params:
-            results = yield from self._execute_simple_gen(statement)
+            results = yield from cursor._execute_simple_gen(statement)
         else:
-            results = yield from self._execute_extended_gen(statement, step.name, name, binary)
+            results = yield from cursor._execute_extended_gen(statement, step.name, name, binary)
         if results is None:
             yield from connection._start_query()
-            yield from self._maybe_prepare_gen(statement, prepare=prepare, binary=binary)
+            yield from cursor._maybe_prepare_gen(statement, prepare=prepare, binary=binary)
         else:
             key = connection._prepared.maybe_add_to_cache(statement, step, name)
             if key is not None:
                 connection._prepared.validate(key, step, name, results)
-            self._check_results(results)
-            self._set_results(results)
-        self._last_query = query
+            cursor._check_results(results)
+            cursor._set_results(results)
+        cursor._last_query = query
         yield from connection._prepared.maintain_gen(connection)
 
     def _execute_simple_gen(self: Any, statement: Any) -> PQGen[list[PGresult] | None]:
         """The results of one text, less BEGIN's; None if nothing of the statement was executed."""
-        begin: bytes = self._conn._get_tx_start_command()
+        begin: bytes = self.connection._get_tx_start_command()
         self._query = statement
         try:
-            self._conn.pgconn.send_query(begin + b";\n" + statement.query)
+            self.connection.pgconn.send_query(begin + b";\n" + statement.query)
         except Exception:
             return None  # psycopg's way ends with psycopg's error
-        first, *results = yield from generators.execute(self._conn.pgconn)
+        first, *results = yield from generators.execute(self.connection.pgconn)
         if first.status == _FATAL_ERROR:
             canceled = first.error_field(pq.DiagnosticField.SQLSTATE) == _QUERY_CANCELED
-            if canceled or self._conn.pgconn.status != pq.ConnStatus.OK:
+            if canceled or self.connection.pgconn.status != pq.ConnStatus.OK:
                 self._check_results([first])
             return None
         return results or None
@@ -105,9 +156,9 @@ class _PipelinedBegin:
         self: Any, statement: Any, step: str, name: bytes, binary: bool | None
     ) -> PQGen[list[PGresult]]:
         """The results of a statement that is sent after a BEGIN that has not been answered."""
-        pgconn: PGconn = self._conn.pgconn
+        pgconn: PGconn = self.connection.pgconn
         pgconn.enter_pipeline_mode()
-        pgconn.send_query_params(self._conn._get_tx_start_command(), None)
+        pgconn.send_query_params(self.connection._get_tx_start_command(), None)
         try:
             if step == "SHOULD":
                 self._send_prepare(name, statement)

@@ -52,6 +52,8 @@ class PsycopgTarget:
     parameters: Parameters
     environment: Mapping[str, str]
     asyncio: bool
+    pipelines_begin: bool = False
+    """Whether a transaction's first statement takes BEGIN with it."""
 
     def __str__(self) -> str:
         host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default host"
@@ -134,7 +136,7 @@ class PsycopgTarget:
         connection.poller = select.poll()
         connection.poller.register(attempt.pgconn.socket, select.POLLIN | CLOSING)
         # A replication connection takes no extended protocol, which carries two messages at once.
-        if psycopg.capabilities.has_pipeline() and not parameters.get("replication"):
+        if self.pipelines_begin and not parameters.get("replication"):
             connection.cursor_factory = AsyncCursor if self.asyncio else Cursor
         for name in ("row_factory", "cursor_factory"):
             if parameters.get(name) is not None:
@@ -143,8 +145,7 @@ class PsycopgTarget:
             "prepare_threshold", None if self._is_rds_proxy else 5
         )
         if parameters.get("context") is not None:
-            # psycopg.connect() does the same; there is no public way to say it to a connection.
-            connection._adapters = AdaptersMap(parameters["context"].adapters)
+            connection.context_adapters = AdaptersMap(parameters["context"].adapters)
         if not isinstance(connection, psycopg.AsyncConnection):
             connection.autocommit = bool(parameters.get("autocommit", False))
             return connection

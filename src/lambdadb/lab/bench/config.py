@@ -129,10 +129,13 @@ def database_of(kind: str, url: str) -> tuple[str, int, str]:
     Host, port and database of a real cluster.
 
     Raises:
-        LabError: The URL leaves the host or the database to libpq, which takes them from variables
-            that the functions do not have.
+        LabError: It is no PostgreSQL. Or the URL leaves the host or the database to libpq, which takes
+            them from variables that the functions do not have.
     """
     parts = parse_url(url)
+    if parts.get_backend_name() != "postgresql":
+        backend = parts.get_backend_name()
+        raise LabError(f"the {kind} URL is of {backend}; the benchmark needs PostgreSQL")
     if not parts.host or not parts.database:
         raise LabError(
             f"the {kind} URL needs a host and a database: "

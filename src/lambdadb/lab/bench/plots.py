@@ -39,10 +39,10 @@ DPI = 130
 
 def draw(records: Sequence[Record]) -> dict[str, bytes]:
     """All pictures as PNG, by file name; one that has nothing to show is left out."""
-    pictures = {"elapsed.png": elapsed(records), "id-steps.png": id_steps(records)}
+    pictures = {}
     if any(timeline(records, policy) for policy in POLICIES) and run_of(records).auto_pause is not None:
         pictures["paused.png"] = paused(records)
-    return pictures
+    return {**pictures, "elapsed.png": elapsed(records), "id-steps.png": id_steps(records)}
 
 
 def elapsed(records: Sequence[Record]) -> bytes:
@@ -157,7 +157,7 @@ def cost_bars(axes: Axes, policies: Sequence[str], steady: Mapping[str, CellSumm
             continue
         axes.barh(position, one.round_trips, 0.5, color=STYLE[policy][0])
         logins = f"{one.connects} login{'s' if one.connects != 1 else ''} in {one.invocations}"
-        text = f"{one.round_trips:g} round trips, {seconds(one.elapsed_median)}\n{logins} invocations"
+        text = f"{one.round_trips:g} round trips,\n{logins} invocations"
         axes.annotate(
             text,
             (one.round_trips, position),

@@ -320,7 +320,7 @@ def with_tls(url: str) -> str:
     lambdadb's handlers would add it by themselves. libpq alone, as in the other two, would give the
     login to a server that nobody has verified.
     """
-    parts = parse_url(url)
+    parts = parse_url(url).set(drivername="postgresql+psycopg")
     query = {name: value for name, value in parts.query.items() if isinstance(value, str)}
     chosen = tls.apply_tls_defaults({**query, "host": parts.host}, {})
     added = {name: str(chosen[name]) for name in TLS if name in chosen}

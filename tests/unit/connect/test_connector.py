@@ -28,7 +28,7 @@ from lambdadb.drivers.psycopg.faults import diagnose
 from lambdadb.settings import Settings
 from lambdadb.tracing import Tracer
 
-from .conftest import connect, invocations_until
+from ..conftest import connect, invocations_until
 
 HELD = AttemptFailed(Fault.RESUMING, "accepted, not answered", silent=True)
 DROPPED = AttemptFailed(Fault.UNREACHABLE, "no answer so far", silent=True)

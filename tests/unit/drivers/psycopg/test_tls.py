@@ -17,7 +17,7 @@ from lambdadb import ConnectFailed, Fault, InvalidSettings, create_engine
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.psycopg import tls
 
-from .conftest import connect
+from ...conftest import connect
 
 RDS = "orders.cluster-abc.eu-west-1.rds.amazonaws.com"
 PROXY = "orders.proxy-abc.eu-west-1.rds.amazonaws.com"
@@ -219,7 +219,7 @@ def test_the_roots_are_those_of_every_region():
 
 def test_the_pages_comparison_runs_as_written(tmp_path):
     """Beside a virtual environment: nothing for AWS's own file, the lines that differ for another."""
-    page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "tls.md").read_text()
     (command,) = re.findall(r"^grep .*$", page, re.M)
     package = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "lambdadb"
     package.mkdir(parents=True)
@@ -246,6 +246,7 @@ HOSTS: dict[str, tuple[str, bool]] = {
     "private address": ("172.17.0.2/db", False),
     "one of two": ("/db?host=localhost:1&host=db.example:2", False),
     "address behind a local name": ("localhost/db?hostaddr=10.0.0.7", False),
+    "PGHOST": ("/db", False),  # with a service the host is the file's, which wins over PGHOST
 }
 
 
@@ -298,6 +299,9 @@ def test_the_rule_of_verified_servers(host, kind, allow, connector_to):
             environment["PGSSLMODE"] = mode
         url = url.update_query_dict({k: v for k, v in service.items() if k == "service"})
         environment |= {k: v for k, v in service.items() if k != "service"}
+        if host == "PGHOST":
+            environment["PGHOST"] = "db.example"
+            local = bool(service)
         case = (str(url), arguments, environment)
         expected = may_get_the_login(mode, place, service, local, kind is TokenStore, allow)
 
