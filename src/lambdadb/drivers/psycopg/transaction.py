@@ -125,10 +125,8 @@ class TransactionHandle:
         connection = self.connection
         connection.unit = None
         # SQLAlchemy does not roll back where it believes to be in autocommit, nor after a COMMIT that
-        # failed. The one that the guard refused leaves a failed transaction.
-        if connection.pgconn.transaction_status not in _ENDED and (
-            connection.autocommit or self.unit.is_done
-        ):
+        # failed, such as one that was refused here.
+        if connection.pgconn.transaction_status not in _ENDED:
             with contextlib.suppress(psycopg.Error):  # lost: then the server rolls back
                 rolled_back = connection.rollback()
                 if rolled_back is not None:
