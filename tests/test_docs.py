@@ -19,6 +19,7 @@ import click
 import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
+from sqlalchemy import make_url
 
 from lambdadb import Fault, PerEnvironment, ResumeRetry, errors
 from lambdadb.cli.group import lambdadb as command_line
@@ -152,7 +153,7 @@ def test_every_setting_is_documented_with_its_default(settings: object) -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         default = getattr(settings, field.name)
-        shown = str(default) if isinstance(default, bool) else f"{default:g}"
+        shown = f"{default:g}" if isinstance(default, float) else str(default).lower()
         assert re.search(rf"^\| `{field.name}` \| {shown}\b", text, re.M)
 
 
@@ -213,7 +214,7 @@ def test_every_query_runs(page: Path, shop: Shop) -> None:
     """SQL on the pages is what PostgreSQL understands."""
     for block in blocks(page):
         if block.language == "sql":
-            shop.rows(block.text)
+            shop.connection.execute(block.text.encode())
 
 
 @NAMED
@@ -323,9 +324,12 @@ def test_rows_of_one_tenant(shop: Shop) -> None:
     """Each invocation sees its tenant's rows, and a transaction without a tenant sees none."""
     shop.connection.execute((EXAMPLES / "tenants.sql").read_bytes())
     shop.connection.execute("INSERT INTO invoice (tenant, amount) VALUES ('a', 3), ('a', 4), ('b', 9)")
-    shop.connection.execute("CREATE ROLE clerk LOGIN; GRANT ALL ON invoice TO clerk")
+    url = make_url(shop.url)
+    shop.connection.execute(f"CREATE ROLE clerk LOGIN PASSWORD '{url.password}'".encode())
+    shop.connection.execute("GRANT ALL ON invoice TO clerk")
+    clerk = url.set(username="clerk").render_as_string(hide_password=False)
     try:
-        with environment("tenants.lambda_handler", shop.url.replace("postgres@", "clerk@")) as function:
+        with environment("tenants.lambda_handler", clerk) as function:
             assert [function.invoke({"tenant": name}) for name in ("a", "b", "", "a")] == [7, 9, 0, 7]
     finally:
         shop.connection.execute("DROP OWNED BY clerk; DROP ROLE clerk")

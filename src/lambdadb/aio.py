@@ -8,7 +8,7 @@ Needs greenlet: the extra `asyncio`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from sqlalchemy import URL
@@ -110,10 +110,14 @@ async def run_transaction(
 
 def transactional(
     target: AsyncEngine | async_sessionmaker[Any], *, idempotency_key: IdempotencyKey | None = None
-) -> Callable[[Callable[Concatenate[Any, P], Awaitable[T]]], Callable[P, Awaitable[T]]]:
+) -> Callable[[Callable[Concatenate[Any, P], Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
     """`run_transaction` as a decorator of a coroutine function, as `lambdadb.transactional`."""
 
-    def decorate(function: Callable[Concatenate[Any, P], Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    def decorate(
+        function: Callable[Concatenate[Any, P], Awaitable[T]],
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        transaction.refuse_method(function)
+
         @functools.wraps(function)
         async def call(*arguments: P.args, **keywords: P.kwargs) -> T:
             def work(connection: Any) -> Awaitable[T]:

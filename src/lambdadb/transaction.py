@@ -107,9 +107,14 @@ def transactional(
 
     place(order)
     ```
+
+    Raises:
+        InvalidSettings: The function is a method, which would get the connection as `self`.
     """
 
     def decorate(function: Callable[Concatenate[Any, P], T]) -> Callable[P, T]:
+        refuse_method(function)
+
         @functools.wraps(function)
         def call(*arguments: P.args, **keywords: P.kwargs) -> T:
             def work(connection: Any) -> T:
@@ -120,6 +125,17 @@ def transactional(
         return call
 
     return decorate
+
+
+def refuse_method(function: Callable[..., object]) -> None:
+    """Refuse a method of a class, whose first argument is its object and not the connection."""
+    first = next(iter(inspect.signature(function).parameters), "")
+    if first in ("self", "cls"):
+        raise InvalidSettings(
+            f"{function.__qualname__} is a method: @transactional gives the connection as the first "
+            f"argument, where a method has {first}. Decorate a function inside the method, or call "
+            f"run_transaction(engine, {first}._work) with a method that takes the connection."
+        )
 
 
 class _Repeat(Exception):

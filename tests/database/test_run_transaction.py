@@ -160,3 +160,14 @@ def test_a_failed_unit_in_autocommit_leaves_no_transaction(database, sessions):
     assert {state for *_, state in sessions()} == {"idle"}
     assert names(engine) == []
     engine.dispose()
+
+
+@pytest.mark.parametrize("decorator", [lambdadb.transactional, aio.transactional])
+def test_a_method_is_refused(decorator, engine):
+    """It would get the connection as `self`: found while the class is made."""
+    with pytest.raises(InvalidSettings, match=r"Orders\.place is a method"):
+
+        class Orders:
+            @decorator(engine)
+            def place(self, connection, item):
+                pass

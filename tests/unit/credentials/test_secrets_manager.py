@@ -18,7 +18,7 @@ from lambdadb import InvalidSettings
 from lambdadb.credentials import LoginUnavailable
 from lambdadb.credentials.secrets_manager import FIRST_PAUSE, LONGEST_PAUSE, SecretsManager
 
-from .conftest import VirtualClock
+from ..conftest import VirtualClock
 
 CANARY = "canary-7f3a9"
 URL = {"host": "url-host", "user": "url_user", "database": "url_db"}

@@ -17,7 +17,7 @@ from lambdadb import ConnectFailed, Fault, InvalidSettings, create_engine
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.psycopg import tls
 
-from .conftest import connect
+from ...conftest import connect
 
 RDS = "orders.cluster-abc.eu-west-1.rds.amazonaws.com"
 PROXY = "orders.proxy-abc.eu-west-1.rds.amazonaws.com"
@@ -219,7 +219,7 @@ def test_the_roots_are_those_of_every_region():
 
 def test_the_pages_comparison_runs_as_written(tmp_path):
     """Beside a virtual environment: nothing for AWS's own file, the lines that differ for another."""
-    page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "tls.md").read_text()
     (command,) = re.findall(r"^grep .*$", page, re.M)
     package = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "lambdadb"
     package.mkdir(parents=True)

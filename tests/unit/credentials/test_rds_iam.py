@@ -30,7 +30,7 @@ from lambdadb.credentials.rds_iam import RdsIam
 from lambdadb.credentials.secrets_manager import SecretsManager
 from lambdadb.drivers.rds_endpoint import dns_suffix, is_proxy, region_of
 
-from .conftest import VirtualClock
+from ..conftest import VirtualClock
 
 HOST = "orders.cluster-c9akciq32.ap-northeast-1.rds.amazonaws.com"
 URL: dict[str, Any] = {"host": HOST, "port": 5432, "user": "app"}
