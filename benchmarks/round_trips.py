@@ -2,7 +2,7 @@
 Round trips of every callable that reaches the database, counted on the wire by the lab's cluster.
 
     nox -s round_trips                  a table
-    nox -s round_trips -- --write       renews docs/reference/round-trips.md, which the tests hold it to
+    nox -s round_trips -- --write       writes docs/reference/round-trips.md; the tests compare the two
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def unit_with_a_session(engine: Any) -> None:
     lambdadb.run_transaction(sessionmaker(engine), lambda session: session.execute(ONE))
 
 
-def with_a_marker(engine: Any) -> None:
+def with_a_key(engine: Any) -> None:
     lambdadb.run_transaction(
         engine, lambda connection: connection.execute(ONE), idempotency_key=(marks.c.id, 2)
     )
@@ -119,22 +119,32 @@ PASSWORD = 2
 
 CASES = [
     Case("create_engine", "", lambda engine: lambdadb.create_engine(engine.url)),
-    Case("engine.connect", "an engine's first: login, and one question to the server", checkout),
-    warm("engine.connect", "later, the connection is there: its socket is polled", checkout),
+    Case("engine.connect", "an engine's first: login and one query", checkout),
+    warm("engine.connect", "later, with the connection open: its socket is polled", checkout),
     warm("engine.connect", "unused for longer than `ping_after`", checkout, **LONG_UNUSED),
-    Case("engine.begin", "first invocation: login, question, a statement, COMMIT", transaction),
-    Case("engine.begin", "first invocation, and a vector is read", vector_read),
-    warm("engine.begin", "warm: a statement with BEGIN, COMMIT", transaction),
-    warm("engine.begin", "warm, and the statement fails: it with BEGIN, ROLLBACK", failing),
-    warm("engine.begin", "`PerInvocation`: login and those two", transaction, **PER_INVOCATION),
-    warm("engine.begin", "warm, with psycopg's own cursor: BEGIN by itself", transaction, **PSYCOPG),
-    warm("engine.begin", "AUTOCOMMIT, warm: the statement", transaction, **AUTOCOMMIT),
-    warm("Session", "warm: a statement with BEGIN, COMMIT", with_a_session),
+    Case("engine.begin", "first invocation: login, query, BEGIN with a statement, COMMIT", transaction),
+    Case("engine.begin", "first invocation, with a vector that is read", vector_read),
+    warm("engine.begin", "warm: BEGIN with a statement, COMMIT", transaction),
+    warm("engine.begin", "warm, the statement fails: BEGIN with it, ROLLBACK", failing),
+    warm(
+        "engine.begin",
+        "`PerInvocation`: login, BEGIN with a statement, COMMIT",
+        transaction,
+        **PER_INVOCATION,
+    ),
+    warm(
+        "engine.begin",
+        "warm, with psycopg's own cursor: BEGIN, a statement, COMMIT",
+        transaction,
+        **PSYCOPG,
+    ),
+    warm("engine.begin", "AUTOCOMMIT, warm: a statement", transaction, **AUTOCOMMIT),
+    warm("Session", "warm: BEGIN with a statement, COMMIT", with_a_session),
     warm("run_transaction", "warm: BEGIN with its id, a statement, COMMIT", unit_of_work),
     warm("run_transaction", "with a `sessionmaker`", unit_with_a_session),
-    Case("run_transaction", "with a marker", with_a_marker, make_marks),
+    Case("run_transaction", "with an idempotency key", with_a_key, make_marks),
     warm("run_transaction", "repeated once, after a serialization failure", repeated_once),
-    Case("engine.dispose", "the session's end needs no answer", lambda e: e.dispose(), checkout),
+    Case("engine.dispose", "the end of a session has no answer", lambda e: e.dispose(), checkout),
 ]
 
 
@@ -173,7 +183,7 @@ def page(costs: list[tuple[Case, int]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
-    parser.add_argument("--write", action="store_true", help=f"renew {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     chosen = parser.parse_args()
     with counting() as cluster:
         costs = [(case, counted(case, cluster)) for case in CASES]

@@ -134,12 +134,13 @@ class PsycopgDriver:
 
     def reset_session(self, connection: Any) -> bool:
         """DISCARD ALL: settings as at its start, no temporary tables, locks, LISTEN or statements."""
-        prepared = getattr(connection, "_prepared", None)  # psycopg's list of the prepared statements
-        if prepared is None or not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
+        prepared: Any = getattr(connection, "_prepared", None)  # psycopg's, of prepared statements
+        to_flush = getattr(prepared, "_to_flush", None)
+        if to_flush is None or not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
             return False
         ask(connection, "DISCARD ALL")
         prepared.clear()
-        prepared._to_flush.clear()  # and no DEALLOCATE ALL: they are gone
+        to_flush.clear()  # and no DEALLOCATE ALL: they are gone
         return True
 
     def set_wait_limit(self, connection: Any, moment: float | None) -> None:
