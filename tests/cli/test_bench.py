@@ -285,7 +285,7 @@ def test_disk_that_fills_during_the_run(
 
         def records(self) -> Iterator[Record]:
             yield from rehearsed()[:2]
-            (folder / "results.jsonl").unlink()
+            (folder / "unfinished.jsonl").unlink()
             folder.rmdir()
             yield from rehearsed()[2:]
 
@@ -293,7 +293,7 @@ def test_disk_that_fills_during_the_run(
     assert bench.measure(BenchConfig(), folder, as_json=False) == 1
     printed = capsys.readouterr()
     assert "793, 826" in printed.out
-    assert "results.jsonl, from line 3 on: No such file" in printed.err
+    assert "unfinished.jsonl, from line 3 on: No such file" in printed.err
     assert "report.html: No such file" in printed.err
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from lambdadb.lab.aurora import Cluster
 from lambdadb.lab.environment import Environment, FunctionError
@@ -338,18 +339,20 @@ def test_a_secret_is_read_inside_the_login(
     postgres: Postgres,
 ) -> None:
     """boto3's subsegment, by the SDK's patch, is in `login`; without a tracer, in the handler's."""
-    secret = secrets.secret(SecretString="canary-password")
+    url = make_url(postgres.url())
+    secret = secrets.secret(SecretString=url.password)
+    bare = url._replace(password=None).render_as_string()
     source = textwrap.dedent(STORE.replace("TRACER", tracer).replace("CONNECT", CONNECTS[mode]))
     variables = {**KEYS, "AWS_DEFAULT_REGION": KEYS["AWS_REGION"]}
     variables |= {"SECRETS": secrets.endpoint, "SECRET_ID": secret.id}
     if where == "Lambda":
-        environment = make(source)
+        environment = make(source, bare)
         environment.variables.update(variables)
         environment.invoke(None, trace_id=ROOT.format(3, 8, 1))
         assert environment.log == []
     else:
         program = source + OUTSIDE_LAMBDA
-        variables |= {"AWS_XRAY_DAEMON_ADDRESS": daemon.address, "DATABASE_URL": postgres.url()}
+        variables |= {"AWS_XRAY_DAEMON_ADDRESS": daemon.address, "DATABASE_URL": bare}
         command = [sys.executable, "-W", "error::UserWarning", "-c", program]
         ran = subprocess.run(
             command, env={**os.environ, **variables}, capture_output=True, text=True, check=True
@@ -360,7 +363,7 @@ def test_a_secret_is_read_inside_the_login(
     if tracer != "None":
         inside = (DATABASE, ("login", inside), ("attempt",))
     assert subtree(daemon.documents, "## handler").names == ("## handler", inside)
-    assert "canary-password" not in json.dumps(daemon.documents)
+    assert url.password not in json.dumps(daemon.documents)
 
 
 def test_opentelemetry_behind_a_layer(make: Make, tmp_path: Path) -> None:
