@@ -57,12 +57,18 @@ class Context:
         return max(0, round((self._ends - time.monotonic()) * 1000))
 
 
-def use(engine, run, around):
-    """A transaction, what SQLAlchemy has learnt, and a deadline that is kept."""
+def use(engine, around):
+    """A transaction, a session that is reset, what SQLAlchemy has learnt, a deadline that is kept."""
     import lambdadb
 
     with engine.begin() as connection:
         one = connection.execute(sqlalchemy.text("SELECT :n AS n"), {"n": 1}).scalar()
+    with around(None), engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SET work_mem = '5MB'"))
+        connection.commit()
+    with around(None), engine.connect() as connection:
+        if connection.scalar(sqlalchemy.text("SHOW work_mem")) != "4MB":
+            return "a setting went from one invocation to the next"
     learnt = [engine.dialect.server_version_info[0] > 9, engine.dialect.default_schema_name]
     began = time.monotonic()
     try:
@@ -87,10 +93,11 @@ def main(url, name):
     import lambdadb.aio
 
     retry = lambdadb.ResumeRetry(reserve=1.0)
-    engine = lambdadb.create_engine(url, retry=retry)
-    found = {"sync": use(engine, None, lambda context: lambdadb.invocation(engine, context))}
+    policy = lambdadb.PerEnvironment(reset="session")
+    engine = lambdadb.create_engine(url, policy=policy, retry=retry)
+    found = {"sync": use(engine, lambda context: lambdadb.invocation(engine, context))}
     engine.dispose()
-    asynchronous = lambdadb.aio.create_async_engine(url, retry=retry)
+    asynchronous = lambdadb.aio.create_async_engine(url, policy=policy, retry=retry)
 
     class Around:
         def __init__(self, context):
@@ -103,7 +110,7 @@ def main(url, name):
             await_only(self.around.__aexit__(None, None, None))
 
     def steps():
-        found["async"] = use(asynchronous.sync_engine, None, Around)
+        found["async"] = use(asynchronous.sync_engine, Around)
         asynchronous.sync_engine.dispose()
 
     asyncio.run(greenlet_spawn(steps))

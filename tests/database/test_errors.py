@@ -17,9 +17,9 @@ ONE = text("SELECT 1")
 ADD = text("INSERT INTO item (name) VALUES (:name)")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def collected():
-    """The cursors of one test are collected before the next."""
+    """The cursors of these tests are collected before the tests of another module."""
     yield
     gc.collect()
 

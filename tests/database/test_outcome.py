@@ -19,6 +19,7 @@ from lambdadb.lab.postgres import Postgres, Standby
 
 from .lost_answers import LostAnswers
 
+PASSWORD = "canary-7f3a9c51"
 ADD = text("INSERT INTO unit (name) VALUES ('a')")
 KEY = Table("marker", MetaData(), Column("name", Text, primary_key=True)).c.name
 TABLES = (
@@ -271,7 +272,7 @@ def test_a_server_that_does_not_tell_its_id_space(function, done, role, here, lo
 @pytest.fixture(scope="module")
 def primary():
     """A server of this file's own, that may be stopped and reconfigured."""
-    with Postgres() as server:
+    with Postgres(password=PASSWORD) as server:
         with psycopg.connect(dsn(server.url()), autocommit=True) as connection:
             connection.execute(TABLES)
         yield server
@@ -304,7 +305,10 @@ class Name:
 @pytest.mark.parametrize("others", [0, 200], ids=["id in the future", "id in the past"])
 def test_another_servers_ids_prove_nothing(others, key, primary, emptied, lose):
     """Green is asked for blue's transaction, as after a switchover: doubt, unless a key decides."""
-    with Postgres() as green, psycopg.connect(dsn(green.url()), autocommit=True) as there:
+    with (
+        Postgres(password=PASSWORD) as green,
+        psycopg.connect(dsn(green.url()), autocommit=True) as there,
+    ):
         there.execute(TABLES)
         for _ in range(others):
             there.execute("SELECT pg_current_xact_id()")

@@ -78,8 +78,8 @@ class PsycopgDriver:
         """
         if "connect_timeout" in parameters:
             raise InvalidSettings(
-                "connect_timeout: use retry=ResumeRetry(timeout=seconds), which also respects the time that "
-                "Lambda has left. Remove it from the URL and from connect_args."
+                "connect_timeout: use retry=ResumeRetry(timeout=seconds), which also respects the time "
+                "that Lambda has left. Remove it from the URL and from connect_args."
             )
         if (mode := parameters.get("sslmode", "verify-full")) not in _SSLMODES:
             raise InvalidSettings(f"sslmode={mode!r}: use one of {', '.join(_SSLMODES)}.")
@@ -136,12 +136,13 @@ class PsycopgDriver:
 
     def reset_session(self, connection: Any) -> bool:
         """Reset the session by DISCARD ALL, and psycopg's list of its prepared statements."""
-        prepared = getattr(connection, "_prepared", None)  # psycopg's list of the prepared statements
-        if prepared is None or not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
+        prepared: Any = getattr(connection, "_prepared", None)  # psycopg's list of prepared statements
+        to_flush = getattr(prepared, "_to_flush", None)
+        if to_flush is None or not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
             return False
         ask(connection, "DISCARD ALL")
         prepared.clear()
-        prepared._to_flush.clear()  # no DEALLOCATE ALL is needed: they are removed
+        to_flush.clear()  # no DEALLOCATE ALL is needed: they are removed
         return True
 
     def set_wait_limit(self, connection: Any, moment: float | None) -> None:

@@ -98,7 +98,7 @@ class NoticesCommit:
     __slots__ = ()
 
     def _check_results(self: Any, results: list[PGresult]) -> None:
-        unit: UnitOfWork | None = self._conn.unit
+        unit: UnitOfWork | None = self.connection.unit
         if unit is not None and any(result.command_status == b"COMMIT" for result in results):
             unit.committed = True
         super()._check_results(results)  # type: ignore[misc]

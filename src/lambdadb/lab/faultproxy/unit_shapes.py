@@ -239,6 +239,7 @@ SETTINGS: dict[str, list[str]] = {
 
 
 def draw_settings(random: Random) -> dict[str, str]:
-    """Up to six settings of a session, drawn at random."""
+    """Up to six settings of a session, drawn at random; the role comes last, as it may set less."""
     names = random.sample(sorted(SETTINGS), random.randint(0, 6))
+    names.sort(key="role".__eq__)
     return {name: random.choice(SETTINGS[name]) for name in names}

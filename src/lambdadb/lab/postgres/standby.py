@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import psycopg
 
 from lambdadb.lab import LabError
 from lambdadb.lab.postgres.binaries import server_user
-from lambdadb.lab.postgres.directories import new_directory
-from lambdadb.lab.postgres.server import LOCALE, START_TIMEOUT, Postgres, last_lines
+from lambdadb.lab.postgres.directories import DATA, LOG, new_directory
+from lambdadb.lab.postgres.server import START_TIMEOUT, Postgres, environment, last_lines
 from lambdadb.lab.process import Directory, Process
 
 
@@ -34,16 +33,14 @@ class Standby(Postgres):
         with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
             connection.execute("SELECT pg_promote()")
 
-    def _create_cluster(self, binaries: Path) -> Directory:
+    def _open_directory(self, binaries: Path) -> Directory:
         directory = new_directory()
-        log = directory.path / "log"
-        command = [str(binaries / "pg_basebackup"), "-D", str(directory.path / "data"), "-R"]
+        log = directory.path / LOG
+        command = [str(binaries / "pg_basebackup"), "-D", str(directory.path / DATA), "-R"]
         command += ["-c", "fast", "-h", "127.0.0.1", "-p", str(self._primary.port), "-U", "postgres"]
-        environment = {**os.environ, **LOCALE, "PGPASSWORD": self.password or ""}
+        variables = {**environment(), "PGPASSWORD": self.password}
         try:
-            process = Process(
-                command, env=environment, cwd=directory.path, output=log, user=server_user()
-            )
+            process = Process(command, env=variables, cwd=directory.path, output=log, user=server_user())
             code = process.wait(START_TIMEOUT)
         except BaseException:
             directory.close()
