@@ -86,9 +86,12 @@ def test_a_cursor_class_of_the_callers_own_hides_no_commit(statement, database, 
 
 
 @pytest.mark.parametrize("option", ["postgresql_readonly", "isolation_level"])
-def test_a_refused_commit_leaves_a_connection_that_can_be_used(option, target, road, database, here):
-    """The guard leaves a failed transaction, which is over before SQLAlchemy resets its options."""
-    shape = next(shape for shape in SHAPES if shape.name == "ROLLBACK AND CHAIN")
+@pytest.mark.parametrize("name", ["ROLLBACK AND CHAIN", "commit()"])
+def test_a_refused_commit_leaves_a_connection_that_can_be_used(
+    name, option, target, road, database, here
+):
+    """Its transaction is over before SQLAlchemy resets the connection's options."""
+    shape = next(shape for shape in SHAPES if shape.name == name)
 
     def steps():
         engine = road.create_engine(database)
@@ -285,7 +288,7 @@ def test_what_fails_after_commit_does_not_deny_it(when, database, here, log):
     engine.dispose()
 
 
-def test_the_deadline_after_commit_does_not_deny_it(road, database, here, monkeypatch):
+def test_the_deadline_after_commit_does_not_deny_it(road, database, here, monkeypatch, log):
     """Time is over before SQLAlchemy resets the isolation level: committed, told so, place free."""
 
     def steps():
@@ -321,3 +324,4 @@ def test_the_deadline_after_commit_does_not_deny_it(road, database, here, monkey
 
     road.run(steps)
     assert rows(here) == ["a", "b"]
+    assert "After that came an error" not in log.text  # the reset itself works

@@ -6,7 +6,7 @@ import pickle
 
 import psycopg
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from lambdadb import CommitInDoubt, OutOfTime, TransactionEnded
 from lambdadb.drivers.psycopg.connection import InvocationClosed, StatementTimeout, translate
@@ -84,6 +84,8 @@ def test_a_lost_connection_is_known_by_the_error_or_by_the_connection():
     assert meaning_of(wrapped) == "lost"
     assert meaning_of(original) == "other"
     assert meaning_of(original, Lost()) == "lost"
+    assert meaning_of(PendingRollbackError(), Lost()) == "lost"  # what hides it, in a savepoint
+    assert meaning_of(PendingRollbackError()) == "other"
     assert meaning_of(KeyError(), Lost()) == "other"
 
 

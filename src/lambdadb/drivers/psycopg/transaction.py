@@ -15,7 +15,7 @@ from typing import Any, Literal
 import psycopg
 import sqlalchemy
 from psycopg import pq
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.util import await_only
 
 from lambdadb.drivers.base import Meaning, Outcome
@@ -125,10 +125,8 @@ class TransactionHandle:
         connection = self.connection
         connection.unit = None
         # SQLAlchemy does not roll back where it believes to be in autocommit, nor after a COMMIT that
-        # failed. The one that the guard refused leaves a failed transaction.
-        if connection.pgconn.transaction_status not in _ENDED and (
-            connection.autocommit or self.unit.is_done
-        ):
+        # failed, such as one that was refused here.
+        if connection.pgconn.transaction_status not in _ENDED:
             with contextlib.suppress(psycopg.Error):  # lost: then the server rolls back
                 rolled_back = connection.rollback()
                 if rolled_back is not None:
@@ -256,6 +254,8 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
         return "ended"
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "lost"
+    if isinstance(error, PendingRollbackError) and transaction is not None and transaction.is_lost:
+        return "lost"  # SQLAlchemy could not roll a savepoint back, and hides the loss itself
     if not isinstance(original, psycopg.Error) or isinstance(original, InvocationClosed):
         return "other"
     if original.sqlstate in _CONFLICTS:

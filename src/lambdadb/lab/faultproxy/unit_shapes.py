@@ -179,10 +179,10 @@ SHAPES = [
     UnitShape("the driver's rollback()", _roll_back, "ended"),
     UnitShape("ROLLBACK", _between("ROLLBACK"), "ended"),
     UnitShape("ROLLBACK AND CHAIN", _between("ROLLBACK AND CHAIN"), "ended"),
-    UnitShape("ROLLBACK, BEGIN", _in_one_text("ROLLBACK; BEGIN"), "ended"),
+    UnitShape("ROLLBACK, BEGIN", _in_one_text("ROLLBACK; BEGIN READ WRITE"), "ended"),
     UnitShape("COMMIT", _between("COMMIT"), HALF),
     UnitShape("COMMIT AND CHAIN", _between("COMMIT AND CHAIN"), HALF),
-    UnitShape("COMMIT, BEGIN", _in_one_text("COMMIT; BEGIN"), HALF),
+    UnitShape("COMMIT, BEGIN", _in_one_text("COMMIT; BEGIN READ WRITE"), HALF),
     UnitShape("COMMIT AND CHAIN in one text", _in_one_text("COMMIT AND CHAIN"), HALF),
     UnitShape("COMMIT, conflict", _after_conflict("COMMIT AND CHAIN"), HALF),
 ]
