@@ -63,8 +63,8 @@ def run_transaction(
 
     So `work` may run several times, and only its last run counts: it must do nothing outside of the
     database that may not be repeated, must take its inputs from its arguments, and must neither commit
-    nor catch the error of a failed statement. An error that comes after the answer to COMMIT, such as one
-    of a listener to `after_commit`, is logged, and the result is returned.
+    nor catch the error of a failed statement. An error after the answer to COMMIT, such as one of a
+    listener to `after_commit`, is logged, and the result is returned.
 
     Args:
         target: An engine of lambdadb (`work` gets a `Connection`) or a `sessionmaker` bound to one
@@ -314,7 +314,7 @@ class _TransactionRunner:
             return bool(seen)
         if seen is False and not (transaction.is_lost and meaning in ("lost", "ended")):
             return False
-        # The connection is lost: always ask. Its session may be alive, with locks that the next run needs.
+        # The connection is lost: always ask. Its session may live on, with locks that the next run needs.
         try:
             return self._resolve(transaction) == "committed"
         except LambdaDBError:
