@@ -314,7 +314,7 @@ class _TransactionRunner:
             return bool(seen)
         if seen is False and not (transaction.is_lost and meaning in ("lost", "ended")):
             return False
-        # The connection is lost: always ask. Its session may live on, with locks that the next run needs.
+        # The connection is lost: always ask. Its session may have locks that the next run needs.
         try:
             return self._resolve(transaction) == "committed"
         except LambdaDBError:
