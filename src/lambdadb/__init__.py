@@ -61,7 +61,7 @@ __all__ = [
 
 def __getattr__(name: str) -> str:
     if name == "__version__":
-        from importlib.metadata import version  # a function's start need not pay for it
+        from importlib.metadata import version  # takes time, and a cold start does not need it
 
         return version("sqlalchemy-lambdadb")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """
-`create_async_engine` and `run_transaction` for asynchronous code: the same connects and the same pool,
-waiting on the event loop.
+`create_async_engine`, `run_transaction` and `transactional` for asynchronous code.
+
+Connects and pool are the same as in synchronous code. They wait on the event loop.
 
 Needs greenlet: the extra `asyncio`.
 """
@@ -48,7 +49,7 @@ def create_async_engine(
     **keywords: Any,
 ) -> AsyncEngine:
     """
-    `lambdadb.create_engine` for asynchronous code: an ordinary `AsyncEngine`, the same promises.
+    Make an ordinary `AsyncEngine` with the same promises as `lambdadb.create_engine`.
 
     Use it with `async with lambdadb.invocation(...)`, or with `lambdadb.handler` on a coroutine
     function. Arguments, errors and costs are those of `lambdadb.create_engine`.
@@ -88,8 +89,8 @@ async def run_transaction(
     """
     `lambdadb.run_transaction` for asynchronous code: `work` is a coroutine function.
 
-    It gets an `AsyncConnection`, or the `AsyncSession` of an `async_sessionmaker`. What it promises,
-    raises and costs is what `lambdadb.run_transaction` does: it is the same code.
+    It gets an `AsyncConnection`, or the `AsyncSession` of an `async_sessionmaker`. Promises,
+    errors and costs are those of `lambdadb.run_transaction`, which runs the same code.
     """
     if isinstance(target, AsyncEngine):
         engine = target
@@ -131,7 +132,7 @@ def transactional(
 
 
 class _SyncSessions:
-    """A `sessionmaker` in the eyes of `run_transaction`, that remembers the AsyncSession around each."""
+    """A `sessionmaker` for `run_transaction` that keeps the `AsyncSession` that it made last."""
 
     def __init__(self, maker: async_sessionmaker[AsyncSession]) -> None:
         self._maker = maker

@@ -1,5 +1,5 @@
 """
-Invocations and the answer 503 for ASGI applications, such as FastAPI behind Mangum. It imports neither.
+ASGI middleware: invocations and the answer 503, for example for FastAPI behind Mangum.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from lambdadb.errors import ConnectFailed
-from lambdadb.http import unavailable
+from lambdadb.http import describe_unavailable
 from lambdadb.invocation import invocation
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class InvocationMiddleware:
     handler = Mangum(app)
     ```
 
-    The deadline is that of Lambda's context, which Mangum puts into the scope as `aws.context`. What
-    the framework runs after its answer, such as Starlette's background tasks, is still inside. When
-    no connection can be opened and another try may help, as while the database wakes up, the answer
+    The deadline is that of Lambda's context, which Mangum puts into the scope as `aws.context`. The
+    invocation includes what the framework runs after its answer, such as Starlette's background tasks.
+    If no connection can be opened and another try may help, as while the database wakes up, the answer
     is 503 with `Retry-After`, unless the application has begun to answer.
 
     Args:
@@ -50,16 +50,16 @@ class InvocationMiddleware:
         self._app = app
         self._engines = list(engines)
         for engine in self._engines:
-            invocation(engine)  # refuses a foreign engine at once
+            invocation(engine)  # refuses an engine that lambdadb has not made
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; everything that is not HTTP passes through."""
+        """Serve one request. What is not HTTP is passed on unchanged."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         begun = False
 
-        async def watched(message: Message) -> None:
+        async def watch_and_send(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
@@ -68,9 +68,9 @@ class InvocationMiddleware:
             for engine in self._engines:
                 await stack.enter_async_context(invocation(engine, scope.get("aws.context")))
             try:
-                await self._app(scope, receive, watched)
+                await self._app(scope, receive, watch_and_send)
             except ConnectFailed as error:
-                described = unavailable(error)
+                described = describe_unavailable(error)
                 if begun or described is None:
                     raise
                 await _answer(send, *described)

@@ -1,5 +1,5 @@
 """
-Run a blocking call in a thread, so that its caller can stop waiting for it.
+Run a blocking call in a thread, so that its caller can stop waiting.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class BackgroundCall(Generic[T]):
         return bool(self._result) or self._error is not None
 
     def result(self) -> T:
-        """What the ended call returned; raises what it raised."""
+        """Return the result of the ended call, or raise its exception."""
         if self._error is not None:
             raise self._error
         return self._result[0]
 
     def close(self) -> None:
-        """Stop waiting. The thread goes on; its result is dropped."""
+        """Stop waiting. The thread continues, and its result is dropped."""
         self._reader.close()

@@ -1,5 +1,5 @@
 """
-Who checked a connection out: the place in the user's code, the thread or task, and the invocation.
+Which code checked a connection out: its line, its thread or task, and its invocation.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-# Modules whose frames are not the user's, by the first part of their names or by the whole name.
-_PLUMBING = {"sqlalchemy", "contextlib", "tenacity"} | {
+# Modules whose frames are skipped, by the first part of their names or by the whole name.
+_SKIPPED = {"sqlalchemy", "contextlib", "tenacity"} | {
     f"lambdadb.{name}" for name in ("aio", "checkout", "engine", "plugin", "pool", "transaction")
 }
 
 
 class Checkout:
     """
-    One checkout, from its first moment on.
+    One checkout.
 
     Attributes:
         invocation: The number of the invocation in which it was made; 0 outside.
-        actor: The thread, or with an asynchronous engine the task. Who waits for himself waits forever.
+        actor: The thread, or with an asynchronous engine the task. It must not wait for itself.
     """
 
     __slots__ = ("_code", "_line", "_thread", "actor", "invocation")
@@ -42,36 +42,36 @@ class Checkout:
 
 def find_user_code() -> tuple[CodeType | None, int]:
     """
-    The first frame that is not plumbing, as its code and line.
+    Return code and line of the first frame that is neither lambdadb's nor SQLAlchemy's.
 
-    A few attribute reads for each frame, and no stack trace: it is done for each checkout.
+    This is done for each checkout. So it reads a few attributes of each frame, and makes no stack trace.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        plumbing = _is_plumbing.get(name)
-        if not (_learn(name) if plumbing is None else plumbing):
+        skipped = _is_skipped.get(name)
+        if not (_remember(name) if skipped is None else skipped):
             return frame.f_code, frame.f_lineno
         frame = frame.f_back or _awaiting_frame()
     return None, 0
 
 
 def describe_code(code: CodeType | None, line: int) -> str:
-    """A place in the code, for people."""
+    """Return function, file and line as a text."""
     return f"{code.co_name} ({Path(code.co_filename).name}:{line})" if code else "unknown code"
 
 
-_is_plumbing: dict[str, bool] = {}
+_is_skipped: dict[str, bool] = {}
 
 
-def _learn(name: str) -> bool:
-    plumbing = name in _PLUMBING or name.partition(".")[0] in _PLUMBING
-    _is_plumbing[name] = plumbing
-    return plumbing
+def _remember(name: str) -> bool:
+    skipped = name in _SKIPPED or name.partition(".")[0] in _SKIPPED
+    _is_skipped[name] = skipped
+    return skipped
 
 
 def _awaiting_frame() -> FrameType | None:
-    """Where the task stands that runs SQLAlchemy's greenlet, whose own stack ends inside it."""
+    """Return the frame of the task that runs SQLAlchemy's greenlet, which has a stack of its own."""
     greenlet = sys.modules.get("greenlet")
     parent = greenlet.getcurrent().parent if greenlet else None
     frame: FrameType | None = parent.gr_frame if parent else None
@@ -79,7 +79,7 @@ def _awaiting_frame() -> FrameType | None:
 
 
 def _current_task() -> Any:
-    """The task that runs, as a reference that does not keep it alive; None if there is none."""
+    """Return a weak reference to the running task; None if there is none."""
     import asyncio
 
     try:

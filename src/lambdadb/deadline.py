@@ -1,6 +1,5 @@
 """
-Time: the clock that everything waits on, the moment by which to be done, and the invocation whose
-moment it is. No other module reads a clock or sleeps.
+Clocks, deadlines, and the invocations that are running.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ T = TypeVar("T")
 
 class Clock:
     """
-    Monotonic seconds, and the one way to wait.
+    Tells the time and waits.
 
-    Tests pass a virtual one; `lambdadb.aio` passes one that waits on the event loop.
+    Tests pass a virtual clock. Asynchronous engines have one that waits on the event loop.
     """
 
     def now(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Return the seconds of a clock that never goes back."""
         return time.monotonic()
 
     def idle_since(self, moment: tuple[float, float]) -> float:
-        """Seconds since `moment`, a value of `moment()`, frozen time included."""
-        # Whether a frozen environment's monotonic clock goes on is documented nowhere, and its wall
-        # clock may be set back: of the two, the one that saw more time pass is believed.
+        """Return the seconds since `moment`, a value of `moment()`, including frozen time."""
+        # AWS does not document whether the monotonic clock of a frozen environment continues, and the
+        # wall clock may be set back. So the larger of the two differences counts.
         return max(time.monotonic() - moment[0], time.time() - moment[1])
 
     def moment(self) -> tuple[float, float]:
-        """Now, on both clocks."""
+        """Return the present moment on the monotonic clock and on the wall clock."""
         return time.monotonic(), time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Wait for nothing but time."""
+        """Sleep."""
         self.wait({}, seconds)
 
     def wait(self, sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
@@ -53,7 +52,7 @@ class Clock:
             sockets: File descriptor to `selectors.EVENT_READ` or `EVENT_WRITE`.
 
         Returns:
-            The descriptors that are ready; none when the time was over first.
+            The descriptors that are ready; none if the time was over first.
         """
         if not sockets:
             time.sleep(max(seconds, 0.0))
@@ -65,10 +64,10 @@ class Clock:
 
     def result(self, function: Callable[[], T], seconds: float) -> T:
         """
-        What `function()` returns, which may block, in a thread of its own.
+        Call `function()`, which may block, in a thread of its own, and return its result.
 
         Raises:
-            TimeoutError: It takes longer than `seconds`; it goes on, unheard.
+            TimeoutError: It takes longer than `seconds`. The thread continues; its result is dropped.
         """
         call = BackgroundCall(function)
         try:
@@ -80,10 +79,10 @@ class Clock:
 
     def awaited(self, function: Callable[[], Awaitable[T]], seconds: float) -> T:
         """
-        As `result`, for a function that returns an awaitable, on the event loop of `lambdadb.aio`.
+        Await what `function()` returns on the engine's event loop, and return the result.
 
         Raises:
-            InvalidSettings: There is none.
+            InvalidSettings: The engine is not asynchronous.
         """
         del function, seconds
         raise InvalidSettings("Asynchronous credentials need lambdadb.aio.create_async_engine.")
@@ -91,24 +90,24 @@ class Clock:
 
 @dataclass(repr=False, eq=False)
 class Deadline:
-    """A moment on a `Clock` by which to be done."""
+    """A moment on a `Clock` by which something has to end."""
 
     at: float
 
     def remaining(self, clock: Clock) -> float:
-        """Seconds left; never negative."""
+        """Return the seconds left, at least 0."""
         return max(self.at - clock.now(), 0.0)
 
     def earlier(self, other: Deadline | None) -> Deadline:
-        """The one of the two that comes first."""
+        """Return the one of the two that comes first."""
         return self if other is None or self.at <= other.at else other
 
 
 def lambda_deadline(context: object, clock: Clock, *, in_lambda: bool) -> Deadline | None:
     """
-    The end of the invocation that Lambda's `context` describes; None if it describes none.
+    Return the end of the invocation of Lambda's `context`; None if the context has none.
 
-    Outside of Lambda anything may stand for the context: `{}`, a `Mock`, a `SimpleNamespace`.
+    Outside of Lambda any object is accepted as the context: `{}`, a `Mock`, a `SimpleNamespace`.
 
     Raises:
         InvalidSettings: In Lambda, `context` is not the context object.
@@ -133,19 +132,19 @@ class RunningInvocation:
 
     deadline: Deadline | None = None
     function_arn: str = ""
-    """The ARN that it was invoked by."""
+    """The ARN by which the function was invoked."""
 
 
 class ActiveInvocations:
     """
-    The invocations of an engine that are running; shared by its pool and its connects.
+    The running invocations of an engine. Its pool and its connector share this object.
 
-    It belongs to the engine and not to a context variable, because threads that a handler starts must
-    see it too. An execution environment runs one invocation at a time; nested ones, and those of a
-    test or of a development server, may overlap.
+    It belongs to the engine and is not a context variable, because threads that a handler starts must
+    see it too. An execution environment runs one invocation at a time. Nested invocations, and those of
+    a test or a development server, may overlap.
 
-    It holds them weakly. One whose end was interrupted, as by an exception from a signal handler, is
-    over when nobody refers to it any more, and not running for ever.
+    It has weak references to the invocations. If an exception from a signal handler interrupts the end
+    of an invocation, the invocation is over when nothing refers to it any more.
     """
 
     def __init__(self) -> None:
@@ -153,10 +152,10 @@ class ActiveInvocations:
         self._begun = 0
         self._number = 0
         self.deadline: Deadline | None = None
-        """The earliest of their deadlines."""
+        """The earliest deadline of the running invocations."""
 
     def enter(self, one: RunningInvocation) -> None:
-        """An invocation begins; the caller keeps a reference to it until it ends."""
+        """Begin an invocation. The caller keeps a reference to it until it ends."""
         if not self._running:
             self._number += 1
         self._running.append(weakref.ref(one, self._remove))
@@ -165,11 +164,11 @@ class ActiveInvocations:
 
     def leave(self, one: RunningInvocation) -> int | None:
         """
-        An invocation ends, in whatever order.
+        End an invocation. They may end in any order.
 
         Returns:
-            The number that has ended with it; None while others run that share it. One that another
-            thread begins at this moment has the next number, so what ends is never its own.
+            The number that has ended with it; None while others with the same number run. An invocation
+            that another thread begins at this moment has the next number.
         """
         number = self._number
         self._remove(weakref.ref(one))
@@ -182,7 +181,7 @@ class ActiveInvocations:
 
     @property
     def number(self) -> int:
-        """The number of what runs, from 1; invocations that overlap share it. 0: none runs."""
+        """The number of the running invocation, from 1; overlapping ones share it. 0: none runs."""
         return self._number if self._running else 0
 
     @property
@@ -192,12 +191,12 @@ class ActiveInvocations:
 
     @property
     def active(self) -> bool:
-        """Whether any is running."""
+        """Whether an invocation is running."""
         return bool(self._running)
 
     @property
     def alias(self) -> str:
-        """The alias that the last of them was invoked by; empty if by none."""
+        """The alias by which the latest running invocation was invoked; empty if there is none."""
         # arn:aws:lambda:REGION:ACCOUNT:function:NAME:QUALIFIER
         arns = (one.function_arn.split(":") for one in reversed(self._alive()))
         return next((parts[7] for parts in arns if len(parts) > 7), "")
@@ -212,7 +211,7 @@ class ActiveInvocations:
 
 @dataclass(repr=False, eq=False)
 class StatementDeadline:
-    """Until when an engine's statements may run: the invocation's time less a reserve."""
+    """The deadline of an engine's statements: the invocation's end less a reserve."""
 
     invocations: ActiveInvocations
     clock: Clock
@@ -221,8 +220,10 @@ class StatementDeadline:
 
     def times(self, limit: float | None) -> tuple[float, float] | None:
         """
-        When a statement is cancelled, and when its connection is closed if it does not answer: half
-        of the reserve later, or at once for a `limit` of the connection. None: never.
+        Return when a statement is cancelled, and when its connection is closed if no answer comes.
+
+        The second is half of the reserve later. With an earlier `limit` of the connection both are that
+        moment. None: the statement has no deadline.
         """
         deadline = self.invocations.deadline
         cancel_at = None if deadline is None else deadline.at - self.reserve

@@ -1,5 +1,5 @@
 """
-`create_engine`: SQLAlchemy's, with lambdadb's plugin.
+`create_engine`: SQLAlchemy's `create_engine` with lambdadb's plugin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
 
-# The entry point of the distribution says the same; a copy of the package alone has none.
+# The distribution's entry point does the same. A copy of the package alone has no entry point.
 plugins.register("lambdadb", "lambdadb.plugin", "LambdaDBPlugin")
 
 
@@ -37,26 +37,27 @@ def create_engine(
     **keywords: Any,
 ) -> Engine:
     """
-    An ordinary `sqlalchemy.Engine` whose connections follow a policy made for Lambda.
+    Make an ordinary `sqlalchemy.Engine` whose connections follow a policy made for Lambda.
 
-    It opens nothing by itself: call it in module scope and connect in the handler, where there is
-    time to wait for a database that is waking up.
+    It opens no connection. Call it in module scope, and connect in the handler, where there is time
+    to wait for a database that is waking up.
 
     Args:
         url: `postgresql+psycopg://user@host/database`.
         policy: `PerEnvironment()`, the default, or `PerInvocation()`.
         retry: How long a connect waits for a database that is waking up; `ResumeRetry()` by default.
-        credentials: Asked for logins at each connect; without it, the URL's own is used.
-        tracer: Told of each connect, and of the statements that it wants.
+        credentials: A store that is asked for logins at each connect. None uses the URL's login.
+        tracer: Records each connect, and the statements that it selects.
         tag: The session's `application_name`, made of `{name}` (the default), `{version}` and
-            `{alias}` of the function. Nothing is sent outside Lambda, or where the URL has its own.
-        allow_unverified_server: True lets a login of `credentials` go to a server that is not verified
-            by `sslmode=verify-full`; where the store needs one that is, to one that is encrypted.
+            `{alias}` of the function. Outside Lambda a tag with `{name}` is not sent. An
+            `application_name` in the URL wins.
+        allow_unverified_server: True sends a login of `credentials` also to a server that is not
+            verified by `sslmode=verify-full`. A login of `RdsIam` still needs encryption.
         **keywords: Passed on to `sqlalchemy.create_engine`.
 
     Raises:
-        InvalidSettings: A URL, a setting or a keyword that cannot work.
-        TypeError: A keyword that SQLAlchemy does not know.
+        InvalidSettings: The URL, a setting or a keyword cannot work.
+        TypeError: SQLAlchemy does not know a keyword.
 
     **Costs:** none; the first checkout connects.
     """
@@ -75,16 +76,16 @@ def create_engine(
 
 
 def with_plugin(keywords: dict[str, Any]) -> dict[str, Any]:
-    """SQLAlchemy's keywords, with lambdadb among the plugins."""
+    """Add lambdadb to the plugins in SQLAlchemy's keywords."""
     return {**keywords, "plugins": [*keywords.get("plugins", ()), "lambdadb"]}
 
 
 def parse_url(url: str | URL) -> URL:
     """
-    A URL without the plugin's name in it.
+    Parse a URL, and remove lambdadb from its plugins.
 
     Raises:
-        InvalidSettings: It is none, or would show a password. The text shows nothing of it.
+        InvalidSettings: It is not a URL, or would show a password. The text does not show it.
     """
     if not isinstance(url, (str, URL)) or not url:
         raise InvalidSettings(
@@ -93,10 +94,10 @@ def parse_url(url: str | URL) -> URL:
         )
     check_url(url)
     url = make_url(url)
-    others = [name for name in _listed(url.query.get("plugin")) if name != "lambdadb"]
+    others = [name for name in _to_tuple(url.query.get("plugin")) if name != "lambdadb"]
     url = url.difference_update_query(["plugin"])
     return url.update_query_dict({"plugin": others}) if others else url
 
 
-def _listed(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def _to_tuple(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return () if value is None else (value,) if isinstance(value, str) else tuple(value)

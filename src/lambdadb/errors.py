@@ -3,12 +3,12 @@ Every exception that lambdadb raises.
 
 ```
 LambdaDBError                     safe_to_repeat: True only when it is proven
-├─ InvalidSettings                raised while building, never later
-├─ ConnectionInUse                a checkout beyond the policy's connections; names the holder
+├─ InvalidSettings                raised while the engine is made
+├─ ConnectionInUse                a checkout beyond the policy's connections
 ├─ OutOfTime                      the invocation's time ended first
 ├─ InvocationEnded                a session was used after the invocation that opened it
-├─ TransactionEnded               a unit of work broke its own transaction
-├─ CommitInDoubt                  COMMIT was sent; nobody can know what became of it
+├─ TransactionEnded               a unit of work ended its own transaction
+├─ CommitInDoubt                  COMMIT was sent; its outcome cannot be known
 └─ ConnectFailed                  gave up connecting; no SQL was sent
    └─ DatabaseResuming            still waking up: answer 503 with Retry-After
 ```
@@ -29,22 +29,23 @@ if TYPE_CHECKING:
 
 
 class LambdaDBError(exc.SQLAlchemyError):
-    """The root of all errors of lambdadb."""
+    """The base class of all errors of lambdadb."""
 
     safe_to_repeat: bool = False
     """True only when it is proven that repeating the work cannot do it twice."""
 
 
 class InvalidSettings(LambdaDBError, ValueError):
-    """A URL, keyword or setting that cannot work; raised while building the engine."""
+    """A URL, keyword or setting cannot work. Raised while the engine is made."""
 
 
 class ConnectionInUse(LambdaDBError):
     """
-    All connections of the policy are checked out; the message names who holds them.
+    All connections of the policy are checked out. The message names the code that uses them.
 
-    Raised at once instead of waiting: an execution environment runs one invocation at a time, so
-    the holder is usually further up the same call stack and would never give its connection back.
+    By default it is raised at once, without waiting: an execution environment runs one invocation at a
+    time, so the code that uses the connection is usually further up the same call stack. It would
+    never give the connection back.
     """
 
     safe_to_repeat = True
@@ -52,16 +53,16 @@ class ConnectionInUse(LambdaDBError):
 
 class OutOfTime(LambdaDBError):
     """
-    The invocation's time, less the reserve for its answer, was over: the running statement was
-    cancelled, or nothing was sent at all.
+    The invocation's time, less the reserve for its answer, was over. The running statement was
+    cancelled, or nothing was sent.
 
-    Its transaction is rolled back, unless the statement was a COMMIT.
+    The transaction is rolled back, unless the statement was a COMMIT.
     """
 
     sent: bool
     """
-    Whether the last statement had been sent: if not, that one was certainly not done. In autocommit
-    those before it were, also those of one `execute()` that SQLAlchemy sends in several batches.
+    Whether the last statement had been sent. If not, it was certainly not executed. In autocommit the
+    statements before it were, including earlier batches of the same `execute()`.
     """
 
     def __init__(self, message: str, *, sent: bool) -> None:
@@ -76,22 +77,22 @@ class InvocationEnded(LambdaDBError):
     """
     A session was used after the end of the invocation in which it began.
 
-    An open session would be frozen with the environment, in its transaction. So what is still open
-    when an invocation ends is rolled back and closed.
+    An open session would be frozen with the environment, in its transaction. So a session that is still
+    open when an invocation ends is rolled back and closed.
     """
 
 
 class TransactionEnded(LambdaDBError):
     """
-    A unit of work returned from a transaction that had failed, ended it, or was to commit it itself.
+    A unit of work returned from a failed transaction, ended its transaction, or tried to commit it.
 
-    PostgreSQL answers the COMMIT of a failed transaction with a rollback and no error: without this
-    one, its rows would be lost in silence. A unit that goes on after a COMMIT of its own could not be
-    repeated without doing its first half twice.
+    PostgreSQL answers the COMMIT of a failed transaction with a rollback and no error. Without this
+    exception its rows would be lost silently. A unit that continues after a COMMIT of its own could not
+    be repeated without doing its first half twice.
     """
 
     committed: bool
-    """Whether the unit itself has committed what it did before: then it must not be called again."""
+    """Whether the unit itself has committed a part of its work. If so, do not call it again as it is."""
 
     def __init__(self, message: str, *, committed: bool = False) -> None:
         super().__init__(message)
@@ -103,17 +104,17 @@ class TransactionEnded(LambdaDBError):
 
 class CommitInDoubt(LambdaDBError):
     """
-    COMMIT was sent, its answer was lost, and what became of it cannot be found out.
+    COMMIT was sent, its answer was lost, and its outcome cannot be found out.
 
-    Look for the row before you repeat the work, or use `run_transaction(..., idempotency_key=...)`,
-    which does. `__cause__` holds what kept the server from being asked, or the loss itself.
+    Look for the rows before you repeat the work. With `run_transaction(..., idempotency_key=...)`
+    lambdadb does that itself. `__cause__` is the error of the question to the server, or of the COMMIT.
     """
 
     def __init__(self, xid: str, reason: str) -> None:
         super().__init__(
             f"It is not known whether transaction {xid} is committed: {reason}. Repeating the work may "
             "do it twice. Look for its rows first, or give run_transaction an idempotency_key, which "
-            "proves it."
+            "proves the outcome."
         )
         self.xid = xid
         self.reason = reason
@@ -126,7 +127,7 @@ class ConnectFailed(LambdaDBError, exc.OperationalError):
     """
     No connection could be opened, and waiting longer would not help or was not possible.
 
-    No SQL was sent. `orig` and `__cause__` hold the driver's error of the last attempt.
+    No SQL was sent. `orig` and `__cause__` are the driver's error of the last attempt.
     """
 
     safe_to_repeat = True
@@ -173,9 +174,9 @@ class ConnectFailed(LambdaDBError, exc.OperationalError):
 
 class DatabaseResuming(ConnectFailed):
     """
-    The database is still waking up from its auto-pause (or restarting): try again a little later.
+    The database is still waking up from its auto-pause, or restarting. Try again a little later.
 
-    The attempts have woken it, so it goes on resuming after this error. Behind HTTP answer 503 with
+    The attempts started its resume, which continues after this error. Behind HTTP answer 503 with
     `Retry-After: retry_after`, as `lambdadb.handler(engine, on_resuming="503")` does.
     """
 

@@ -1,6 +1,7 @@
 """
-What a failed connect means, whatever the driver: resuming, exhausted, unreachable, credentials, login,
-untrusted or misconfigured. Each driver has a `faults` module that tells which one an error stands for.
+The faults of failed connects, and what to do about each.
+
+They are the same for every driver. Each driver has a `faults` module that finds the fault of an error.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from enum import Enum
 
 
 class Fault(str, Enum):
-    """Why an attempt to connect failed, and so whether waiting can help."""
+    """Why an attempt to connect failed, which decides whether waiting can help."""
 
     RESUMING = "resuming"
     """The database is waking up, starting or restarting: it will answer in seconds."""
     EXHAUSTED = "exhausted"
-    """All of its connections are taken: one may become free."""
+    """All of its connections are in use: one may become free."""
     UNREACHABLE = "unreachable"
-    """No answer at all from the network: it may pass, or the way there is closed."""
+    """No answer came from the network: it may pass, or there is no route to the server."""
     CREDENTIALS = "credentials"
-    """It refused the user or the password."""
+    """The server refused the user or the password."""
     LOGIN = "login"
-    """No user and password could be had from where they are kept."""
+    """The store of logins gave no login."""
     UNTRUSTED = "untrusted"
-    """Its certificate could not be verified, or it speaks no TLS."""
+    """The server's certificate could not be verified, or the server does not support TLS."""
     MISCONFIGURED = "misconfigured"
-    """It, its name or its settings are wrong for this client."""
+    """The host, the database or a setting is wrong."""
 
     @property
     def can_pass(self) -> bool:
@@ -43,8 +44,8 @@ _REMEDIES = {
         "Try again shortly; a function that has 30 s or more for a connect usually sees it awake."
     ),
     Fault.EXHAUSTED: (
-        "All connections of the server are taken. See who holds them in the server's list of sessions; "
-        "lower the function's reserved concurrency or raise the cluster's maximum capacity."
+        "All connections of the server are in use. Its list of sessions shows by whom. Lower the "
+        "function's reserved concurrency, or raise the cluster's maximum capacity."
     ),
     Fault.UNREACHABLE: (
         "No answer came from the network. If the cluster is not restarting, check the function's "
@@ -55,20 +56,20 @@ _REMEDIES = {
         "IAM authentication also rds-db:connect, the region and the host that the token is for."
     ),
     Fault.LOGIN: (
-        "The credentials gave no login. Check that the function's role may read it, and that it can be "
-        "reached where it is kept: from a VPC through a VPC endpoint or a NAT gateway."
+        "The credentials gave no login. Check that the function's role may read it, and that its store "
+        "can be reached: from a VPC through a VPC endpoint or a NAT gateway."
     ),
     Fault.UNTRUSTED: (
-        "The server did not prove who it is, so no login was sent. docs/tls.md tells how servers are "
-        "verified, and how to choose otherwise."
+        "The server was not verified, so no login was sent. docs/tls.md explains how servers are "
+        "verified, and how to change it."
     ),
     Fault.MISCONFIGURED: (
-        "Waiting cannot help: check the host, port, database name and options of the URL."
+        "Waiting cannot help. Check the host, port, database name and options of the URL."
     ),
 }
 
 
 def one_line(text: str) -> str:
-    """A driver's text as part of a sentence: its lines, without libpq's hints, which are indented."""
+    """Put a driver's text on one line, without libpq's hints, which are indented."""
     lines = [line.strip() for line in text.splitlines() if not line.startswith("\t")]
     return " ".join(" ".join(lines).split()).rstrip(".")

@@ -18,8 +18,8 @@ _MESSAGES = {
 _OTHER = "The database cannot be reached. Please try again."
 
 
-def unavailable(error: ConnectFailed) -> tuple[dict[str, str], str] | None:
-    """Headers and body of a 503; None if trying again would not help."""
+def describe_unavailable(error: ConnectFailed) -> tuple[dict[str, str], str] | None:
+    """Return headers and body of a 503; None if trying again would not help."""
     if error.retry_after is None:
         return None
     message = {"message": _MESSAGES.get(error.fault, _OTHER), "retryAfter": error.retry_after}
@@ -29,11 +29,11 @@ def unavailable(error: ConnectFailed) -> tuple[dict[str, str], str] | None:
 
 def answer_event(event: object, error: ConnectFailed) -> dict[str, Any] | None:
     """
-    The answer to an event of API Gateway, of a load balancer or of a function URL.
+    Return the answer to an event of API Gateway, a load balancer or a function URL.
 
-    None for every other event, and if trying again would not help.
+    Returns None for other events, and if trying again would not help.
     """
-    described = unavailable(error)
+    described = describe_unavailable(error)
     if described is None or not isinstance(event, Mapping) or not _is_http(event):
         return None
     headers, body = described
@@ -43,8 +43,7 @@ def answer_event(event: object, error: ConnectFailed) -> dict[str, Any] | None:
         "isBase64Encoded": False,
         "body": body,
     }
-    # A load balancer with multi-value headers, and API Gateway's REST APIs, ask in them; the former
-    # ignores `headers` in the answer.
+    # A load balancer with multi-value headers sends these alone, and ignores `headers` in the answer.
     if "multiValueHeaders" in event and "headers" not in event:
         answer["multiValueHeaders"] = {name: [value] for name, value in headers.items()}
     else:

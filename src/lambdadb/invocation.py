@@ -1,5 +1,5 @@
 """
-Around one handler call: it sets the deadline, and closes at the end what the policy does not keep.
+`handler` and `invocation` set the deadline of a handler call, and close what the policy does not keep.
 """
 
 from __future__ import annotations
@@ -34,21 +34,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class invocation:
     """
-    One handler call: inside it the deadline is known, leaving it releases what the policy releases.
+    A context manager around one handler call.
+
+    Inside it, connects and statements end with Lambda's deadline. At its end, what the policy does not
+    keep is closed.
 
     ```python
     with lambdadb.invocation(engine, context):
         ...
     ```
 
-    With an asynchronous engine: `async with`. While several run on one engine, nested or beside each
-    other, the earliest deadline counts and the last to end releases. Everything works without it
-    too, with the limits of `ResumeRetry` instead of Lambda's.
+    With an asynchronous engine use `async with`. If several run on one engine, nested or in parallel,
+    the earliest deadline counts, and the last one to end closes the connections. The engine also works
+    without an invocation, with the limits of `ResumeRetry` instead of Lambda's.
 
     Args:
         engine: Made by `lambdadb.create_engine` or `lambdadb.aio.create_async_engine`.
         context: Lambda's context object, for its deadline and alias; None if there is none. Outside
-            of Lambda anything that stands for it is accepted, and means no deadline.
+            of Lambda any object is accepted. Without a number of milliseconds there is no deadline.
 
     Raises:
         InvalidSettings: `engine` was not made by lambdadb, or, in Lambda, `context` is not Lambda's.
@@ -134,25 +137,25 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
     """
     Run a Lambda handler inside an `invocation` of each engine.
 
-    A coroutine function becomes a handler that Lambda can call: it runs on one event loop, kept for
-    the life of the environment, so that connections survive from one invocation to the next. Called
-    where a loop is running already, as in a test, it returns a coroutine to await.
+    A coroutine function becomes a handler that Lambda can call. It runs on one event loop, which is kept
+    for the life of the environment, so that connections stay open from one invocation to the next. If a
+    loop is already running, as in a test, the handler returns a coroutine to await.
 
     Args:
         engines: Made by lambdadb.
         on_resuming: `"503"` answers events of API Gateway, Application Load Balancers and function
             URLs with status 503 and `Retry-After` when no connection can be opened and another try may
-            help: the database is waking up, all its connections are taken, or it does not answer. All
-            other events, and `"raise"`, let the error reach Lambda, which retries them by its rules.
+            help: the database is waking up, all its connections are in use, or it does not answer. For
+            all other events, and with `"raise"`, the error reaches Lambda, which retries by its rules.
 
     Raises:
-        InvalidSettings: An engine was not made by lambdadb, or `on_resuming` is something else.
+        InvalidSettings: An engine was not made by lambdadb, or `on_resuming` has another value.
     """
     if on_resuming not in ("raise", "503"):
         raise InvalidSettings(f"on_resuming={on_resuming!r}: use 'raise' or '503'.")
     if len(engines) == 1 and inspect.isfunction(engines[0]):
         raise InvalidSettings("handler() needs the engines that the function uses: @handler(engine).")
-    # Refuses a foreign engine while the module loads, not at the first event.
+    # invocation() refuses other engines. This happens while the module loads, not at the first event.
     asynchronous = [invocation(engine).asynchronous for engine in engines]
     if not engines:
         raise InvalidSettings("handler() needs the engines that the function uses: @handler(engine).")
@@ -162,7 +165,7 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(function):
-            return _on_one_loop(function, engines, answer_to)
+            return _run_on_one_loop(function, engines, answer_to)
         if any(asynchronous):
             name = getattr(function, "__name__", repr(function))
             raise InvalidSettings(
@@ -172,14 +175,14 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
                 "lambdadb.asgi.InvocationMiddleware."
             )
 
-        inside = functools.reduce(_within, reversed(engines), function)
+        wrapped = functools.reduce(_wrap_in_invocation, reversed(engines), function)
 
         @functools.wraps(function)
         def call(*arguments: Any, **keywords: Any) -> Any:
             try:
-                return inside(*arguments, **keywords)
+                return wrapped(*arguments, **keywords)
             except ConnectFailed as error:
-                event, _ = _event_and_context(arguments, keywords)
+                event, _ = _find_event_and_context(arguments, keywords)
                 if (answer := answer_to(event, error)) is not None:
                     return answer
                 raise
@@ -189,15 +192,15 @@ def handler(*engines: AnyEngine, on_resuming: Literal["raise", "503"] = "raise")
     return decorate
 
 
-def _within(function: Callable[..., Any], engine: AnyEngine) -> Callable[..., Any]:
+def _wrap_in_invocation(function: Callable[..., Any], engine: AnyEngine) -> Callable[..., Any]:
     def call(*arguments: Any, **keywords: Any) -> Any:
-        with invocation(engine, _event_and_context(arguments, keywords)[1]):
+        with invocation(engine, _find_event_and_context(arguments, keywords)[1]):
             return function(*arguments, **keywords)
 
     return call
 
 
-def _on_one_loop(
+def _run_on_one_loop(
     function: Callable[..., Coroutine[Any, Any, Any]],
     engines: tuple[AnyEngine, ...],
     answer_to: Callable[[object, ConnectFailed], dict[str, Any] | None],
@@ -205,7 +208,7 @@ def _on_one_loop(
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def run(*arguments: Any, **keywords: Any) -> Any:
-        event, context = _event_and_context(arguments, keywords)
+        event, context = _find_event_and_context(arguments, keywords)
         try:
             async with AsyncExitStack() as stack:
                 for engine in engines:
@@ -230,8 +233,8 @@ def _on_one_loop(
     return call
 
 
-def _event_and_context(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, Any]:
-    """The last two of what a handler, which may be a method, was called with, or those so named."""
+def _find_event_and_context(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the last two arguments of a handler, which may be a method, or these keywords."""
     if len(arguments) == 2 and not keywords:
         return arguments
     given = [*arguments, keywords["event"]] if "event" in keywords else list(arguments)

@@ -21,10 +21,10 @@ class LoopClock(Clock):
 
     def wait(self, sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
         """Wait as `Clock.wait`, inside the greenlet in which SQLAlchemy runs its connects."""
-        return await_only(_ready(sockets, seconds))
+        return await_only(_wait_until_ready(sockets, seconds))
 
     def awaited(self, function: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Await it on the running loop, `seconds` at most."""
+        """Await what `function()` returns on the running loop, for `seconds` at most."""
 
         async def call() -> T:
             task = asyncio.ensure_future(function())
@@ -38,7 +38,7 @@ class LoopClock(Clock):
         return await_only(call())
 
 
-async def _ready(sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
+async def _wait_until_ready(sockets: Mapping[int, int], seconds: float) -> Iterable[int]:
     loop = asyncio.get_running_loop()
     ready: set[int] = set()
     first = asyncio.Event()

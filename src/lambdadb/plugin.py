@@ -1,6 +1,7 @@
 """
-`plugins=["lambdadb"]`, or `?plugin=lambdadb` in a URL: SQLAlchemy's own way to change how an engine is
-made. `lambdadb.create_engine` goes the same way; this is the only composition.
+lambdadb's plugin for SQLAlchemy: `plugins=["lambdadb"]`, or `?plugin=lambdadb` in a URL.
+
+Every engine of lambdadb is composed here. `lambdadb.create_engine` uses this plugin too.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ class LambdaDBPlugin(CreateEnginePlugin):
 
     Args:
         url: Its query may hold the settings that fit into a URL, such as `lambdadb_policy`.
-        kwargs: The keywords of `create_engine`; those of lambdadb are taken out of them.
+        kwargs: The keywords of `create_engine`. lambdadb's own are removed from them.
 
     Raises:
-        InvalidSettings: A URL, a setting or a keyword that cannot work.
+        InvalidSettings: The URL, a setting or a keyword cannot work.
     """
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
@@ -55,15 +56,15 @@ class LambdaDBPlugin(CreateEnginePlugin):
         self.url, from_url = read_url_settings(url.difference_update_query(["plugin"]))
         chosen = {**from_url, **{name: value for name, value in given.items() if value is not None}}
         if kwargs.get("poolclass") is NullPool and "policy" not in chosen:
-            # SQLAlchemy's name for one connection for each use; Alembic's templates write it.
+            # NullPool opens a connection for each use. Alembic's templates contain it.
             del kwargs["poolclass"]
             chosen["policy"] = PerInvocation()
         if clash := sorted(_DECIDED_BY_POLICY & kwargs.keys()):
             raise InvalidSettings(
-                f"{', '.join(clash)}: decided by the policy. For a second session use "
+                f"{', '.join(clash)}: the policy decides this. For a second session use "
                 "PerEnvironment(connections=2); for another pool use sqlalchemy.create_engine."
             )
-        self._settings = Settings.chosen(**chosen)
+        self._settings = Settings.from_keywords(**chosen)
         self._check_passwords(kwargs.get("connect_args", {}))
         self._connect_args: Mapping[str, Any] = kwargs.get("connect_args", {})
         kwargs["poolclass"] = GuardedPool
@@ -78,12 +79,12 @@ class LambdaDBPlugin(CreateEnginePlugin):
             )
 
     def update_url(self, url: URL) -> URL:
-        """The URL by which SQLAlchemy finds lambdadb's dialect."""
+        """Return the URL that names lambdadb's dialect."""
         del url
         return self.url.set(drivername=REGISTERED[self.url.drivername])
 
     def handle_dialect_kwargs(self, dialect_cls: type[Any], dialect_args: dict[str, Any]) -> None:
-        """Compose what the engine is made of."""
+        """Make the connector and the recorder of statements, and give them to the dialect."""
         driver: Driver = dialect_cls.make_driver()
         if dialect_cls.is_async:
             from lambdadb.loop_clock import LoopClock
@@ -99,13 +100,13 @@ class LambdaDBPlugin(CreateEnginePlugin):
         dialect_args["statements"] = recorder
 
     def handle_pool_kwargs(self, pool_cls: type[Any], pool_args: dict[str, Any]) -> None:
-        """Give the pool the engine's connector, and the URL by which engines are told apart."""
+        """Give the pool the engine's connector and URL."""
         del pool_cls
         pool_args["connector"] = self._connector
         pool_args["url"] = self.url
 
     def engine_created(self, engine: Engine) -> None:
-        """Check the server; show the URL as users know it, with SQLAlchemy's driver."""
+        """Check the server, and restore the URL that users expect, with SQLAlchemy's driver name."""
         dialect: Any = engine.dialect
         arguments, parameters = dialect.create_connect_args(engine.url)
         self._connector.check_target(arguments, {**parameters, **self._connect_args})
@@ -113,7 +114,7 @@ class LambdaDBPlugin(CreateEnginePlugin):
 
 
 def _make_recorder(tracer: Tracer | None, driver: Driver, clock: Clock) -> Any:
-    """The recorder of statements, if the tracer wants any; registers the tracer for `trace`."""
+    """Make a recorder if the tracer selects statements; register the tracer for `trace`."""
     if tracer is None:
         return None
     from lambdadb.tracing.trace import register

@@ -18,35 +18,37 @@ class Policy:
     """Whether a connection outlives the invocation that opened it."""
 
     connections: int = 1
-    """Sessions that may be open at once. More than one only where two transactions must be."""
+    """How many sessions may be open at once. Use more than 1 only if two transactions must be open."""
 
     checkout_timeout: float = 0.0
     """
     Seconds for which a checkout waits while all connections are in use, within the invocation's time.
-    0 raises `ConnectionInUse` at once. A thread or task that has them all itself never waits.
+    0 raises `ConnectionInUse` at once. A thread or task never waits for connections of its own.
     """
 
     idle_session_timeout: float | None = 60.0
     """
     Seconds without a statement after which the server ends the session (PostgreSQL 14 or later).
-    None sends nothing. Never sent to an RDS Proxy, which refuses it.
+    None sends nothing. It is never sent to an RDS Proxy, which refuses it.
     """
 
     idle_in_transaction_session_timeout: float | None = 60.0
     """
     Seconds without a statement inside a transaction after which the server rolls it back and ends the
-    session: what a killed environment leaves behind holds its locks no longer. None sends nothing.
+    session. So a killed environment does not keep its locks. None sends nothing.
     """
 
     ping_after: float = 300.0
     """
-    Seconds unused after which a checkout asks the server, once, if it is still there. Below the
-    350 s after which AWS load balancers and NAT gateways drop a flow without telling either end.
+    Seconds unused after which a checkout sends a ping. It is below the 350 s after which AWS load
+    balancers and NAT gateways drop an idle connection without a message to either end.
     """
 
     def __post_init__(self) -> None:
         if not isinstance(self.connections, int) or self.connections < 1:
-            raise InvalidSettings(f"connections={self.connections!r}: use 1, or 2 where two are needed.")
+            raise InvalidSettings(
+                f"connections={self.connections!r}: use 1, or 2 for two transactions at once."
+            )
         for name in ("checkout_timeout", "ping_after"):
             seconds = getattr(self, name)
             if not (isinstance(seconds, (int, float)) and seconds >= 0):
@@ -58,7 +60,7 @@ class Policy:
 
     @property
     def resets(self) -> bool:
-        """Whether an invocation begins with the session's settings as they were at its start."""
+        """Whether the session is reset before a later invocation uses it."""
         return False
 
 
@@ -67,21 +69,21 @@ class PerEnvironment(Policy):
     """
     Keep one connection for the life of the execution environment.
 
-    The fastest while the database is awake: a warm invocation connects to nothing. A frozen
-    environment's open session would keep an auto-pausing cluster awake, so the server is told to
-    end it after `idle_session_timeout`; the next checkout notices, and connects again.
+    It is the fastest policy while the database is awake, because a warm invocation does not connect.
+    An open session of a frozen environment would keep an auto-pausing cluster awake. So the server
+    ends it after `idle_session_timeout`. The next checkout notices this and connects again.
 
-    **Costs:** first checkout: one connect. Later: none; one ping after `ping_after` unused. With
-    `reset="session"` one round trip in each later invocation.
+    **Costs:** one connect at the first checkout. Later checkouts cost none, or one ping after
+    `ping_after` seconds unused. `reset="session"` costs one round trip in each later invocation.
     """
 
     keeps: ClassVar[bool] = True
 
     reset: Literal["none", "session"] = "none"
     """
-    What the session is cleared of before a later invocation uses it. "session": settings, role,
+    What is reset in the session before a later invocation uses it. "session": settings, role,
     temporary tables, advisory locks, LISTEN and prepared statements, by PostgreSQL's DISCARD ALL.
-    "none": nothing, as with SQLAlchemy's pools; `SET LOCAL` ends with its transaction by itself.
+    "none": nothing, as with SQLAlchemy's pools. `SET LOCAL` always ends with its transaction.
     """
 
     def __post_init__(self) -> None:
@@ -91,7 +93,7 @@ class PerEnvironment(Policy):
 
     @property
     def resets(self) -> bool:
-        """Whether an invocation begins with the session's settings as they were at its start."""
+        """Whether the session is reset before a later invocation uses it."""
         return self.reset == "session"
 
 
@@ -99,10 +101,10 @@ class PerInvocation(Policy):
     """
     Connect once per invocation and leave no session behind.
 
-    The choice for rare invocations and for clusters that should pause. All sessions of one handler
-    call share the connection in turn; leaving the invocation closes it. Outside an invocation it is
-    closed when the checkout ends. The engine's knowledge of the server is kept, so that a later
-    connect asks nothing twice.
+    Use it for rare invocations, and for clusters that should pause. All sessions of one handler call
+    use the connection in turn, and the end of the invocation closes it. Outside an invocation it is
+    closed when the checkout ends. The engine keeps what it learned about the server, so a later
+    connect does not query it again.
 
     **Costs:** one connect per invocation; closing costs no round trip.
     """

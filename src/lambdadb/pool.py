@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("lambdadb")
 
-PING = 2.0  # seconds after which a ping is given up: a new connect takes milliseconds
+PING = 2.0  # seconds after which a ping is given up; a new connect takes milliseconds
 
 
 class _SlotTaken(InvocationEnded):
@@ -44,59 +44,59 @@ class _SlotTaken(InvocationEnded):
 
 class Slot(_ConnectionRecord):
     """
-    Room for one connection, and for the one checkout that may use it.
+    The pool's record for one connection, and for the one checkout that may use it.
 
-    No lock is held while connecting, which would block an event loop, and none is needed: taking,
+    It has no lock, because a lock that is held during a connect would block an event loop. Taking,
     freeing and retiring are one operation on a dict each, which is atomic. An exception from a signal
-    handler can come between any two lines. It can lose no slot, because taking a slot and saying who
-    has it is the same operation, and because a slot is never removed without a successor.
+    handler can come between any two lines. It cannot lose a slot, because taking a slot and recording
+    its checkout are the same operation, and because a retired slot always gets a successor.
     """
 
     def __init__(self, pool: GuardedPool) -> None:
         super().__init__(pool, connect=False)
         self._state: dict[str, Any] = {}
         self.idle_from: tuple[float, float] | None = None
-        """When its connection came back, if that can serve another checkout."""
+        """When its connection was returned, if another checkout can use it."""
         self.invocation = 0
         """The number of the invocation in which its connection was last used."""
 
     @property
-    def holder(self) -> Checkout | None:
-        """The checkout that has it; None if it is free."""
-        return self._state.get("holder")
+    def taken_by(self) -> Checkout | None:
+        """The checkout that has taken it; None if it is free."""
+        return self._state.get("checkout")
 
     def take(self, checkout: Checkout) -> bool:
-        """Give it to a checkout; False if another one has it."""
-        return self._state.setdefault("holder", checkout) is checkout and not self.is_retired
+        """Take it for a checkout; False if another checkout has it."""
+        return self._state.setdefault("checkout", checkout) is checkout and not self.is_retired
 
     def free(self) -> None:
-        """The checkout that had it has ended."""
-        self._state.pop("holder", None)
+        """Make it free: its checkout has ended."""
+        self._state.pop("checkout", None)
 
     @property
     def is_retired(self) -> bool:
-        """Whether it is out of the pool: what comes back to it is closed."""
+        """Whether it is out of the pool. A connection that is returned to it is closed."""
         return "retired" in self._state
 
     def retire(self) -> bool:
-        """Take it out of the pool, so that a late return frees nobody else's slot; True once."""
+        """Take it out of the pool, so that a late return frees no other slot. True once."""
         token = object()
         return self._state.setdefault("retired", token) is token
 
     def successor(self, pool: GuardedPool) -> Slot:
-        """The slot in the place of this one; the same one for everybody who asks."""
+        """Return the slot that replaces this one. It is the same for every caller."""
         slot: Slot = self._state.setdefault("successor", Slot(pool))
         return slot
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody can give it back: neither a connection in use nor a checkout on its way."""
+        """Whether nothing can free it: no connection is in use, and no checkout is being made."""
         reference = self.fairy_ref
         if reference is not None and reference() is not None:
             return False
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
-            if frame.f_code is _CONNECT and frame.f_locals.get("checkout") is self.holder:
+            if frame.f_code is _CONNECT and frame.f_locals.get("checkout") is self.taken_by:
                 return False
             frame = frame.f_back
         return True
@@ -106,16 +106,16 @@ class GuardedPool(Pool):
     """
     A `StaticPool` that cannot mix two transactions.
 
-    `StaticPool` hands its one connection to everybody who asks, so two sessions share a transaction
-    and one's rollback undoes the other's work without an error; and it opens one connection for each
-    thread that comes first. Here a connection has one user at a time. A checkout beyond
+    `StaticPool` gives its one connection to every caller. So two sessions share a transaction, and the
+    rollback of one undoes the other's work without an error. Threads that connect at the same time open
+    one connection each. In this pool one checkout at a time has a connection. A checkout beyond
     `policy.connections` raises `ConnectionInUse`, at once or after `policy.checkout_timeout`.
 
-    **Costs:** a checkout polls the socket, no round trip; after `policy.ping_after` unused, one; with
-    `PerEnvironment(reset="session")` one for each invocation.
+    **Costs:** no round trip for a checkout, which polls the socket. One round trip after
+    `policy.ping_after` seconds unused, and with `PerEnvironment(reset="session")` one per invocation.
     """
 
-    # Where `echo_pool` and the logging configuration of SQLAlchemy's users expect it.
+    # SQLAlchemy's name for the pool's logger, which `echo_pool` uses.
     _sqla_logger_namespace = "sqlalchemy.pool.GuardedPool"
 
     def __init__(
@@ -148,7 +148,7 @@ class GuardedPool(Pool):
             pool_registry.add(self)
 
     def forget(self) -> None:
-        """Begin anew without closing anything: a forked child must not use its parent's sessions."""
+        """Drop all slots without closing anything: a forked child must not use its parent's sessions."""
         self._slots = [Slot(self) for _ in range(self.policy.connections)]
 
     @property
@@ -156,7 +156,7 @@ class GuardedPool(Pool):
         return "AWS_LAMBDA_FUNCTION_NAME" in self.connector.environment
 
     def _current_slots(self) -> list[Slot]:
-        """As many slots as the policy has connections; a retired one is followed by its successor."""
+        """Return as many slots as the policy has connections, successors in place of retired ones."""
         for number, slot in enumerate(self._slots):
             while slot.is_retired:
                 self._slots[number] = slot = slot.successor(self)
@@ -169,7 +169,7 @@ class GuardedPool(Pool):
         Check a connection out.
 
         Raises:
-            ConnectionInUse: All are in use.
+            ConnectionInUse: All connections are in use.
             ConnectFailed, OutOfTime: While connecting.
         """
         checkout = Checkout(
@@ -180,9 +180,9 @@ class GuardedPool(Pool):
             self._local.slot = self._take(checkout)
             return super().connect()
         except BaseException:
-            # Whatever came and wherever, also from a signal handler: the slot is not lost.
+            # Free the slot after any exception, also one from a signal handler at any line.
             for slot in self._current_slots():
-                if slot.holder is checkout and slot.retire():
+                if slot.taken_by is checkout and slot.retire():
                     self._wake_next()
                     slot.close()
             raise
@@ -191,8 +191,8 @@ class GuardedPool(Pool):
         slot = self._take_free(checkout)
         if slot is None:
             for lost in self._current_slots():
-                holder = lost.holder
-                same = holder is not None and holder.actor == checkout.actor
+                other = lost.taken_by
+                same = other is not None and other.actor == checkout.actor
                 if same and lost.is_lost and lost.retire():
                     lost.close()
             slot = self._take_free(checkout)
@@ -205,9 +205,9 @@ class GuardedPool(Pool):
     def _wait(self, checkout: Checkout) -> Slot:
         """Wait for a slot as long as the policy and the invocation allow."""
         began, timeout = self.clock.now(), self.policy.checkout_timeout
-        holders = [slot.holder for slot in self._current_slots()]
-        if not timeout or all(h is not None and h.actor == checkout.actor for h in holders):
-            raise self._in_use(0.0)  # nobody else could ever give one back
+        others = [slot.taken_by for slot in self._current_slots()]
+        if not timeout or all(o is not None and o.actor == checkout.actor for o in others):
+            raise self._describe_in_use(0.0)  # no other thread or task could give one back
         end = Deadline(began + timeout)
         if (invocation := self.invocations.deadline) is not None:
             end = end.earlier(Deadline(invocation.at - self.connector.settings.retry.reserve))
@@ -219,7 +219,7 @@ class GuardedPool(Pool):
                 while (slot := self._take_free(checkout)) is None:
                     left = end.remaining(self.clock)
                     if not left:
-                        raise self._in_use(self.clock.now() - began)
+                        raise self._describe_in_use(self.clock.now() - began)
                     if self.clock.wait({reader.fileno(): EVENT_READ}, left):
                         reader.recv(1)
                         self._waiting.appendleft(writer)
@@ -229,17 +229,17 @@ class GuardedPool(Pool):
             finally:
                 with contextlib.suppress(ValueError):
                     self._waiting.remove(writer)
-                if slot is None:  # such as a cancelled task, which may have been woken: pass it on
+                if slot is None:  # a cancelled task may have been woken: wake the next one
                     self._wake_next()
 
     def _wake_next(self) -> None:
-        """Tell the one who waits longest that a slot may be free."""
+        """Wake the checkout that has waited longest: a slot may be free."""
         with contextlib.suppress(IndexError, OSError):
             self._waiting.popleft().send(b"!")
 
     def _do_get(self) -> ConnectionPoolEntry:
         slot: Slot = self._local.slot
-        checkout = slot.holder
+        checkout = slot.taken_by
         idle_from, slot.idle_from = slot.idle_from, None
         if slot.dbapi_connection is not None and not self._is_usable(slot, idle_from, checkout):
             if idle_from is not None:
@@ -255,7 +255,7 @@ class GuardedPool(Pool):
     def _is_usable(
         self, slot: Slot, idle_from: tuple[float, float] | None, checkout: Checkout | None
     ) -> bool:
-        """Whether an open connection can serve one more checkout; asks the server if need be."""
+        """Whether another checkout can use an open connection. Asks the server if necessary."""
         connection: Any = slot.driver_connection
         liveness = self.driver.liveness(connection)
         if idle_from is None or liveness == "closed":
@@ -263,17 +263,17 @@ class GuardedPool(Pool):
         idle = self.clock.idle_since(idle_from)
         ends_after = self.driver.idle_session_timeout(connection)
         if ends_after is not None and idle > ends_after:
-            return False  # the server has ended it, and its last words were lost
+            return False  # the server has ended it, and the message about it was lost
         if self.policy.resets and checkout is not None and slot.invocation != checkout.invocation:
-            return self._asks(slot, lambda: self.driver.reset_session(connection))
+            return self._ask(slot, lambda: self.driver.reset_session(connection))
         if liveness == "readable" or idle >= self.policy.ping_after:
             dialect: Any = self._dialect
-            # It tells listeners to `handle_error` that a ping failed; where it is missing, nobody does.
+            # _do_ping_w_event calls `handle_error` listeners if a ping fails. It may be missing.
             ping = getattr(dialect, "_do_ping_w_event", dialect.do_ping)
-            return self._asks(slot, lambda: ping(slot.dbapi_connection))
+            return self._ask(slot, lambda: ping(slot.dbapi_connection))
         return True
 
-    def _asks(self, slot: Slot, question: Callable[[], bool]) -> bool:
+    def _ask(self, slot: Slot, question: Callable[[], bool]) -> bool:
         connection, dialect = slot.driver_connection, self._dialect
         self.driver.set_wait_limit(connection, self.clock.now() + PING)
         try:
@@ -283,13 +283,13 @@ class GuardedPool(Pool):
         finally:
             self.driver.set_wait_limit(connection, None)
 
-    # Giving back
+    # Returning a connection
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         assert isinstance(record, Slot)
         slot = record
         try:
-            checkout = slot.holder
+            checkout = slot.taken_by
             if slot.is_retired or not self._may_stay(slot):
                 slot.close()
             else:
@@ -301,7 +301,7 @@ class GuardedPool(Pool):
             self._wake_next()
 
     def _may_stay(self, slot: Slot) -> bool:
-        """Whether a connection that comes back can serve the next checkout."""
+        """Whether the next checkout can use a connection that is returned."""
         connection: Any = slot.driver_connection
         if connection is None or self._disposed or not (self.policy.keeps or self.invocations.active):
             return False
@@ -311,16 +311,16 @@ class GuardedPool(Pool):
 
     def release(self, invocation: int) -> None:
         """
-        End an invocation: close what the policy does not keep, and what was never given back.
+        End an invocation: close what the policy does not keep, and what was not returned.
 
-        A session still open would stay open, in its transaction, while the environment is frozen.
+        Otherwise an open session would stay open, in its transaction, while the environment is frozen.
 
         Args:
-            invocation: Its number. What began in a later one stays, and outside of Lambda what began
-                before any: a test's own session.
+            invocation: Its number. Checkouts of a later invocation stay. Outside of Lambda those made
+                before any invocation stay too, such as a test's own session.
         """
         for pool in (self, *self._disposed_pools):
-            pool._end_held(invocation)
+            pool._end_checked_out(invocation)
         self._disposed_pools = [pool for pool in self._disposed_pools if pool.checkedout()]
         if not self.policy.keeps:
             self._close_idle()
@@ -328,12 +328,12 @@ class GuardedPool(Pool):
             pool.close_all()
         self.made_inside.clear()
 
-    def _end_held(self, invocation: int) -> None:
+    def _end_checked_out(self, invocation: int) -> None:
         for slot in self._current_slots():
-            checkout = slot.holder
+            checkout = slot.taken_by
             if checkout is None or not self._ends_with(checkout, invocation) or not slot.retire():
                 continue
-            if slot.holder is None:  # given back at this moment
+            if slot.taken_by is None:  # returned at this moment
                 slot.close()
                 continue
             logger.warning(
@@ -351,7 +351,7 @@ class GuardedPool(Pool):
     def _end(self, slot: Slot) -> None:
         connection: Any = slot.driver_connection
         if slot.fairy_ref is None and not self._dialect.is_async:
-            slot.close()  # nobody has it: a listener failed while it was given back
+            slot.close()  # it is not in use: a listener failed while it was returned
         elif connection is not None:
             self.driver.abort(connection)
 
@@ -360,7 +360,7 @@ class GuardedPool(Pool):
             self._retire_free(slot, slot.close)
 
     def close_all(self) -> None:
-        """End every session of an engine that nobody will use again, from whatever thread or loop."""
+        """End every session of an engine that is not used any more, from any thread or event loop."""
         self._disposed = True
         for slot in self._current_slots():
             self._retire_free(slot, functools.partial(self._end, slot))
@@ -369,26 +369,26 @@ class GuardedPool(Pool):
                 self._end(slot)
 
     def _retire_free(self, slot: Slot, end: Callable[[], None]) -> None:
-        """Take a slot that nobody has out of the pool, and end its session."""
+        """Take a free slot out of the pool, and end its session."""
         closing = Checkout(invocation=self.invocations.number, asynchronous=False)
         try:
             if slot.take(closing) and slot.retire():
                 end()
         except BaseException:
-            if slot.holder is closing:  # interrupted on the way
+            if slot.taken_by is closing:  # interrupted
                 end()
             raise
 
-    # What SQLAlchemy, monitors and people ask a pool
+    # Errors, and SQLAlchemy's public methods of a pool
 
-    def _in_use(self, waited: float) -> ConnectionInUse:
+    def _describe_in_use(self, waited: float) -> ConnectionInUse:
         allowed, policy = self.policy.connections, type(self.policy).__name__
-        holders = [str(slot.holder) for slot in self._current_slots() if slot.holder is not None]
+        users = [str(slot.taken_by) for slot in self._current_slots() if slot.taken_by is not None]
         opened = "the connection" if allowed == 1 else f"all {allowed} connections"
         after = f" after {waited:.1f} s" if waited else ""
         return ConnectionInUse(
             f"This engine's policy allows {allowed} open session{'s'[: allowed != 1]}, and {opened} "
-            f"is still in use{after} by {', '.join(holders) or 'another thread'}. "
+            f"is still in use{after} by {', '.join(users) or 'another thread'}. "
             "A second session on the same connection would share its transaction. Use the session that "
             f"is open, or close it first. If {allowed + 1} or more have to be open at once, say how "
             f"many: {policy}(connections={allowed + 1}). If threads or tasks can wait for each other: "
@@ -396,37 +396,37 @@ class GuardedPool(Pool):
         )
 
     def size(self) -> int:
-        """How many connections the policy allows."""
+        """Return how many connections the policy allows."""
         return self.policy.connections
 
     def checkedout(self) -> int:
-        """How many connections are in use."""
-        return sum(slot.holder is not None for slot in self._current_slots())
+        """Return how many connections are in use."""
+        return sum(slot.taken_by is not None for slot in self._current_slots())
 
     def checkedin(self) -> int:
-        """How many connections are open and not in use."""
+        """Return how many connections are open and not in use."""
         slots = self._current_slots()
-        return sum(slot.holder is None and slot.dbapi_connection is not None for slot in slots)
+        return sum(slot.taken_by is None and slot.dbapi_connection is not None for slot in slots)
 
     def overflow(self) -> int:
-        """How many connections are open beyond `size()`: none, ever."""
+        """Return how many connections are open beyond `size()`: always 0."""
         return 0
 
     def status(self) -> str:
-        """Text for people: how many connections are in use, and how many slots are free."""
+        """Return a text that says how many connections are in use and how many slots are free."""
         held = self.checkedout()
         return (
-            f"{type(self).__name__} {type(self.policy).__name__}: {held} held, "
+            f"{type(self).__name__} {type(self.policy).__name__}: {held} in use, "
             f"{self.size() - held} free, of which {self.checkedin()} open"
         )
 
     def dispose(self) -> None:
-        """Close the connections that nobody uses; those in use are closed as they come back."""
+        """Close the connections that are not in use. Those in use are closed when they are returned."""
         self._disposed = True
         self._close_idle()
 
     def recreate(self) -> GuardedPool:
-        """A fresh pool with the same settings, for `Engine.dispose()`."""
+        """Return a new pool with the same settings, for `Engine.dispose()`."""
         fresh = type(self)(
             self._creator,
             connector=self.connector,

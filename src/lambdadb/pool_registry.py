@@ -1,5 +1,7 @@
 """
-The pools of this process: what a fork makes them forget, and engines that are made again and again.
+The pools of this process.
+
+A forked child drops their connections. A warning is logged for engines that are made in handlers.
 """
 
 from __future__ import annotations
@@ -22,19 +24,19 @@ _warned: set[CodeType | None] = set()
 
 
 def add(pool: GuardedPool) -> None:
-    """Remember a pool, weakly."""
+    """Add a pool. The registry does not keep it alive."""
     _pools.add(pool)
 
 
 def add_new(pool: GuardedPool, *, in_lambda: bool) -> None:
     """
-    Remember the pool of a new engine, and warn once if its engine belongs into module scope.
+    Add the pool of a new engine, and warn once if the engine should be made in module scope.
 
-    An engine that is made in a handler is made again in each invocation, and each one leaves its
-    sessions open until Python's garbage collector finds it. So an engine that is made while an
-    invocation runs ends with it. In Lambda, where a handler may run without an invocation, an engine
-    that is made again by the same line, for the same database, ends the earlier one. Tests make many
-    engines so: outside of Lambda nothing is ended for that.
+    An engine that is made in a handler is made again in each invocation. Each one would leave its
+    sessions open until Python's garbage collector finds it. So the sessions of an engine that is made
+    during an invocation are closed at the end of that invocation. In Lambda a handler may run without
+    an invocation. There, an engine that the same line makes again for the same database closes the
+    sessions of the engine before it. Outside of Lambda this is not done, since tests make many engines.
     """
     others = list(_pools)
     around = [other for other in others if other.invocations.active]
@@ -60,7 +62,7 @@ def _is_same_engine(one: GuardedPool, other: GuardedPool) -> bool:
 
 
 def _forget_in_child() -> None:
-    # Forgotten, not closed: a driver closes a connection only in the process that opened it.
+    # Dropped, not closed: only the process that opened a connection may close it.
     for pool in list(_pools):
         pool.forget()
 

@@ -1,6 +1,5 @@
 """
-How long a connect may take, when it tries again and when it gives up: pure decisions in tenacity's
-terms. The fleet of the lab runs the same ones in virtual time.
+How long a connect may take, when it tries again, and when it gives up. tenacity runs the loops.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from lambdadb.faults import Fault
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
 
-# Seconds after which a cluster is usually awake: paused for less than 24 h, or longer (Aurora User
-# Guide, "Scaling to zero"), and the longest that users report.
+# Seconds that a resume usually takes: after less than 24 h of pause, and after more (Aurora User
+# Guide, "Scaling to zero"). The other two are the longest that users have reported.
 _TYPICAL_RESUMES = (15.0, 30.0, 60.0, 120.0)
 
 OUTSIDE_INVOCATION = 60.0
-"""Seconds that a connect may take where no invocation bounds it and nobody has said how long."""
+"""Seconds that a connect may take outside of an invocation, without a `timeout`."""
 
-# Seconds to pause after "too many connections": doubled from the first value up to the second.
+# Seconds to pause after "too many connections". The pause doubles from the first value to the second.
 _EXHAUSTED_FIRST, _EXHAUSTED_MOST = 0.25, 4.0
 
 
@@ -35,32 +34,32 @@ class ResumeRetry:
     """
     Keep trying to connect while the database wakes up, inside the invocation's time.
 
-    Only connects are repeated, never SQL. Only what can pass is waited for: a wrong password, an
-    unknown host or a missing database fails at once.
+    Only connects are repeated, never SQL. Only faults that can pass are waited for: a wrong password,
+    an unknown host or a missing database fails at once.
 
-    An attempt that gets no answer for `hedge_after` seconds is kept, since an Aurora that is resuming is
-    documented to hold a connection and answer late; but a second one is started beside it and
-    renewed, because a packet or a connection may also be lost. The first to log in is used, the
-    other is closed.
+    If an attempt gets no answer for `hedge_after` seconds, a second one is started beside it. The first
+    is kept, because a resuming Aurora is documented to hold a connection and to answer late. The second
+    is renewed, because a packet or a connection may be lost. The first to log in is used, and the other
+    is closed.
     """
 
     timeout: float | None = None
     """
-    Seconds that one connect may take. None, the default: what is left of the invocation less `reserve`,
-    or 60 s outside of one. Resumes take 15 s typically, 30 s and more after a day of pause.
+    Seconds that one connect may take. None: the time that the invocation has left, less `reserve`; 60 s
+    outside of an invocation. A resume typically takes 15 s, and 30 s or more after a day of pause.
     """
 
     reserve: float = 1.0
-    """Seconds of the invocation left to the handler, so that it can still answer."""
+    """Seconds of the invocation that are kept for the handler's answer."""
 
     hedge_after: float = 0.6
     """
-    Seconds without an answer before an attempt is doubled: longer than a healthy server takes for its
-    first byte. A fleet of thousands that waits for held connections may want it longer.
+    Seconds without an answer after which a second attempt is started. It should be longer than a healthy
+    server takes for its first byte. With thousands of environments a longer time makes fewer attempts.
     """
 
     max_backoff: float = 0.5
-    """Longest pause, in seconds, after a refusal; each is drawn from its upper half (jitter)."""
+    """Longest pause, in seconds, after a refusal. Each pause is a random time from its upper half."""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "hedge_after", "max_backoff"):
@@ -75,24 +74,24 @@ class ResumeRetry:
             raise InvalidSettings(f"ResumeRetry(reserve={self.reserve!r}): use 0 or more seconds.")
 
     def connect_deadline(self, clock: Clock, invocation: Deadline | None) -> Deadline:
-        """The end of a connect that starts now, in an invocation that ends at `invocation`."""
+        """Return the deadline of a connect that starts now. `invocation` is its invocation's end."""
         if invocation is None:
             return Deadline(clock.now() + (OUTSIDE_INVOCATION if self.timeout is None else self.timeout))
         left = Deadline(invocation.at - self.reserve)
         return left if self.timeout is None else left.earlier(Deadline(clock.now() + self.timeout))
 
     def backoff(self, failure: AttemptFailed, number: int, random: Random) -> float:
-        """Seconds to pause after failed attempt `number` (from 1)."""
+        """Return the seconds to pause after failed attempt `number` (from 1)."""
         if failure.silent:
-            return 0.0  # its own silence was the pause
+            return 0.0  # the attempt has already waited for `hedge_after`
         longest = self.max_backoff
         if failure.fault is Fault.EXHAUSTED:
-            # Others wait for the same slots: spread out, further each time.
+            # Other clients wait for a free connection too, so the pauses grow.
             longest = min(_EXHAUSTED_FIRST * 2.0**number, _EXHAUSTED_MOST)
         return longest * random.uniform(0.5, 1.0)
 
     def retry_after(self, waited: float) -> int:
-        """Whole seconds, at least 1, after which a database not awake after `waited` may be."""
+        """Return the whole seconds until another try is worthwhile, after `waited` seconds in vain."""
         expected = next((typical for typical in _TYPICAL_RESUMES if typical > waited), waited + 5.0)
         return max(1, math.ceil(expected - waited))
 
@@ -104,7 +103,7 @@ class ResumeRetry:
         random: Random,
         sleep: Callable[[float], None],
     ) -> Retrying:
-        """A tenacity loop over attempts that ends before `deadline` and pauses with `sleep`."""
+        """Return a tenacity loop over attempts that ends before `deadline` and pauses with `sleep`."""
         return retrying(
             again=lambda error: isinstance(error, AttemptFailed) and can_wait(error),
             pause=lambda error, number: self.backoff(error, number, random),
@@ -115,7 +114,7 @@ class ResumeRetry:
 
 
 def conflict_backoff(number: int, random: Random) -> float:
-    """Seconds to pause before run `number` + 1 of a transaction: 10 ms doubled, up to 1 s, jittered."""
+    """Return the seconds to pause before run `number` + 1 of a transaction: 10 ms, doubled up to 1 s."""
     return min(0.01 * 2.0**number, 1.0) * random.uniform(0.5, 1.0)
 
 
@@ -128,13 +127,13 @@ def retrying(
     sleep: Callable[[float], None],
 ) -> Retrying:
     """
-    A tenacity loop that never sleeps beyond `deadline`, and then raises the last error.
+    Return a tenacity loop that never sleeps beyond `deadline`, and then raises the last error.
 
     Args:
         again: Whether to try again after this error.
-        pause: Seconds to pause after an error and the number, from 1, of the attempt.
+        pause: Seconds to pause after an error; also gets the number of the attempt, from 1.
     """
-    # Imported here because a database that is awake never needs it.
+    # Imported here, because a connect to a database that is awake does not need it.
     from tenacity import Retrying, retry_if_exception
 
     def wait(state: RetryCallState) -> float:

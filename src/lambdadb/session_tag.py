@@ -1,6 +1,7 @@
 """
-The session tag: the function's name as the server shows it beside each session, so that an operator
-sees who holds the connections.
+The session tag: the text in a session's `application_name`.
+
+It contains the function's name, so that operators see which function has which sessions.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ def session_tag(
     template: str, environment: Mapping[str, str], alias: str = "", limit: int = 63
 ) -> str | None:
     """
-    The text that names this function to the server; None where there is no function to name.
+    Return the tag of this function; None if there is no function to name.
 
-    At most `limit` bytes of printable ASCII: other characters become `?`, as older servers would
-    make of them. A longer text is cut and ends in a digest of the whole, so that two long names
-    that differ only at their ends stay different.
+    The tag has at most `limit` bytes of printable ASCII. Other characters become `?`, as on older
+    servers. A longer text is cut and ends in a digest of the whole text, so that two long names that
+    differ only at their ends stay different.
 
     Args:
         template: Text with any of `{name}`, `{version}` and `{alias}`.
         environment: Lambda's environment variables (`AWS_LAMBDA_FUNCTION_NAME`, `_VERSION`).
-        alias: The qualifier that the function was invoked by; empty if by none.
+        alias: The qualifier by which the function was invoked; empty if there is none.
     """
     name = environment.get("AWS_LAMBDA_FUNCTION_NAME", "")
     if not name and "{name}" in template:
@@ -47,7 +48,7 @@ def check_template(template: str) -> None:
     Refuse a template that could not be filled in later.
 
     Raises:
-        InvalidSettings: It names a field that does not exist, or its braces do not match.
+        InvalidSettings: It contains an unknown field, or its braces do not match.
     """
     allowed = ", ".join(f"{{{field}}}" for field in FIELDS)
     try:
@@ -55,6 +56,6 @@ def check_template(template: str) -> None:
     except (ValueError, TypeError) as error:
         raise InvalidSettings(f"tag={template!r} is not a template: {error}. Use {allowed}.") from None
     if unknown := {str(field) for _, field, _, _ in parts} - set(FIELDS):
-        raise InvalidSettings(f"tag={template!r} uses {sorted(unknown)}; known are {allowed}.")
+        raise InvalidSettings(f"tag={template!r} uses {sorted(unknown)}; use {allowed}.")
     if any(format_spec or conversion for _, _, format_spec, conversion in parts):
         raise InvalidSettings(f"tag={template!r} has a conversion or a format: use {allowed} alone.")

@@ -1,5 +1,5 @@
 """
-What the caller chose for one engine, as one frozen value that is passed on whole.
+The settings of one engine, as one frozen value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Settings:
     The keywords that `create_engine` and `create_async_engine` add to SQLAlchemy's.
 
     Raises:
-        InvalidSettings: One of them is not what it has to be.
+        InvalidSettings: A value is of the wrong type, or cannot work.
     """
 
     policy: Policy = field(default_factory=PerEnvironment)
@@ -34,22 +34,22 @@ class Settings:
     retry: ResumeRetry = field(default_factory=ResumeRetry)
     """How long a connect waits for a database that is waking up."""
     credentials: Credentials | AsyncCredentials | None = None
-    """The store that is asked for a login at each connect; None takes the URL's login."""
+    """The store that is asked for logins at each connect; None uses the URL's login."""
     allow_unverified_server: bool = False
     """Whether a server that is not verified may get a login of `credentials`."""
     tracer: Tracer | None = None
-    """Told of each connect, and of the statements that it wants."""
+    """Records each connect, and the statements that it selects."""
     tag: str = "{name}"
     """The session's `application_name`, made of `{name}`, `{version}` and `{alias}`."""
 
     @classmethod
-    def chosen(cls, **keywords: Any) -> Settings:
-        """Those of `keywords` that are not None, and the defaults for the rest."""
+    def from_keywords(cls, **keywords: Any) -> Settings:
+        """Make settings from the keywords that are not None, with defaults for the rest."""
         return cls(**{name: value for name, value in keywords.items() if value is not None})
 
     @property
     def requires_verified_server(self) -> bool:
-        """Whether the store wants this machine verified too before it gets a login."""
+        """Whether the store's logins need a verified server on this machine too."""
         return bool(getattr(self.credentials, "requires_verified_server", False))
 
     def __post_init__(self) -> None:
@@ -72,11 +72,11 @@ class Settings:
         if self.credentials is not None and not callable(getattr(self.credentials, "logins", None)):
             kind = type(self.credentials).__name__
             raise InvalidSettings(f"credentials is {kind}, which has no logins(parameters) method.")
-        known = isinstance(self.tracer, Tracer) and type(self.tracer).record is not Tracer.record
-        if self.tracer is not None and not known:
+        is_tracer = isinstance(self.tracer, Tracer) and type(self.tracer).record is not Tracer.record
+        if self.tracer is not None and not is_tracer:
             raise InvalidSettings(
                 f"tracer is {type(self.tracer).__name__}: use XRay, OpenTelemetry or JsonLog "
-                "of lambdadb.tracing.xray, .opentelemetry and .log_lines, or derive a class from "
+                "of lambdadb.tracing.xray, .opentelemetry and .json_log, or derive a class from "
                 "lambdadb.tracing.Tracer that has record(span)."
             )
         check_template(self.tag)
@@ -87,14 +87,14 @@ _URL_PREFIX = "lambdadb_"
 
 def read_url_settings(url: URL) -> tuple[URL, dict[str, Any]]:
     """
-    The settings in a URL's query, and the URL without them.
+    Take lambdadb's settings out of a URL's query. Returns the URL without them, and the settings.
 
     `lambdadb_policy` (`per-environment` or `per-invocation`), `lambdadb_connections`,
     `lambdadb_timeout` (seconds that a connect may take), `lambdadb_tag`, `lambdadb_secret` (the name or
-    ARN of a secret in AWS Secrets Manager) and `lambdadb_iam` (`true`). The others are for Python alone.
+    ARN of a secret in AWS Secrets Manager) and `lambdadb_iam` (`true`). The others are keywords only.
 
     Raises:
-        InvalidSettings: A name or a value that there is not.
+        InvalidSettings: A name or a value is unknown.
     """
     given = {name: value for name, value in url.query.items() if name.startswith(_URL_PREFIX)}
     settings: dict[str, Any] = {}
@@ -108,9 +108,9 @@ def read_url_settings(url: URL) -> tuple[URL, dict[str, Any]]:
                 raise InvalidSettings(f"{name}={value}: use one of {', '.join(_POLICIES)}.")
             policy = _POLICIES[value]
         elif name == "lambdadb_connections":
-            policy_keywords["connections"] = int(_number(name, value))
+            policy_keywords["connections"] = int(_parse_number(name, value))
         elif name == "lambdadb_timeout":
-            settings["retry"] = ResumeRetry(timeout=_number(name, value))
+            settings["retry"] = ResumeRetry(timeout=_parse_number(name, value))
         elif name == "lambdadb_tag":
             settings["tag"] = value
         elif name == "lambdadb_secret":
@@ -128,7 +128,7 @@ def read_url_settings(url: URL) -> tuple[URL, dict[str, Any]]:
     return url.difference_update_query(given), settings
 
 
-def _number(name: str, value: str) -> float:
+def _parse_number(name: str, value: str) -> float:
     try:
         return float(value)
     except ValueError:

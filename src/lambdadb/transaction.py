@@ -1,5 +1,5 @@
 """
-A unit of work in a transaction, repeated until it is known to be committed exactly once.
+`run_transaction` repeats a unit of work until its transaction is known to be committed exactly once.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def run_transaction(
     Call `work` inside a transaction, commit it, and return what it returned.
 
     `work` is called again, in a new transaction, after a serialization failure, a deadlock, a failover
-    to a node that takes no writes yet, and a connection that was lost before COMMIT. When the answer to
-    COMMIT is lost, the server is asked what became of the transaction: it is never guessed.
+    to a node that takes no writes yet, and the loss of the connection before COMMIT. If the answer to
+    COMMIT is lost, lambdadb asks the server what became of the transaction, and never guesses.
 
     So `work` may run several times, and only its last run counts: it must do nothing outside of the
     database that may not be repeated, must take its inputs from its arguments, and must neither commit
-    nor swallow a failed statement. An error that comes after COMMIT was answered, such as one of a
-    listener to `after_commit`, is logged; the result is returned.
+    nor catch the error of a failed statement. An error after the answer to COMMIT, such as one of a
+    listener to `after_commit`, is logged, and the result is returned.
 
     Args:
         target: An engine of lambdadb (`work` gets a `Connection`) or a `sessionmaker` bound to one
@@ -88,7 +88,7 @@ def run_transaction(
     the statements, COMMIT; a key one more. After a failure: a connect, and one for each question.
     """
     try:
-        result: T = _Unit(target, work, idempotency_key).run()
+        result: T = _TransactionRunner(target, work, idempotency_key).run()
         return result
     except _Repeat as last:
         raise last.error from last.error.__cause__
@@ -164,15 +164,15 @@ class _Run:
 
 
 class _LostAgain(Exception):
-    """The connection for questions was lost too."""
+    """The connection on which the server was asked was lost too."""
 
 
-class _Unit:
-    """One unit of work and what it needs to be run, asked about and run again."""
+class _TransactionRunner:
+    """Runs one unit of work, asks what became of its COMMIT, and runs it again."""
 
     def __init__(self, target: Any, work: Callable[[Any], Any], idempotency_key: Any) -> None:
         self._target = target
-        self._engine = _engine_of(target)
+        self._engine = _find_engine(target)
         if inspect.iscoroutinefunction(work):
             raise InvalidSettings("The work is a coroutine function: use lambdadb.aio.run_transaction.")
         self._work = work
@@ -187,20 +187,20 @@ class _Unit:
         )
         self._tracer: Tracer | None = connector.settings.tracer
         self._runs = 0
-        self._outcome: Outcome | None = None  # what a question to the server found out
+        self._outcome: Outcome | None = None  # the server's last answer about a transaction
 
     def run(self) -> Any:
-        """Run it until it is committed, fails for good, or time is over; tell of what was not usual."""
+        """Run the unit until it is committed, fails for good, or time is over. Record unusual runs."""
         began = self._clock.now()
         try:
             result = self._run()
         except Exception as error:
-            self._tell(began, error.error if isinstance(error, _Repeat) else error)
+            self._record(began, error.error if isinstance(error, _Repeat) else error)
             raise
-        self._tell(began, None)
+        self._record(began, None)
         return result
 
-    def _tell(self, began: float, error: Exception | None) -> None:
+    def _record(self, began: float, error: Exception | None) -> None:
         if self._runs < 2 and self._outcome is None:
             return
         attributes: dict[str, str | int] = {"lambdadb.runs": self._runs}
@@ -233,17 +233,17 @@ class _Unit:
             self._begin_and_work(run)
         except Exception as error:
             if not self._is_committed(error, run):
-                named = self._driver.translate(error)
-                if named is None or named is error:
+                translated = self._driver.translate(error)
+                if translated is None or translated is error:
                     raise
-                raise named from error
+                raise translated from error
         return run.result
 
     def _begin_and_work(self, run: _Run) -> None:
         with self._engine.connect() as connection, connection.begin() as begun:
             transaction = run.transaction = self._driver.begin(connection)
             try:
-                with self._handle(connection, begun) as (handle, flush, commit):
+                with self._open_handle(connection, begun) as (handle, flush, commit):
                     if self._idempotency_key is not None:
                         column, value = self._idempotency_key
                         connection.execute(insert(column.table).values({column.name: value}))
@@ -259,10 +259,10 @@ class _Unit:
                 transaction.leave()
 
     @contextmanager
-    def _handle(
+    def _open_handle(
         self, connection: Connection, begun: RootTransaction
     ) -> Iterator[tuple[Any, Callable[[], object], Callable[[], object]]]:
-        """What `work` gets, and how to flush and to commit it."""
+        """Give what `work` gets, and the functions that flush and commit it."""
         if isinstance(self._target, Engine):
             yield connection, lambda: None, begun.commit
             return
@@ -273,9 +273,9 @@ class _Unit:
 
     def _is_committed(self, error: Exception, run: _Run) -> bool:
         """
-        Whether the run is committed in spite of an error; False if the error means itself.
+        Whether the run is committed in spite of an error. False: the error is raised as it is.
 
-        The connection has been given back, and the server can be asked on it or on a new one.
+        The connection has been returned, so the server can be asked on it or on a new one.
 
         Raises:
             _Repeat: Nothing is committed, and another run may succeed.
@@ -287,13 +287,13 @@ class _Unit:
         if transaction is None:
             if meaning in ("lost", "not the writer"):
                 raise _Repeat(error) from error
-            return False  # a connect has done its own waiting
+            return False  # a connect has its own retries
         if transaction.commit_state == "done":
-            # What happens after COMMIT must not deny it: whoever sees an error does the work again.
-            logger.error("The transaction is committed. After that came an error:", exc_info=error)
+            # An error after COMMIT is only logged: a caller that sees an error would do the work again.
+            logger.error("The transaction is committed. An error came after that:", exc_info=error)
             return True
         if transaction.commit_state == "sent":
-            self._settle_commit(transaction, error)
+            self._resolve_commit(transaction, error)
             return True
         if meaning == "other":
             return False
@@ -308,30 +308,30 @@ class _Unit:
     def _is_committed_by_unit(
         self, transaction: Transaction, meaning: Meaning, error: Exception
     ) -> bool:
-        """Whether the unit of work has sent a COMMIT of its own, which was carried out."""
+        """Whether the unit of work has sent a COMMIT of its own that was carried out."""
         seen = transaction.committed_by_unit
         if seen or meaning == "out of time" or not transaction.id:
             return bool(seen)
         if seen is False and not (transaction.is_lost and meaning in ("lost", "ended")):
             return False
-        # Lost: asked in any case. Its session may be alive, and hold locks that the next run needs.
+        # The connection is lost: always ask. Its session may have locks that the next run needs.
         try:
-            return self._settle(transaction) == "committed"
+            return self._resolve(transaction) == "committed"
         except LambdaDBError:
             raise
         except Exception as failure:
             raise error from failure
 
-    def _settle_commit(self, transaction: Transaction, error: Exception) -> None:
-        """Return if a transaction is committed whose COMMIT was not answered."""
+    def _resolve_commit(self, transaction: Transaction, error: Exception) -> None:
+        """Find out whether a COMMIT without an answer was carried out. Return if so, raise if not."""
         reason = one_line(str(getattr(error, "orig", error)))
         logger.warning("The answer to COMMIT was lost (%s): asking the server", reason)
         if not transaction.id:
-            return  # nothing can be written on a standby, so nothing can be lost or doubled
+            return  # a standby takes no writes, so nothing can be lost or doubled
         try:
-            outcome = self._settle(transaction)
+            outcome = self._resolve(transaction)
         except Exception as failure:
-            # Whatever it is, it must not read as "not committed".
+            # No error of the question may look like "not committed".
             what = one_line(str(getattr(failure, "orig", failure)))
             raise CommitInDoubt(transaction.id, f"the server could not be asked: {what}") from failure
         if outcome == "unknown":
@@ -342,11 +342,11 @@ class _Unit:
         if outcome == "aborted":
             raise _Repeat(error) from error
 
-    def _settle(self, transaction: Transaction) -> Outcome:
-        """Ask what became of a transaction; a session that still has it open is ended."""
+    def _resolve(self, transaction: Transaction) -> Outcome:
+        """Ask what became of a transaction. A session that still has it open is ended."""
         number = 0
         while True:
-            with contextlib.suppress(_LostAgain), self._asking() as connection:
+            with contextlib.suppress(_LostAgain), self._connect_to_ask() as connection:
                 outcome = self._driver.ask_outcome(connection, transaction)
                 if outcome == "unknown" and self._idempotency_key is not None:
                     outcome = self._look_for_key(connection, transaction)
@@ -356,23 +356,21 @@ class _Unit:
             number += 1
             pause = conflict_backoff(number, self._random)
             if pause >= self._deadline.remaining(self._clock):
-                text = (
-                    f"Time was over before the server told what became of transaction {transaction.id}."
-                )
+                text = f"Time was over before the outcome of transaction {transaction.id} was known."
                 raise OutOfTime(text, sent=False)
             self._clock.sleep(pause)
 
     def _look_for_key(self, connection: Connection, transaction: Transaction) -> Outcome:
-        """What the row of the idempotency key proves; it is there exactly if the work is."""
+        """Look for the row of the idempotency key. It exists exactly if the work is committed."""
         if not self._driver.names_same_tables(connection, transaction):
-            return "unknown"  # it would be looked for in another table
+            return "unknown"  # the name means another table here
         column, value = self._idempotency_key
         found = connection.execute(select(column).where(column == value)).first()
         return "committed" if found is not None else "aborted"
 
     @contextmanager
-    def _asking(self) -> Iterator[Connection]:
-        """A connection for questions; raises `_LostAgain` with it."""
+    def _connect_to_ask(self) -> Iterator[Connection]:
+        """Open a connection to ask the server. Raises `_LostAgain` if it is lost."""
         try:
             with self._engine.connect() as connection:
                 yield connection
@@ -384,9 +382,11 @@ class _Unit:
             raise _LostAgain from error
 
 
-def _engine_of(target: Any) -> Engine:
+def _find_engine(target: Any) -> Engine:
     if getattr(target, "kw", {}).get("twophase"):
-        raise InvalidSettings("A two-phase session cannot be repeated: what it prepared would stay.")
+        raise InvalidSettings(
+            "A two-phase session cannot be repeated, because its prepared transactions would stay."
+        )
     engine = target if isinstance(target, Engine) else getattr(target, "kw", {}).get("bind")
     if not isinstance(engine, Engine) or not isinstance(engine.pool, GuardedPool):
         raise InvalidSettings(

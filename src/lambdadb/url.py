@@ -1,9 +1,9 @@
 """
-Refuses database URLs that would show a password.
+Refuse database URLs that would show a password.
 
-SQLAlchemy hides a password where it finds one: between the first `:` and the `@`. A special character
-that is not percent-encoded moves a part of the password into the host, the database name or the query.
-There `repr(engine)`, error texts and traces show it.
+SQLAlchemy hides the text between the first `:` and the `@`. If the password has a special character that
+is not percent-encoded, a part of it is parsed as the host, the database name or the query. Then
+`repr(engine)`, error texts and traces would show it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from lambdadb.errors import InvalidSettings
 
 _EXAMPLE = "Use driver://user:password@host:port/database."
 _ENCODE = (
-    "Special characters of the user and the password have to be percent-encoded, for example @ as %40 "
-    "and / as %2F; so has an @ anywhere else. sqlalchemy.URL.create() does it."
+    "Percent-encode special characters of the user and the password, for example @ as %40 and / as %2F, "
+    "and every @ elsewhere. sqlalchemy.URL.create() does it."
 )
 # Parameters whose value is a secret. `passfile` names a file.
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|secret|token|scram_(client|server)_key", re.IGNORECASE)
@@ -31,7 +31,7 @@ def check_url(url: str | URL) -> None:
     Refuse a URL that would show a password, or a part of one, when it is printed.
 
     Raises:
-        InvalidSettings: The URL is such a one, or cannot be parsed. The text shows nothing of it.
+        InvalidSettings: The URL would show a password, or cannot be parsed. The text does not show it.
     """
     parts = _parse(url)
     if parts is None:
@@ -41,9 +41,9 @@ def check_url(url: str | URL) -> None:
     names = list(parts.query)
     if isinstance(url, str):
         _check_text(url, has_user=parts.username is not None)
-        # SQLAlchemy drops a parameter without a value, as of ?password=&rest-of-the-password.
+        # SQLAlchemy drops a parameter without a value, such as ?password=&rest-of-the-password.
         names += [unquote_plus(name) for name in re.findall(r"[?&]([^=&]*)", url)]
-    hosts = [parts.host or "", *_values_of(parts, "host")]
+    hosts = [parts.host or "", *_get_values(parts, "host")]
     # A host that begins with @ is an abstract Unix socket.
     if any("@" in host[1:] for host in hosts) or "@" in (parts.host or "") + (parts.database or ""):
         raise InvalidSettings(
@@ -58,7 +58,7 @@ def check_url(url: str | URL) -> None:
 
 
 def _parse(url: str | URL) -> URL | None:
-    """The parsed URL; None for an error, whose text shows the URL and which nobody must keep."""
+    """Parse the URL. None if that fails: the error is dropped, because its text shows the URL."""
     try:
         return make_url(url)
     except (ArgumentError, ValueError, TypeError):
@@ -69,8 +69,8 @@ def _check_text(url: str, *, has_user: bool) -> None:
     """
     Refuse an `@` that does not end the user and the password.
 
-    SQLAlchemy takes what is before the first `@` as user and password, if no `/` comes before the first
-    `:`. A second `@` may be of a password, and then the rest of that password is taken as the host.
+    SQLAlchemy parses the text before the first `@` as user and password, if no `/` comes before the
+    first `:`. A second `@` may belong to the password, whose rest would then be parsed as the host.
     """
     found = url.replace("host=@", "").count("@")
     if found > 1:
@@ -81,6 +81,6 @@ def _check_text(url: str, *, has_user: bool) -> None:
         )
 
 
-def _values_of(url: URL, name: str) -> tuple[str, ...]:
+def _get_values(url: URL, name: str) -> tuple[str, ...]:
     value = url.query.get(name, ())
     return (value,) if isinstance(value, str) else tuple(value)

@@ -126,11 +126,11 @@ def sessions(request: pytest.FixtureRequest, admin: psycopg.Connection[Any], dat
     return Sessions(admin, str(database.database), way)
 
 
-class Road:
+class Mode:
     """
-    One way to use an engine, so that a test runs on both: synchronous, or on an event loop.
+    The mode of an engine: synchronous or asynchronous. Each test runs in both.
 
-    A test is written once, in synchronous terms; with an asynchronous engine its steps run in the
+    A test is written once, in synchronous code. With an asynchronous engine its steps run in the
     greenlet in which SQLAlchemy itself runs its synchronous core.
     """
 
@@ -138,7 +138,7 @@ class Road:
         self.asynchronous = asynchronous
 
     def create_engine(self, *arguments: Any, **keywords: Any) -> Any:
-        """An engine; for an asynchronous road its synchronous face."""
+        """Make an engine. In asynchronous mode it is the `sync_engine` of an `AsyncEngine`."""
         if not self.asynchronous:
             return lambdadb.create_engine(*arguments, **keywords)
         engine = lambdadb.aio.create_async_engine(*arguments, **keywords)
@@ -153,7 +153,7 @@ class Road:
 
     @contextmanager
     def invocation(self, engine: Any, context: object = None) -> Iterator[None]:
-        """`with invocation(...)`, or `async with` driven by hand from inside the greenlet."""
+        """`with invocation(...)`, or the same of `async with`, inside the greenlet."""
         if not self.asynchronous:
             with lambdadb.invocation(engine, context):
                 yield
@@ -169,5 +169,5 @@ class Road:
 
 
 @pytest.fixture(params=["sync", "async"])
-def road(request: pytest.FixtureRequest) -> Road:
-    return Road(asynchronous=request.param == "async")
+def mode(request: pytest.FixtureRequest) -> Mode:
+    return Mode(asynchronous=request.param == "async")

@@ -82,18 +82,18 @@ def test_tasks_wait_on_the_loop(connections, database):
     asyncio.run(main())
 
 
-def test_who_would_wait_for_himself_is_told_at_once(road, database):
+def test_who_would_wait_for_himself_is_told_at_once(mode, database):
     """The same thread or task has the connection: no wait could help, and the holder is named."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(checkout_timeout=LONG))
+        engine = mode.create_engine(database, policy=PerEnvironment(checkout_timeout=LONG))
         began = time.monotonic()
         with engine.connect(), pytest.raises(ConnectionInUse, match=r"in use by steps \(test_checkout"):
             engine.connect()
         assert time.monotonic() - began < LONG / 2
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def hold(engine, there, gate):

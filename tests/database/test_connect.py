@@ -60,36 +60,36 @@ def test_pg_variables_work_as_with_sqlalchemy(server, database, monkeypatch):
     engine.dispose()
 
 
-def test_a_host_name_is_resolved_outside_of_the_loop(road, database):
+def test_a_host_name_is_resolved_outside_of_the_loop(mode, database):
     """`localhost` has two addresses: the one that answers is found."""
 
     def steps():
-        engine = road.create_engine(database.set(host="localhost"))
+        engine = mode.create_engine(database.set(host="localhost"))
         with engine.connect() as connection:
             assert connection.scalar(ONE) == 1
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_name_server_that_does_not_answer_cannot_outlast_the_limit(road, database, monkeypatch):
+def test_a_name_server_that_does_not_answer_cannot_outlast_the_limit(mode, database, monkeypatch):
     """Resolving is bounded like everything else of a connect, and blocks no event loop."""
     answered = threading.Event()
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answered.wait(10) and [])
 
     def steps():
-        engine = road.create_engine(
+        engine = mode.create_engine(
             database.set(host="db.example"), retry=lambdadb.ResumeRetry(timeout=0.5, hedge_after=0.2)
         )
         with pytest.raises(lambdadb.ConnectFailed, match="resolving the host name"):
             engine.connect()
         assert not answered.is_set()
 
-    road.run(steps)
+    mode.run(steps)
     answered.set()
 
 
-def test_a_silent_first_host_hides_no_other(road, database):
+def test_a_silent_first_host_hides_no_other(mode, database):
     """With several hosts each attempt begins at the next one."""
     import socket
 
@@ -101,12 +101,12 @@ def test_a_silent_first_host_hides_no_other(road, database):
         url = database.set(host=None, port=None, query={"host": tuple(hosts.values())})
 
         def steps():
-            engine = road.create_engine(url, retry=lambdadb.ResumeRetry(timeout=10))
+            engine = mode.create_engine(url, retry=lambdadb.ResumeRetry(timeout=10))
             with engine.connect() as connection:
                 assert connection.scalar(ONE) == 1
             engine.dispose()
 
-        road.run(steps)
+        mode.run(steps)
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_a_silent_first_host_hides_no_other(road, database):
         ({"query": {"sslmode": "verify-full", "sslrootcert": "/none"}}, Fault.UNTRUSTED),
     ],
 )
-def test_what_waiting_cannot_mend_fails_at_once_without_secrets(change, fault, road, database, log):
+def test_what_waiting_cannot_mend_fails_at_once_without_secrets(change, fault, mode, database, log):
     """A real server's answer is understood, and no password is in error, traceback, repr or log."""
     url = database.set(**change)
     text_of = {}
 
     def steps():
-        engine = road.create_engine(url)
+        engine = mode.create_engine(url)
         started = time.monotonic()
         with pytest.raises(ConnectFailed) as caught:
             engine.connect()
@@ -139,7 +139,7 @@ def test_what_waiting_cannot_mend_fails_at_once_without_secrets(change, fault, r
         text_of["all"] += repr([vars(link) for link in chain if link]) + repr(engine) + repr(engine.url)
         text_of["all"] += repr(getattr(error.orig, "pgconn", None))
 
-    road.run(steps)
+    mode.run(steps)
     logged = "".join(repr(vars(record)) + record.getMessage() for record in log.records)
     for secret in (PASSWORD, "canary-wrong"):
         assert secret not in text_of["all"]

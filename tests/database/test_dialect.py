@@ -24,7 +24,7 @@ def learnt(engine: Any) -> dict[str, Any]:
     "setting", ["", "search_path = app, public", "standard_conforming_strings = off"]
 )
 @pytest.mark.parametrize("isolation_level", [None, "SERIALIZABLE", "AUTOCOMMIT"])
-def test_it_learns_the_same(road, database, admin, setting, isolation_level):
+def test_it_learns_the_same(mode, database, admin, setting, isolation_level):
     """Version, schema, isolation level and escapes, also where the database or role has its own."""
     if setting:
         admin.execute(f"ALTER DATABASE {database.database} SET {setting}")
@@ -32,18 +32,18 @@ def test_it_learns_the_same(road, database, admin, setting, isolation_level):
     own = learnt(sqlalchemy.create_engine(database, **keywords))
 
     def steps():
-        ours = learnt(road.create_engine(database, **keywords))
+        ours = learnt(mode.create_engine(database, **keywords))
         assert ours == own
 
-    road.run(steps)
+    mode.run(steps)
     assert own.keys() >= {"server_version_info", "default_schema_name", "default_isolation_level"}
 
 
-def test_its_own_methods_are_back_after_the_first_connect(road, database):
+def test_its_own_methods_are_back_after_the_first_connect(mode, database):
     """A reflection or an isolation level asked for later goes to the server, not to our answers."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with engine.connect() as connection:
             connection.execute(text("CREATE SCHEMA app"))
             connection.execute(text("SET search_path = app"))
@@ -51,7 +51,7 @@ def test_its_own_methods_are_back_after_the_first_connect(road, database):
             connection = connection.execution_options(stream_results=True)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_a_listener_s_own_connection_is_asked_by_sqlalchemy_itself(database):

@@ -28,7 +28,7 @@ from sqlalchemy.util import await_only
 
 import lambdadb
 
-from .conftest import Road
+from .conftest import Mode
 
 # Cases that fail leave cursors open, on either side.
 pytestmark = pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
@@ -527,11 +527,11 @@ class Comparison:
     def __init__(self, url: URL, admin: psycopg.Connection[Any]) -> None:
         self.url, self.admin = url, admin
 
-    def differences(self, road: Road, cases: list[Case]) -> list[tuple[Case, str, Any, Any]]:
+    def differences(self, mode: Mode, cases: list[Case]) -> list[tuple[Case, str, Any, Any]]:
         """What is different in each case: case, what, and both observations."""
         found = []
         for keywords in {repr(case.keywords): case.keywords for case in cases}.values():
-            engines = self.engines(road, keywords)
+            engines = self.engines(mode, keywords)
             for case in cases:
                 if case.keywords == keywords:
                     theirs, ours = (self.run(engine, case) for engine in engines)
@@ -541,10 +541,10 @@ class Comparison:
         gc.collect()  # those cursors, here and not in another test
         return found
 
-    def engines(self, road: Road, keywords: dict[str, Any]) -> tuple[Any, Any]:
+    def engines(self, mode: Mode, keywords: dict[str, Any]) -> tuple[Any, Any]:
         """SQLAlchemy's and ours, each with a connection for each use."""
-        ours = road.create_engine(self.url, policy=lambdadb.PerInvocation(), **keywords)
-        if not road.asynchronous:
+        ours = mode.create_engine(self.url, policy=lambdadb.PerInvocation(), **keywords)
+        if not mode.asynchronous:
             return sqlalchemy.create_engine(self.url, poolclass=NullPool, **keywords), ours
         from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -576,31 +576,31 @@ def comparison(server: URL, admin: psycopg.Connection[Any]) -> Iterator[Comparis
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", GROUPS)
-def test_it_does_what_sqlalchemy_and_psycopg_do(group, road, comparison):
+def test_it_does_what_sqlalchemy_and_psycopg_do(group, mode, comparison):
     """In each case of the group, except for the accepted differences."""
     cases = GROUPS[group]
     if not EVERY_CASE:  # another part for each group, mode and position
         step = 3 if group == "driver, execute" else 5
-        cases = cases[(list(GROUPS).index(group) + road.asynchronous) % step :: step]
+        cases = cases[(list(GROUPS).index(group) + mode.asynchronous) % step :: step]
 
     def steps():
         return [
             f"{case.name}, {case.position}, {what}:\n  {theirs[what]}\n  {ours[what]}"
-            for case, what, theirs, ours in comparison.differences(road, cases)
+            for case, what, theirs, ours in comparison.differences(mode, cases)
             if not any(accepts(case, what, theirs, ours) for accepts, _ in ACCEPTED.values())
         ]
 
-    unexpected = road.run(steps)
+    unexpected = mode.run(steps)
     assert not unexpected, "\n".join(unexpected)
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_an_accepted_difference_is_still_one(name, road, comparison):
+def test_an_accepted_difference_is_still_one(name, mode, comparison):
     """It is seen in its case: the table claims none that has gone."""
     accepts, wanted = ACCEPTED[name]
     every = [case for cases in GROUPS.values() for case in cases]
     cases = [case for case in every if case.name == wanted and case.position == "first"]
-    assert any(accepts(*found) for found in road.run(lambda: comparison.differences(road, cases)))
+    assert any(accepts(*found) for found in mode.run(lambda: comparison.differences(mode, cases)))
 
 
 def test_the_table_names_the_accepted_differences():

@@ -90,16 +90,16 @@ SQLALCHEMYS_OWN = ("InvalidRequestError", "PendingRollbackError", "ResourceClose
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_out_of_time_by_its_own_name(state, road, database):
+def test_out_of_time_by_its_own_name(state, mode, database):
     """Whatever is done after the deadline succeeds without the server, or raises OutOfTime itself."""
 
     def steps():
         seen = set()
         for action in ACTIONS:
-            engine = road.create_engine(database)
+            engine = mode.create_engine(database)
             connection = engine.connect()
             bring_to(state, connection)
-            with road.invocation(engine, Context()):
+            with mode.invocation(engine, Context()):
                 error = error_of(action, connection)
                 seen.add(type(error).__name__)
                 known = error is None or type(error) is OutOfTime
@@ -108,14 +108,14 @@ def test_out_of_time_by_its_own_name(state, road, database):
             engine.dispose()
         assert "OutOfTime" in seen
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_connection_in_use_by_its_own_name(road, database):
+def test_connection_in_use_by_its_own_name(mode, database):
     """A connection that connects again finds its place taken, and says so."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         for action in ACTIONS:
             connection = engine.connect()
             connection.invalidate()
@@ -127,18 +127,18 @@ def test_connection_in_use_by_its_own_name(road, database):
             connection.close()
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_the_end_of_an_invocation_by_its_own_name(state, road, database):
+def test_the_end_of_an_invocation_by_its_own_name(state, mode, database):
     """A connection that was left open says InvocationEnded, and nothing of SQLAlchemy's or psycopg's."""
 
     def steps():
         seen = set()
         for action in ACTIONS:
-            engine = road.create_engine(database)
-            with road.invocation(engine):
+            engine = mode.create_engine(database)
+            with mode.invocation(engine):
                 connection = engine.connect()
                 bring_to(state, connection)
             error = error_of(action, connection)
@@ -149,7 +149,7 @@ def test_the_end_of_an_invocation_by_its_own_name(state, road, database):
             engine.dispose()
         assert state == "invalidated" or "InvocationEnded" in seen
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def to_another_database(dialect, record, arguments, parameters):
@@ -157,12 +157,12 @@ def to_another_database(dialect, record, arguments, parameters):
     parameters["dbname"] = "not_there"
 
 
-def test_a_failed_connect_by_its_own_name(road, database):
+def test_a_failed_connect_by_its_own_name(mode, database):
     """A connection that connects again and cannot: ConnectFailed, as at the first connect."""
 
     def steps():
         for action in ACTIONS:
-            engine = road.create_engine(database)
+            engine = mode.create_engine(database)
             connection = engine.connect()
             bring_to("invalidated", connection)
             event.listen(engine, "do_connect", to_another_database)
@@ -171,4 +171,4 @@ def test_a_failed_connect_by_its_own_name(road, database):
             connection.close()
             engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)

@@ -38,7 +38,7 @@ def engine(database):
 
 
 @POLICIES
-def test_a_session_never_closed_is_ended_with_the_invocation(policy, road, database, sessions, caplog):
+def test_a_session_never_closed_is_ended_with_the_invocation(policy, mode, database, sessions, caplog):
     """A forgotten session is rolled back and named; the next invocation works as ever."""
 
     def forget(engine):
@@ -47,19 +47,19 @@ def test_a_session_never_closed_is_ended_with_the_invocation(policy, road, datab
         return connection
 
     def steps():
-        engine = road.create_engine(database, policy=policy)
-        with road.invocation(engine):
+        engine = mode.create_engine(database, policy=policy)
+        with mode.invocation(engine):
             forgotten = forget(engine)
         sessions.become(0)
         assert "forget (test_invocation.py" in caplog.text
-        with road.invocation(engine), engine.connect() as connection:
+        with mode.invocation(engine), engine.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM item")) == 0
         forgotten.close()
-        with road.invocation(engine), engine.connect() as connection:
+        with mode.invocation(engine), engine.connect() as connection:
             connection.execute(PID)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_a_task_left_behind_disturbs_no_other_invocation(database, sessions):
@@ -155,14 +155,14 @@ DOUBLES = [None, "", {}, Mock(), SimpleNamespace()]
 
 @pytest.mark.parametrize("double", DOUBLES, ids=lambda double: type(double).__name__)
 @pytest.mark.parametrize("policy", [PerEnvironment(connections=2), PerInvocation(connections=2)])
-def test_a_tests_own_session_survives_the_handler(policy, double, road, database):
+def test_a_tests_own_session_survives_the_handler(policy, double, mode, database):
     """What began before the invocation goes on after it; the handler's own work is done."""
 
     def steps():
-        engine = road.create_engine(database, policy=policy)
+        engine = mode.create_engine(database, policy=policy)
         with Session(engine) as session:
             session.execute(ADD, {"name": "before"})
-            with road.invocation(engine, double), Session(engine) as inner:
+            with mode.invocation(engine, double), Session(engine) as inner:
                 inner.execute(ADD, {"name": "handler"})
                 inner.commit()
             session.execute(ADD, {"name": "after"})
@@ -170,7 +170,7 @@ def test_a_tests_own_session_survives_the_handler(policy, double, road, database
         assert names(engine) == ["after", "before", "handler"]
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_in_lambda_nothing_outlives_an_invocation(monkeypatch, engine, sessions):
@@ -186,15 +186,15 @@ def test_in_lambda_nothing_outlives_an_invocation(monkeypatch, engine, sessions)
 
 
 @pytest.mark.parametrize("policy", [PerEnvironment(), PerInvocation()])
-def test_a_session_can_join_an_external_transaction(policy, road, database):
+def test_a_session_can_join_an_external_transaction(policy, mode, database):
     """SQLAlchemy's recipe for test suites: the handler commits, the test rolls all of it back."""
 
     def steps():
-        engine = road.create_engine(database, policy=policy)
+        engine = mode.create_engine(database, policy=policy)
         make_session = sessionmaker(engine)
 
         def handle(event, context):
-            with road.invocation(engine, context), make_session() as session:
+            with mode.invocation(engine, context), make_session() as session:
                 session.execute(ADD, {"name": event})
                 session.commit()
 
@@ -209,7 +209,7 @@ def test_a_session_can_join_an_external_transaction(policy, road, database):
         assert names(engine) == []
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_an_invocation_that_begins_as_another_ends_keeps_its_session(engine):

@@ -31,7 +31,7 @@ def settings(engine):
     ],
 )
 def test_the_callers_options_come_after_the_policys(
-    environment, options, expected, road, database, monkeypatch
+    environment, options, expected, mode, database, monkeypatch
 ):
     """`options` replaces PGOPTIONS, as in libpq. Either wins over the policy's timeouts."""
     if environment is not None:
@@ -39,23 +39,23 @@ def test_the_callers_options_come_after_the_policys(
     arguments = {} if options is None else {"options": options}
 
     def steps():
-        engine = road.create_engine(database, policy=POLICY, connect_args=arguments)
+        engine = mode.create_engine(database, policy=POLICY, connect_args=arguments)
         assert settings(engine) == expected
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @pytest.mark.parametrize("environment", [None, "-c work_mem=5MB"])
-def test_pgoptions_holds_where_the_policy_sets_nothing(environment, road, database, monkeypatch):
+def test_pgoptions_holds_where_the_policy_sets_nothing(environment, mode, database, monkeypatch):
     """A policy without timeouts leaves it to libpq."""
     if environment is not None:
         monkeypatch.setenv("PGOPTIONS", environment)
     none = lambdadb.PerEnvironment(idle_session_timeout=None, idle_in_transaction_session_timeout=None)
 
     def steps():
-        assert settings(road.create_engine(database, policy=none)) == [
+        assert settings(mode.create_engine(database, policy=none)) == [
             "5MB" if environment else "4MB",
             "0",
         ]
 
-    road.run(steps)
+    mode.run(steps)

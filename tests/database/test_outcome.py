@@ -109,7 +109,7 @@ def test_no_setting_changes_the_answer(settings, done, which, shared_database, s
     engine.dispose()
 
 
-def test_a_session_that_still_has_it_open_is_ended(road, database, here, sessions, lose):
+def test_a_session_that_still_has_it_open_is_ended(mode, database, here, sessions, lose):
     """COMMIT never arrived, and the server's session waits for it: it is ended, and its lock is free."""
     seen = []
 
@@ -119,13 +119,13 @@ def test_a_session_that_still_has_it_open_is_ended(road, database, here, session
         return add(connection)
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         lose(done=False)
         assert run_transaction(engine, work) == "added"
         assert seen[0] not in [pid for pid, *_ in sessions()]
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert rows(here) == 1
     assert len(seen) == 2
 

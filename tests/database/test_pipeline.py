@@ -45,11 +45,11 @@ def is_clean(connection):
         "DO $$ BEGIN PERFORM 1; END $$",
     ],
 )
-def test_the_first_statement_is_inside_the_transaction(first, road, database):
+def test_the_first_statement_is_inside_the_transaction(first, mode, database):
     """Whatever it is, a rollback undoes it and what follows it."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with engine.connect() as connection:
             connection.execute(text(first))
             assert is_clean(connection)
@@ -58,7 +58,7 @@ def test_the_first_statement_is_inside_the_transaction(first, road, database):
         assert names(engine) == []
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_the_first_statement_is_inside_the_transaction(first, road, database):
         ("INSERT INTO item (id) VALUES (1), (1)", IntegrityError),
     ],
 )
-def test_a_first_statement_that_fails_fails_the_transaction(statement, error, road, database):
+def test_a_first_statement_that_fails_fails_the_transaction(statement, error, mode, database):
     """Its own error comes back, the transaction is failed until it is rolled back, then all works."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with engine.connect() as connection:
             with pytest.raises(error):
                 connection.execute(text(statement))
@@ -87,7 +87,7 @@ def test_a_first_statement_that_fails_fails_the_transaction(statement, error, ro
         assert names(engine) == ["b"]
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @pytest.mark.parametrize("prepare_threshold", [0, None], ids=["prepared", "not prepared"])
@@ -98,13 +98,13 @@ def test_a_first_statement_that_fails_fails_the_transaction(statement, error, ro
 )
 @pytest.mark.parametrize("begin", ["BEGIN BADLY", "SAVEPOINT outside"])
 def test_a_begin_that_fails_executes_nothing(
-    begin, insert, parameters, prepare_threshold, road, database
+    begin, insert, parameters, prepare_threshold, mode, database
 ):
     """The server skips the statement, and the error is BEGIN's."""
 
     def steps():
         arguments = {"prepare_threshold": prepare_threshold}
-        engine = road.create_engine(database, connect_args=arguments)
+        engine = mode.create_engine(database, connect_args=arguments)
         with engine.connect() as connection:
             driver_of(connection)._begin_statement = begin.encode()
             with pytest.raises(DBAPIError, match=r"BADLY|SAVEPOINT can only"):
@@ -118,16 +118,16 @@ def test_a_begin_that_fails_executes_nothing(
         assert names(engine) == ["b"]
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_what_libpq_refuses_to_send_costs_no_connection(road, database):
+def test_what_libpq_refuses_to_send_costs_no_connection(mode, database):
     """More parameters than the protocol has room for: an error, on a connection that goes on."""
     many = {f"p{number}": number for number in range(70_000)}
     too_much = text(f"SELECT {', '.join(f':{name}' for name in many)}")
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with engine.connect() as connection:
             backend = driver_of(connection).pgconn.backend_pid
             with pytest.raises(DBAPIError, match="number of parameters"):
@@ -140,28 +140,28 @@ def test_what_libpq_refuses_to_send_costs_no_connection(road, database):
     def names_of(connection):
         return connection.scalars(NAMES).all()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_statement_too_long_for_one_packet(road, database):
+def test_a_statement_too_long_for_one_packet(mode, database):
     """Sent and answered in pieces, in both directions at once."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         long = "x" * 5_000_000
         with engine.connect() as connection:
             assert connection.scalar(text("SELECT CAST(:long AS text)"), {"long": long}) == long
             assert is_clean(connection)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_statements_are_prepared_as_ever(road, database):
+def test_statements_are_prepared_as_ever(mode, database):
     """The sixth execution is by name, first in its transaction or not, and one that fails harms none."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         for number in range(8):
             with engine.begin() as connection:
                 connection.execute(INSERT, {"name": f"{number}"})
@@ -176,28 +176,28 @@ def test_statements_are_prepared_as_ever(road, database):
         assert len(names(engine)) == 9
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_preparing_a_statement_that_is_wrong(road, database):
+def test_preparing_a_statement_that_is_wrong(mode, database):
     """The server's error comes back, and the statement counts as never prepared."""
 
     def steps():
-        engine = road.create_engine(database, connect_args={"prepare_threshold": 0})
+        engine = mode.create_engine(database, connect_args={"prepare_threshold": 0})
         for _ in range(2):
             with engine.connect() as connection, pytest.raises(ProgrammingError, match="nothing"):
                 connection.execute(text("SELECT nothing"))
         assert names(engine) == []
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_copy_by_execute_says_what_to_use(road, database):
+def test_copy_by_execute_says_what_to_use(mode, database):
     """psycopg's own error. Nothing ends the COPY, so what comes next replaces the connection."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with engine.connect() as connection:
             with pytest.raises(ProgrammingError, match="use copy"):
                 connection.execute(text("COPY item FROM STDIN"))
@@ -207,7 +207,7 @@ def test_copy_by_execute_says_what_to_use(road, database):
         assert names(engine) == []
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @pytest.mark.parametrize("code", ["57014", "40001"])
@@ -256,11 +256,11 @@ def test_a_stream_left_early_leaves_the_connection(database):
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE", "AUTOCOMMIT"])
-def test_the_isolation_level_is_the_engines(level, road, database):
+def test_the_isolation_level_is_the_engines(level, mode, database):
     """BEGIN carries it; in AUTOCOMMIT there is none."""
 
     def steps():
-        engine = road.create_engine(database, isolation_level=level)
+        engine = mode.create_engine(database, isolation_level=level)
         with engine.connect() as connection:
             shown = connection.scalar(text("SHOW transaction_isolation")).upper()
             begun = driver_of(connection).pgconn.transaction_status == TransactionStatus.INTRANS
@@ -268,20 +268,20 @@ def test_the_isolation_level_is_the_engines(level, road, database):
         assert begun is (level != "AUTOCOMMIT")
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_read_only_transaction_begins_so(road, database):
+def test_a_read_only_transaction_begins_so(mode, database):
     """SQLAlchemy's `postgresql_readonly` is honoured by the first statement already."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         reading = engine.execution_options(postgresql_readonly=True)
         with reading.connect() as connection, pytest.raises(DBAPIError, match="read-only transaction"):
             connection.execute(INSERT, {"name": "a"})
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_other_first_ways_into_a_transaction(database):
@@ -334,11 +334,11 @@ def test_a_replication_connection_gets_psycopgs_cursor(database):
     engine.dispose()
 
 
-def test_prepared_statements_beyond_the_limit_are_dropped(road, database):
+def test_prepared_statements_beyond_the_limit_are_dropped(mode, database):
     """The server keeps as many as psycopg's `prepared_max`, also of first statements."""
 
     def steps():
-        engine = road.create_engine(database, connect_args={"prepare_threshold": 0})
+        engine = mode.create_engine(database, connect_args={"prepare_threshold": 0})
         with engine.connect() as connection:
             driver_of(connection).prepared_max = 1
             for number in range(3):
@@ -349,4 +349,4 @@ def test_prepared_statements_beyond_the_limit_are_dropped(road, database):
         assert kept <= 2
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)

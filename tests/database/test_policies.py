@@ -24,38 +24,38 @@ def engine(database):
 
 
 @POLICIES
-def test_building_an_engine_opens_nothing(policy, road, database, sessions):
+def test_building_an_engine_opens_nothing(policy, mode, database, sessions):
     """Module scope has no time to wait: the first checkout connects."""
     sessions.become(0)
-    road.create_engine(database, policy=policy)
+    mode.create_engine(database, policy=policy)
     assert sessions() == []
 
 
-def test_an_environment_keeps_one_session(road, database, sessions):
+def test_an_environment_keeps_one_session(mode, database, sessions):
     """Invocation after invocation uses the same session of the server."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment())
+        engine = mode.create_engine(database, policy=PerEnvironment())
         pids = []
         for _ in range(3):
-            with road.invocation(engine), Session(engine) as session:
+            with mode.invocation(engine), Session(engine) as session:
                 pids.append(session.scalar(PID))
         assert [pid for pid, *_ in sessions.become(1)] == [pids[0]]
         assert pids == [pids[0]] * 3
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     sessions.become(0)
 
 
-def test_an_invocation_leaves_no_session(road, database, sessions):
+def test_an_invocation_leaves_no_session(mode, database, sessions):
     """One session for all of one invocation, none after it, another in the next."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerInvocation())
+        engine = mode.create_engine(database, policy=PerInvocation())
         seen = []
         for _ in range(2):
-            with road.invocation(engine):
+            with mode.invocation(engine):
                 pids = set()
                 for _ in range(3):
                     with engine.begin() as connection:
@@ -66,29 +66,29 @@ def test_an_invocation_leaves_no_session(road, database, sessions):
             sessions.become(0)
         assert seen[0] != seen[1]
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_outside_an_invocation_a_session_ends_with_its_checkout(road, database, sessions):
+def test_outside_an_invocation_a_session_ends_with_its_checkout(mode, database, sessions):
     """A script without `handler` leaves nothing behind either."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerInvocation())
+        engine = mode.create_engine(database, policy=PerInvocation())
         with engine.connect() as connection:
             connection.execute(PID)
             assert sessions.become(1)
         sessions.become(0)
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @POLICIES
-def test_a_failed_invocation_ends_like_any_other(policy, road, database, sessions):
+def test_a_failed_invocation_ends_like_any_other(policy, mode, database, sessions):
     """An exception leaves no transaction open and no session more than the policy keeps."""
 
     def steps():
-        engine = road.create_engine(database, policy=policy)
-        with pytest.raises(ZeroDivisionError), road.invocation(engine), engine.begin() as connection:  # noqa: PT012
+        engine = mode.create_engine(database, policy=policy)
+        with pytest.raises(ZeroDivisionError), mode.invocation(engine), engine.begin() as connection:  # noqa: PT012
             connection.execute(text("INSERT INTO item (name) VALUES ('lost')"))
             _ = 1 / 0
         left = sessions.become(1 if policy.keeps else 0)
@@ -97,4 +97,4 @@ def test_a_failed_invocation_ends_like_any_other(policy, road, database, session
             assert connection.scalar(text("SELECT count(*) FROM item")) == 0
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)

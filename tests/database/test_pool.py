@@ -54,14 +54,14 @@ def count_pings(engine):
 
 
 @POLICIES
-def test_a_second_checkout_is_refused_and_names_the_holder(policy, road, database, sessions):
+def test_a_second_checkout_is_refused_and_names_the_holder(policy, mode, database, sessions):
     """Two transactions are never mixed: the second is an error, and the first goes on unharmed."""
 
     def place_order(engine):
         return engine.connect()
 
     def steps():
-        engine = road.create_engine(database, policy=policy)
+        engine = mode.create_engine(database, policy=policy)
         first = place_order(engine)
         first.execute(text("INSERT INTO item (name) VALUES ('kept')"))
         with pytest.raises(ConnectionInUse, match=r"place_order \(test_pool.py:\d+\)") as caught:
@@ -73,7 +73,7 @@ def test_a_second_checkout_is_refused_and_names_the_holder(policy, road, databas
             assert connection.scalar(text("SELECT count(*) FROM item")) == 1
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_eight_threads_at_first_use_open_one_session(database, sessions):
@@ -101,11 +101,11 @@ def test_eight_threads_at_first_use_open_one_session(database, sessions):
     engine.dispose()
 
 
-def test_a_second_connection_can_be_allowed(road, database, sessions):
+def test_a_second_connection_can_be_allowed(mode, database, sessions):
     """`connections=2`: a log that must survive the rollback has a transaction of its own."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(connections=2))
+        engine = mode.create_engine(database, policy=PerEnvironment(connections=2))
         with engine.connect() as main, engine.connect() as log:
             main.execute(text("INSERT INTO item (name) VALUES ('work')"))
             log.execute(text("INSERT INTO item (name) VALUES ('log')"))
@@ -118,7 +118,7 @@ def test_a_second_connection_can_be_allowed(road, database, sessions):
         assert sessions.become(2)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_a_session_left_to_the_garbage_collector_comes_back(database, sessions):
@@ -136,32 +136,32 @@ def test_a_session_left_to_the_garbage_collector_comes_back(database, sessions):
 
 @POLICIES
 def test_dispose_while_a_connection_is_out_closes_it_when_it_comes_back(
-    policy, road, database, sessions
+    policy, mode, database, sessions
 ):
     """`dispose()` never pulls a connection from under its holder, and never forgets it."""
 
     def steps():
-        engine = road.create_engine(database, policy=policy)
+        engine = mode.create_engine(database, policy=policy)
         connection = engine.connect()
         engine.dispose()
         connection.execute(PID)
         connection.close()
         sessions.become(0)
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_failed_first_connect_can_be_repeated(road, database, sessions):
+def test_a_failed_first_connect_can_be_repeated(mode, database, sessions):
     """An error while connecting gives the slot back."""
 
     def steps():
-        engine = road.create_engine(database, connect_args={"dbname": "missing"})
+        engine = mode.create_engine(database, connect_args={"dbname": "missing"})
         for _ in range(2):
             with pytest.raises(Exception, match="missing"):
                 engine.connect()
         assert "1 free" in engine.pool.status()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_a_late_return_does_not_free_the_next_holders_place(engine):
@@ -283,19 +283,19 @@ def test_a_forked_child_has_a_session_of_its_own(engine, sessions):
         assert connection.scalar(pid) == mine
 
 
-def test_what_was_held_while_disposed_ends_with_the_invocation(road, database, sessions):
+def test_what_was_held_while_disposed_ends_with_the_invocation(mode, database, sessions):
     """`dispose()` in the middle of an invocation hides nothing from its end."""
 
     def steps():
-        engine = road.create_engine(database)
-        with road.invocation(engine):
+        engine = mode.create_engine(database)
+        with mode.invocation(engine):
             connection = engine.connect()
             connection.execute(ADD, {"name": "open"})
             engine.dispose()
         sessions.become(0)
         connection.close()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_connecting_while_disposed_leaves_no_session(database, sessions):
@@ -389,11 +389,11 @@ def test_an_interrupted_connect_leaves_no_session(database, sessions):
     assert "1 free" in engine.pool.status()
 
 
-def test_pool_events_are_sqlalchemys(road, database):
+def test_pool_events_are_sqlalchemys(mode, database):
     """Listeners to connect, checkout and checkin are called as with any pool."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         seen = []
         for name in ("connect", "checkout", "checkin"):
             event.listen(engine, name, lambda *_, name=name: seen.append(name))
@@ -403,14 +403,14 @@ def test_pool_events_are_sqlalchemys(road, database):
         assert seen == ["connect", "checkout", "checkin", "checkout", "checkin"]
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_session_that_the_server_ended_for_idleness_is_replaced(road, database, sessions):
+def test_a_session_that_the_server_ended_for_idleness_is_replaced(mode, database, sessions):
     """57P05 while frozen: the next invocation connects again and sees no error."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(idle_session_timeout=1.0))
+        engine = mode.create_engine(database, policy=PerEnvironment(idle_session_timeout=1.0))
         with engine.connect() as connection:
             before = connection.scalar(PID)
         sessions.become(0)
@@ -418,15 +418,15 @@ def test_a_session_that_the_server_ended_for_idleness_is_replaced(road, database
             assert connection.scalar(PID) != before
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_session_that_was_killed_is_replaced(times, road, database, sessions):
+def test_a_session_that_was_killed_is_replaced(times, mode, database, sessions):
     """57P01 (operator, failover) between invocations reaches no handler, however often."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with engine.connect() as connection:
             connection.execute(PID)
         for _ in range(times):
@@ -435,14 +435,14 @@ def test_a_session_that_was_killed_is_replaced(times, road, database, sessions):
                 connection.execute(PID)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_live_session_is_not_pinged(road, database):
+def test_a_live_session_is_not_pinged(mode, database):
     """The check of a connection used a moment ago sends no statement."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with engine.connect():
             pass
         pings = count_pings(engine)
@@ -451,14 +451,14 @@ def test_a_live_session_is_not_pinged(road, database):
         assert pings == []
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_session_long_unused_is_pinged_once(road, database):
+def test_a_session_long_unused_is_pinged_once(mode, database):
     """After `ping_after` seconds one real ping finds what no socket tells."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(ping_after=0.0))
+        engine = mode.create_engine(database, policy=PerEnvironment(ping_after=0.0))
         with engine.connect():
             pass
         pings = count_pings(engine)
@@ -467,7 +467,7 @@ def test_a_session_long_unused_is_pinged_once(road, database):
         assert len(pings) == 1
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 class LateClock(Clock):
@@ -514,11 +514,11 @@ def test_a_session_known_to_be_over_is_not_handed_out(case, database, sessions):
 
 
 @pytest.mark.parametrize("end", ["terminated", "network"])
-def test_a_ping_that_fails_is_told_to_listeners(end, road, database, sessions):
+def test_a_ping_that_fails_is_told_to_listeners(end, mode, database, sessions):
     """`handle_error` with `is_pre_ping`, as SQLAlchemy's own pools tell it; the handler sees nothing."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(ping_after=0.0))
+        engine = mode.create_engine(database, policy=PerEnvironment(ping_after=0.0))
         told = []
         event.listen(engine, "handle_error", lambda context: told.append(context.is_pre_ping))
         with engine.connect() as connection:
@@ -531,14 +531,14 @@ def test_a_ping_that_fails_is_told_to_listeners(end, road, database, sessions):
         del engine.pool.driver.liveness
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_ping_works_without_sqlalchemys_private_one(road, database, sessions, monkeypatch):
+def test_a_ping_works_without_sqlalchemys_private_one(mode, database, sessions, monkeypatch):
     """Where `_do_ping_w_event` is missing the public `do_ping` does it."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(ping_after=0.0))
+        engine = mode.create_engine(database, policy=PerEnvironment(ping_after=0.0))
         monkeypatch.setattr(type(engine.dialect), "_do_ping_w_event", property(), raising=False)
         for _ in range(2):
             with engine.connect() as connection:
@@ -546,14 +546,14 @@ def test_a_ping_works_without_sqlalchemys_private_one(road, database, sessions, 
         assert sessions.become(1)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_monitors_can_ask_the_pool(road, database):
+def test_monitors_can_ask_the_pool(mode, database):
     """The questions that frameworks ask QueuePool, and a status that tells open from empty."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(connections=2))
+        engine = mode.create_engine(database, policy=PerEnvironment(connections=2))
 
         def numbers():
             pool = engine.pool
@@ -568,7 +568,7 @@ def test_monitors_can_ask_the_pool(road, database):
         assert engine.pool.status().endswith("0 held, 2 free, of which 2 open")
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @pytest.mark.parametrize("how", ["level", "echo_pool"])

@@ -71,7 +71,7 @@ def test_an_engine_works_without_a_private_name(name, outcomes):
     outcome = outcomes[name]
     right = [1, True, "public", True]
     assert [outcome.get("error"), outcome.get("sync"), outcome.get("async")] == [None, right, right]
-    said = [line for line in outcome["log"] if "BEGIN is sent by itself" in line]
+    said = [line for line in outcome["log"] if "BEGIN is sent alone" in line]
     wanted = name in BY_MODULE["pipeline.py"] | OF_PRIVATE_CLASSES
     assert len(said) == (2 if wanted else 0), "one line for each of two engines"
     assert all(name in line for line in said)

@@ -49,18 +49,18 @@ def look(connection, names):
 
 
 @pytest.mark.parametrize("reset", ["none", "session"])
-def test_a_reset_session_begins_as_at_its_start(reset, road, database):
+def test_a_reset_session_begins_as_at_its_start(reset, mode, database):
     """With "session" nothing goes from one invocation to the next; by default everything does."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(reset=reset))
-        with road.invocation(engine), engine.connect() as connection:
+        engine = mode.create_engine(database, policy=PerEnvironment(reset=reset))
+        with mode.invocation(engine), engine.connect() as connection:
             pid, fresh = connection.scalar(PID), look(connection, STATES)
         for name, (statement, _) in STATES.items():
-            with road.invocation(engine), engine.connect() as connection:
+            with mode.invocation(engine), engine.connect() as connection:
                 connection.execute(text(statement))
                 connection.commit()
-            with road.invocation(engine), engine.connect() as connection:
+            with mode.invocation(engine), engine.connect() as connection:
                 seen = look(connection, [name])
                 assert connection.scalar(PID) == pid or name == "authorization"
             if reset == "session":
@@ -72,16 +72,16 @@ def test_a_reset_session_begins_as_at_its_start(reset, road, database):
                     pid = connection.scalar(PID)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_inside_one_invocation_a_session_keeps_its_state(road, database):
+def test_inside_one_invocation_a_session_keeps_its_state(mode, database):
     """The reset comes between invocations, not between checkouts."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(reset="session"))
+        engine = mode.create_engine(database, policy=PerEnvironment(reset="session"))
         for _ in range(2):
-            with road.invocation(engine):
+            with mode.invocation(engine):
                 with engine.begin() as connection:
                     assert connection.scalar(text("SHOW timezone")) != "Europe/Berlin"
                     connection.execute(text("SET TIME ZONE 'Europe/Berlin'"))
@@ -89,22 +89,22 @@ def test_inside_one_invocation_a_session_keeps_its_state(road, database):
                     assert connection.scalar(text("SHOW timezone")) == "Europe/Berlin"
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=4), st.integers(0, 2))
-def test_statements_that_psycopg_prepared_are_prepared_again(road, database, counts, threshold):
+def test_statements_that_psycopg_prepared_are_prepared_again(mode, database, counts, threshold):
     """Whatever was prepared before the reset: no statement fails, or meets another one's plan."""
 
     def steps():
-        engine = road.create_engine(
+        engine = mode.create_engine(
             database,
             policy=PerEnvironment(reset="session"),
             connect_args={"prepare_threshold": threshold},
         )
         for count in counts:
-            with road.invocation(engine), engine.connect() as connection:
+            with mode.invocation(engine), engine.connect() as connection:
                 for number in range(count):
                     for query in ("SELECT :n + 1", "SELECT :n + 2"):
                         value = connection.scalar(text(query), {"n": number})
@@ -112,19 +112,19 @@ def test_statements_that_psycopg_prepared_are_prepared_again(road, database, cou
                     connection.commit()
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_session_that_was_killed_is_replaced_by_the_reset(road, database, sessions):
+def test_a_session_that_was_killed_is_replaced_by_the_reset(mode, database, sessions):
     """The reset finds out what a ping would: no handler sees the loss."""
 
     def steps():
-        engine = road.create_engine(database, policy=PerEnvironment(reset="session"))
-        with road.invocation(engine), engine.connect() as connection:
+        engine = mode.create_engine(database, policy=PerEnvironment(reset="session"))
+        with mode.invocation(engine), engine.connect() as connection:
             connection.execute(PID)
         sessions.terminate()
-        with road.invocation(engine), engine.connect() as connection:
+        with mode.invocation(engine), engine.connect() as connection:
             connection.execute(PID)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)

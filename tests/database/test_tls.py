@@ -173,25 +173,25 @@ def secure(
     encrypting.close()
 
 
-def refusal(road: Any, url: URL) -> ConnectFailed:
+def refusal(mode: Any, url: URL) -> ConnectFailed:
     """The error of a connect that is refused at once."""
-    engine = road.create_engine(url, retry=ResumeRetry(timeout=10.0))
+    engine = mode.create_engine(url, retry=ResumeRetry(timeout=10.0))
 
     def steps() -> None:
         with engine.connect():
             pass
 
     with pytest.raises(ConnectFailed) as caught:
-        road.run(steps)
+        mode.run(steps)
     assert caught.value.fault is Fault.UNTRUSTED
     assert caught.value.attempts <= 1
     assert str(url.password) not in repr(caught.value)
     return caught.value
 
 
-def connected(road: Any, url: URL, query: str = "SELECT current_user") -> tuple[bool, Any]:
+def connected(mode: Any, url: URL, query: str = "SELECT current_user") -> tuple[bool, Any]:
     """Whether the session is encrypted, and the answer to a query in it."""
-    engine = road.create_engine(url)
+    engine = mode.create_engine(url)
 
     def steps() -> tuple[bool, Any]:
         with engine.connect() as connection:
@@ -200,30 +200,30 @@ def connected(road: Any, url: URL, query: str = "SELECT current_user") -> tuple[
         engine.dispose()
         return answer
 
-    answer: tuple[bool, Any] = road.run(steps)
+    answer: tuple[bool, Any] = mode.run(steps)
     return answer
 
 
-def test_a_verified_server_gets_the_login(road: Any, secure: Secure) -> None:
+def test_a_verified_server_gets_the_login(mode: Any, secure: Secure) -> None:
     """With nothing but the roots said, the session is encrypted and the server verified."""
-    assert connected(road, secure.url()) == (True, "postgres")
+    assert connected(mode, secure.url()) == (True, "postgres")
 
 
-def test_a_certificate_for_another_name_is_refused(road: Any, secure: Secure) -> None:
+def test_a_certificate_for_another_name_is_refused(mode: Any, secure: Secure) -> None:
     """verify-full is the default; the message says both names and what to do."""
-    error = refusal(road, secure.url().set(host="other.example"))
+    error = refusal(mode, secure.url().set(host="other.example"))
     assert f'certificate for "{HOST}" does not match host name "other.example"' in str(error)
     assert "not an alias" in str(error)
-    assert connected(road, secure.url(sslmode="verify-ca").set(host="other.example"))[0]
+    assert connected(mode, secure.url(sslmode="verify-ca").set(host="other.example"))[0]
 
 
 def test_an_unknown_authority_is_refused_and_named(
-    road: Any, secure: Secure, authority: trustme.CA, tmp_path: Path
+    mode: Any, secure: Secure, authority: trustme.CA, tmp_path: Path
 ) -> None:
     """The message says who signed the certificate, where the roots came from, and what to do."""
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
-    error = str(refusal(road, secure.url(sslrootcert=str(other))))
+    error = str(refusal(mode, secure.url(sslrootcert=str(other))))
     assert "unable to get local issuer certificate. Its authority is 'The Example Authority'." in error
     assert f"The roots were those of {other}. If you trust that authority" in error
 
@@ -241,22 +241,22 @@ def test_an_unknown_authority_is_refused_and_named(
     ],
 )
 def test_amazons_authorities_are_recognised(
-    road: Any, secure: Secure, name: str, roots: str, advice: str
+    mode: Any, secure: Secure, name: str, roots: str, advice: str
 ) -> None:
     """Other roots than the host's, behind an alias, or older ones: the message says so."""
     with secure.showing(trustme.CA(organization_name=name).issue_cert(HOST)):
-        assert advice in str(refusal(road, secure.url(sslrootcert=str(tls.ROOTS / f"{roots}.pem"))))
+        assert advice in str(refusal(mode, secure.url(sslrootcert=str(tls.ROOTS / f"{roots}.pem"))))
 
 
 def test_the_second_look_asks_for_the_same_name(
-    road: Any, server: URL, secure: Secure, authority: trustme.CA
+    mode: Any, server: URL, secure: Secure, authority: trustme.CA
 ) -> None:
     """Where the name decides which certificate is shown, the one that libpq refused is looked at."""
     names: list[str | None] = []
     relay = Relay((str(server.host), int(server.port or 5432)))
     relay.show(trustme.CA().issue_cert(HOST))
     relay.context.sni_callback = lambda _, name, __: names.append(name)
-    refusal(road, secure.url(hostaddr="127.0.0.1").set(port=relay.port))
+    refusal(mode, secure.url(hostaddr="127.0.0.1").set(port=relay.port))
     relay.close()
     assert names == [HOST] * 3
 
@@ -281,32 +281,32 @@ def test_a_second_look_that_fails_is_told(answer: bytes, why: str, tmp_path: Pat
     assert why in explained
 
 
-def test_an_expired_certificate_is_refused(road: Any, secure: Secure, authority: trustme.CA) -> None:
+def test_an_expired_certificate_is_refused(mode: Any, secure: Secure, authority: trustme.CA) -> None:
     """libpq says only that it failed; the message says why."""
     past = datetime.now(timezone.utc) - timedelta(days=1)
     certificate = authority.issue_cert(HOST, not_before=past - timedelta(days=1), not_after=past)
     with secure.showing(certificate):
-        error = str(refusal(road, secure.url()))
+        error = str(refusal(mode, secure.url()))
     assert "certificate has expired. Its authority is 'The Example Authority'." in error
     assert "Renew the server's certificate" in error
 
 
-def test_the_roots_have_to_be_there(road: Any, secure: Secure, tmp_path: Path) -> None:
+def test_the_roots_have_to_be_there(mode: Any, secure: Secure, tmp_path: Path) -> None:
     """A path that is wrong is said, and no other roots are taken."""
     missing = tmp_path / "missing.pem"
     assert f'root certificate file "{missing}" does not exist' in str(
-        refusal(road, secure.url(sslrootcert=str(missing)))
+        refusal(mode, secure.url(sslrootcert=str(missing)))
     )
 
 
-def test_an_endpoint_of_a_region_without_roots_is_not_connected_to(road: Any, secure: Secure) -> None:
+def test_an_endpoint_of_a_region_without_roots_is_not_connected_to(mode: Any, secure: Secure) -> None:
     """Nor is the reason hidden behind the network."""
     url = (
         secure.url()
         .set(host="orders.abc.eu-moon-7.rds.amazonaws.com")
         .difference_update_query(["sslrootcert"])
     )
-    error = refusal(road, url)
+    error = refusal(mode, url)
     assert "eu-moon-7/eu-moon-7-bundle.pem" in str(error)
     assert error.attempts == 0
 
@@ -334,20 +334,20 @@ def plain() -> Iterator[tuple[int, list[bytes]]]:
 
 
 def test_a_server_without_tls_is_told_nothing(
-    road: Any, secure: Secure, plain: tuple[int, list[bytes]]
+    mode: Any, secure: Secure, plain: tuple[int, list[bytes]]
 ) -> None:
     """It gets the question whether it speaks TLS, and neither user nor password."""
     port, heard = plain
-    error = refusal(road, secure.url(hostaddr="127.0.0.1").set(port=port))
+    error = refusal(mode, secure.url(hostaddr="127.0.0.1").set(port=port))
     assert heard == [bytes.fromhex("0000000804d2162f")]
     assert "server does not support SSL, but SSL was required" in str(error)
     assert "?sslmode=disable" in str(error)
 
 
-def test_an_explicit_choice_is_respected(road: Any, secure: Secure, server: URL) -> None:
+def test_an_explicit_choice_is_respected(mode: Any, secure: Secure, server: URL) -> None:
     """Whoever asks for plain text, in a network of their own, gets it."""
     query = {"hostaddr": secure.address, "sslmode": "disable"}
-    assert connected(road, server.set(host=HOST).update_query_dict(query)) == (False, "postgres")
+    assert connected(mode, server.set(host=HOST).update_query_dict(query)) == (False, "postgres")
 
 
 @pytest.fixture
@@ -367,23 +367,23 @@ def long_password(admin: psycopg.Connection[Any], request: pytest.FixtureRequest
 
 
 @pytest.mark.parametrize("long_password", [1200, 2500], indirect=True)
-def test_a_password_as_long_as_a_token_arrives(road: Any, secure: Secure, long_password: str) -> None:
+def test_a_password_as_long_as_a_token_arrives(mode: Any, secure: Secure, long_password: str) -> None:
     """Through the URL, libpq and TLS, in clear as IAM authentication wants it, not a byte lost."""
     url = secure.url(require_auth="password").set(username=LONG, password=long_password)
-    assert connected(road, url) == (True, LONG)
+    assert connected(mode, url) == (True, LONG)
 
 
 @pytest.mark.parametrize("policy", [PerEnvironment(), PerInvocation()])
 def test_a_killed_session_is_replaced(
-    road: Any, policy: Policy, secure: Secure, database: URL, sessions: Any
+    mode: Any, policy: Policy, secure: Secure, database: URL, sessions: Any
 ) -> None:
     """The end of a session behind TLS reaches no handler, in both policies."""
-    engine = road.create_engine(secure.url(str(database.database)), policy=policy)
+    engine = mode.create_engine(secure.url(str(database.database)), policy=policy)
 
     def steps() -> None:
         pids = []
         for _ in range(3):
-            with road.invocation(engine):
+            with mode.invocation(engine):
                 for _ in range(2):
                     with engine.begin() as connection:
                         pids.append(connection.scalar(PID))
@@ -392,4 +392,4 @@ def test_a_killed_session_is_replaced(
         assert len(set(pids)) == 6
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)

@@ -38,17 +38,17 @@ def recorder():
     return Recorder()
 
 
-def test_a_statement_is_recorded_with_its_time_and_without_its_values(road, database, recorder):
+def test_a_statement_is_recorded_with_its_time_and_without_its_values(mode, database, recorder):
     """The text with placeholders, where it ran and how long; nothing that was passed or written."""
 
     def steps():
-        engine = road.create_engine(database, tracer=recorder)
+        engine = mode.create_engine(database, tracer=recorder)
         with engine.begin() as connection:
             query = text("SELECT 'canary-0literal', pg_sleep(0.05) WHERE :value <> '1'")
             connection.execute(query, {"value": "canary-0value"})
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     (span,) = recorder.of("statement")
     assert "canary" not in repr(span)
     recorded = span.attributes
@@ -61,17 +61,17 @@ def test_a_statement_is_recorded_with_its_time_and_without_its_values(road, data
     assert connect.began + connect.seconds <= span.began + 0.001
 
 
-def test_a_batch_is_one_span_with_its_size(road, database, recorder):
+def test_a_batch_is_one_span_with_its_size(mode, database, recorder):
     """Rows of one `executemany` are one statement."""
 
     def steps():
-        engine = road.create_engine(database, tracer=recorder)
+        engine = mode.create_engine(database, tracer=recorder)
         with engine.begin() as connection:
             insert = text("INSERT INTO item (name) VALUES (:name)")
             connection.execute(insert, [{"name": "a"}, {"name": "b"}, {"name": "c"}])
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     (span,) = recorder.of("statement")
     assert span.attributes["db.operation.batch.size"] == 3
 
@@ -81,17 +81,17 @@ def test_a_batch_is_one_span_with_its_size(road, database, recorder):
     [("SELECT nothing", "42703"), ("SELECT pg_terminate_backend(pg_backend_pid())", "57P01")],
 )
 def test_a_failed_statement_is_recorded_with_its_sqlstate(
-    road, database, recorder, query, sqlstate, caplog
+    mode, database, recorder, query, sqlstate, caplog
 ):
     """Also where its connection is lost, of which the driver then knows nothing more."""
 
     def steps():
-        engine = road.create_engine(database, tracer=recorder)
+        engine = mode.create_engine(database, tracer=recorder)
         with pytest.raises(DBAPIError), engine.begin() as connection:
             connection.execute(text(query))
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     (span,) = recorder.of("statement")
     assert span.attributes["db.response.status_code"] == sqlstate
     assert span.error is not None
@@ -101,37 +101,37 @@ def test_a_failed_statement_is_recorded_with_its_sqlstate(
 @pytest.mark.parametrize(
     ("statements", "recorded"), [("all", 2), ("none", 0), ("traced", 1), (0.04, 1), (60.0, 0)]
 )
-def test_only_the_selected_statements_are_recorded(road, database, statements, recorded):
+def test_only_the_selected_statements_are_recorded(mode, database, statements, recorded):
     """All, none, those inside a block of the user's own, or those that take long."""
     recorder = Recorder(statements)
 
     def steps():
-        engine = road.create_engine(database, tracer=recorder)
+        engine = mode.create_engine(database, tracer=recorder)
         with engine.begin() as connection:
             connection.execute(text("SELECT 1"))
             with lambdadb.trace("slow"):
                 connection.execute(text("SELECT pg_sleep(0.05)"))
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert len(recorder.of("statement")) == recorded
 
 
-def test_nothing_is_recorded_in_an_invocation_that_is_not_sampled(road, database, recorder):
+def test_nothing_is_recorded_in_an_invocation_that_is_not_sampled(mode, database, recorder):
     """An invocation that is not sampled."""
     recorder.on = False
 
     def steps():
-        engine = road.create_engine(database, tracer=recorder)
+        engine = mode.create_engine(database, tracer=recorder)
         with engine.begin() as connection:
             connection.execute(text("SELECT 1"))
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert not recorder.spans
 
 
-def test_a_tracer_that_fails_changes_no_result(road, database, caplog):
+def test_a_tracer_that_fails_changes_no_result(mode, database, caplog):
     """Neither a connect nor a statement: its failure is logged."""
 
     class Broken(Recorder):
@@ -139,12 +139,12 @@ def test_a_tracer_that_fails_changes_no_result(road, database, caplog):
             raise ZeroDivisionError
 
     def steps():
-        engine = road.create_engine(database, tracer=Broken())
+        engine = mode.create_engine(database, tracer=Broken())
         with engine.begin() as connection:
             assert connection.execute(text("SELECT 1")).scalar() == 1
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert caplog.text.count("Broken failed") == 2
 
 
@@ -217,7 +217,7 @@ def test_a_cancelled_connect_is_recorded(recorder):
     assert (span.attributes["db.namespace"], span.attributes["lambdadb.user"]) == ("shop", "app")
 
 
-def test_a_connect_and_its_login_are_started_before_they_end(road, database):
+def test_a_connect_and_its_login_are_started_before_they_end(mode, database):
     """What a store of logins does runs inside `login`, and that inside `connect`."""
 
     class Started(Recorder):
@@ -241,17 +241,17 @@ def test_a_connect_and_its_login_are_started_before_they_end(road, database):
     current = contextvars.ContextVar("current", default=())
     seen = []
     recorder = Started()
-    stores = [Store(), AsyncStore()] if road.asynchronous else [Store()]
+    stores = [Store(), AsyncStore()] if mode.asynchronous else [Store()]
 
     def steps():
         for store in stores:
             url = database._replace(password=None)
-            engine = road.create_engine(url, tracer=recorder, credentials=store)
+            engine = mode.create_engine(url, tracer=recorder, credentials=store)
             engine.connect().close()
             engine.dispose()
             assert current.get() == ()
 
-    road.run(steps)
+    mode.run(steps)
     assert seen == [("connect", "login")] * len(stores)
     for connect in recorder.of("connect"):
         assert connect.handle == ("connect",)

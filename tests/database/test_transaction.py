@@ -28,19 +28,19 @@ def count(engine):
         return connection.scalar(ROWS)
 
 
-def test_it_commits_once_and_returns_what_the_work_returned(road, database):
+def test_it_commits_once_and_returns_what_the_work_returned(mode, database):
     """The plain case: one run, one row, its result."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         assert run_transaction(engine, add("a")) == 1
         assert count(engine) == 1
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_an_error_of_the_work_rolls_back_and_passes(road, database):
+def test_an_error_of_the_work_rolls_back_and_passes(mode, database):
     """Whatever the work raises reaches the caller unchanged, after a rollback, and is not repeated."""
     runs = []
 
@@ -50,7 +50,7 @@ def test_an_error_of_the_work_rolls_back_and_passes(road, database):
         raise KeyError("mine")
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with pytest.raises(KeyError, match="mine"):
             run_transaction(engine, work)
         with pytest.raises(IntegrityError):
@@ -60,11 +60,11 @@ def test_an_error_of_the_work_rolls_back_and_passes(road, database):
         assert count(engine) == 0
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert runs == [1]
 
 
-def test_a_connection_lost_in_the_work_is_another_run(road, database, sessions):
+def test_a_connection_lost_in_the_work_is_another_run(mode, database, sessions):
     """Killed before COMMIT: nothing was committed, so the work runs again, on a new session."""
     runs = []
 
@@ -76,12 +76,12 @@ def test_a_connection_lost_in_the_work_is_another_run(road, database, sessions):
         return connection.scalar(text("SELECT 'done'"))
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         assert run_transaction(engine, work) == "done"
         assert count(engine) == 1
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert len(set(runs)) == 3
 
 
@@ -140,7 +140,7 @@ def test_deadlocks_are_repeated(database):
         engine.dispose()
 
 
-def test_a_read_only_node_is_left_for_another(road, database):
+def test_a_read_only_node_is_left_for_another(mode, database):
     """25006, the old writer after a failover: the connection is not used again, the work is."""
     seen = []
 
@@ -151,15 +151,15 @@ def test_a_read_only_node_is_left_for_another(road, database):
         return add("a")(connection)
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         assert run_transaction(engine, work) == 1
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert len(set(seen)) == 2
 
 
-def test_repeating_ends_with_the_time(road, database):
+def test_repeating_ends_with_the_time(mode, database):
     """What never succeeds is raised as what it is when the time is over."""
 
     def work(connection):
@@ -167,15 +167,15 @@ def test_repeating_ends_with_the_time(road, database):
         add("a")(connection)
 
     def steps():
-        engine = road.create_engine(database, retry=ResumeRetry(timeout=0.3))
+        engine = mode.create_engine(database, retry=ResumeRetry(timeout=0.3))
         with pytest.raises(OperationalError.__mro__[1], match="read-only"):
             run_transaction(engine, work)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_swallowing_a_failed_statement_is_an_error(road, database):
+def test_swallowing_a_failed_statement_is_an_error(mode, database):
     """PostgreSQL would answer that COMMIT with a silent rollback."""
 
     def work(connection):
@@ -186,32 +186,32 @@ def test_swallowing_a_failed_statement_is_an_error(road, database):
             return "all is well"
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with pytest.raises(TransactionEnded):
             run_transaction(engine, work)
         assert count(engine) == 0
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_committing_inside_the_work_is_an_error(road, database):
+def test_committing_inside_the_work_is_an_error(mode, database):
     """A unit that commits by itself could be doubled by a repetition."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         with pytest.raises(TransactionEnded):
             run_transaction(engine, lambda connection: connection.execute(text("COMMIT")))
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_a_marker_lets_a_unit_happen_once(road, database):
+def test_a_marker_lets_a_unit_happen_once(mode, database):
     """A second unit with the same marker does nothing and says so."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         marker = (ITEM.c.name, "request-1")
         run_transaction(engine, add("a"), idempotency_key=marker)
         with pytest.raises(IntegrityError):
@@ -219,7 +219,7 @@ def test_a_marker_lets_a_unit_happen_once(road, database):
         assert count(engine) == 2
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_sessions_of_the_orm_work_too(database):

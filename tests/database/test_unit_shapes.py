@@ -45,11 +45,11 @@ def target(request):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_each_shape_is_told_the_truth(shape, target, road, database, here):
+def test_each_shape_is_told_the_truth(shape, target, mode, database, here):
     """Committed as a whole, or refused with an error that says what of it is committed."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         unit = target(engine)
         if shape.claim == "committed":
             run_transaction(unit, lambda target: shape.work(target, ""))
@@ -62,7 +62,7 @@ def test_each_shape_is_told_the_truth(shape, target, road, database, here):
         run_transaction(unit, lambda target: insert(target, "next"))  # the connection is as before
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     expected = {"committed": list(shape.parts), HALF: ["a"]}.get(shape.claim, [])
     assert rows(here) == sorted([*expected, "next"])
 
@@ -88,13 +88,13 @@ def test_a_cursor_class_of_the_callers_own_hides_no_commit(statement, database, 
 @pytest.mark.parametrize("option", ["postgresql_readonly", "isolation_level"])
 @pytest.mark.parametrize("name", ["ROLLBACK AND CHAIN", "commit()"])
 def test_a_refused_commit_leaves_a_connection_that_can_be_used(
-    name, option, target, road, database, here
+    name, option, target, mode, database, here
 ):
     """Its transaction is over before SQLAlchemy resets the connection's options."""
     shape = next(shape for shape in SHAPES if shape.name == name)
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         value = {"postgresql_readonly": False, "isolation_level": "SERIALIZABLE"}[option]
         optioned = engine.execution_options(**{option: value})
         with pytest.raises(TransactionEnded):
@@ -103,7 +103,7 @@ def test_a_refused_commit_leaves_a_connection_that_can_be_used(
             run_transaction(target(optioned), lambda target: shape.work(target, ""))
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert rows(here) == []
 
 
@@ -134,7 +134,7 @@ MODES = [
 
 @pytest.mark.parametrize("options", MODES, ids=lambda options: ",".join(map(str, options.values())))
 @pytest.mark.parametrize("default", ["on", "off"])
-def test_begin_has_the_modes_of_the_engines_own(options, default, road, database):
+def test_begin_has_the_modes_of_the_engines_own(options, default, mode, database):
     """Isolation, READ ONLY or READ WRITE, DEFERRABLE or not, against defaults that say the opposite."""
     shown = text(
         "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'),"
@@ -143,17 +143,17 @@ def test_begin_has_the_modes_of_the_engines_own(options, default, road, database
     defaults = f"-c default_transaction_read_only={default} -c default_transaction_deferrable={default}"
 
     def steps():
-        engine = road.create_engine(database, connect_args={"options": defaults})
+        engine = mode.create_engine(database, connect_args={"options": defaults})
         engine = engine.execution_options(**options)
         ours = run_transaction(engine, lambda connection: tuple(connection.execute(shown).one()))
         with engine.connect() as connection:
             assert ours == tuple(connection.execute(shown).one())
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
-def test_read_only_is_not_believed(road, database, here, monkeypatch):
+def test_read_only_is_not_believed(mode, database, here, monkeypatch):
     """NOTIFY is possible in a READ ONLY transaction: its COMMIT is asked for like any other."""
     runs = []
     here.execute("LISTEN channel")
@@ -163,13 +163,13 @@ def test_read_only_is_not_believed(road, database, here, monkeypatch):
         connection.execute(text("NOTIFY channel"))
 
     def steps():
-        engine = road.create_engine(database).execution_options(postgresql_readonly=True)
+        engine = mode.create_engine(database).execution_options(postgresql_readonly=True)
         lost = LostAnswers(monkeypatch, done=False)
         run_transaction(engine, work)
         lost.close()
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert len(runs) == 2
     assert len(list(here.notifies(timeout=10, stop_after=1))) == 1
 
@@ -192,7 +192,7 @@ def test_a_connection_of_a_listeners_own_is_refused_before_any_work(database, he
 # psycopg's own errors, of cursors and COPY that SQLAlchemy does not see
 
 
-def test_a_conflict_in_the_drivers_own_cursor_is_repeated(road, database, here):
+def test_a_conflict_in_the_drivers_own_cursor_is_repeated(mode, database, here):
     """40001 as psycopg's error: another run, as for SQLAlchemy's."""
     runs = []
 
@@ -205,11 +205,11 @@ def test_a_conflict_in_the_drivers_own_cursor_is_repeated(road, database, here):
         cursor.close()
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         run_transaction(engine, work)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert rows(here) == ["a"]
     assert len(runs) == 2
 
@@ -234,7 +234,7 @@ def test_a_connection_lost_in_copy_is_repeated(times, database, here):
     engine.dispose()
 
 
-def test_the_drivers_own_statement_out_of_time_is_named(road, database, here):
+def test_the_drivers_own_statement_out_of_time_is_named(mode, database, here):
     """At the deadline a driver's cursor raises what SQLAlchemy's statements raise: OutOfTime."""
 
     def work(connection):
@@ -242,12 +242,12 @@ def test_the_drivers_own_statement_out_of_time_is_named(road, database, here):
         driver_connection(connection).cursor().execute("SELECT pg_sleep(60)")
 
     def steps():
-        engine = road.create_engine(database)
-        with pytest.raises(OutOfTime), road.invocation(engine, FakeContext(2.0)):
+        engine = mode.create_engine(database)
+        with pytest.raises(OutOfTime), mode.invocation(engine, FakeContext(2.0)):
             run_transaction(engine, work)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert rows(here) == []
 
 
@@ -288,11 +288,11 @@ def test_what_fails_after_commit_does_not_deny_it(when, database, here, log):
     engine.dispose()
 
 
-def test_the_deadline_after_commit_does_not_deny_it(road, database, here, monkeypatch, log):
+def test_the_deadline_after_commit_does_not_deny_it(mode, database, here, monkeypatch, log):
     """Time is over before SQLAlchemy resets the isolation level: committed, told so, place free."""
 
     def steps():
-        engine = road.create_engine(database)
+        engine = mode.create_engine(database)
         clock = engine.pool.connector.clock
         now, late = clock.now, []
         monkeypatch.setattr(clock, "now", lambda: now() + 1e6 * bool(late))
@@ -311,10 +311,10 @@ def test_the_deadline_after_commit_does_not_deny_it(road, database, here, monkey
                 await original(driver)
                 late.append(1)
 
-            driver.commit = in_time_too if road.asynchronous else in_time
+            driver.commit = in_time_too if mode.asynchronous else in_time
 
         optioned = engine.execution_options(isolation_level="SERIALIZABLE")
-        with road.invocation(engine, FakeContext(60.0)):
+        with mode.invocation(engine, FakeContext(60.0)):
             assert run_transaction(optioned, lambda c: [insert(c, "a"), "done"][1]) == "done"
             assert late
         event.remove(engine, "commit", committing)
@@ -322,6 +322,6 @@ def test_the_deadline_after_commit_does_not_deny_it(road, database, here, monkey
         run_transaction(engine, lambda connection: insert(connection, "b"))
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
     assert rows(here) == ["a", "b"]
-    assert "After that came an error" not in log.text  # the reset itself works
+    assert "An error came after that" not in log.text  # the reset itself works

@@ -77,11 +77,11 @@ def as_text(engine: Any) -> Any:
 @pytest.mark.parametrize(
     "value", [[1.0, 2.5, -3.0], Vector([1.0, 2.5, -3.0]), numpy.array([1.0, 2.5, -3.0]), None]
 )
-def test_what_pgvector_takes_is_stored_and_read_back(road, table, value):
+def test_what_pgvector_takes_is_stored_and_read_back(mode, table, value):
     """Lists, pgvector's Vector, arrays and NULL, as with pgvector's own type."""
 
     def steps():
-        engine = road.create_engine(table)
+        engine = mode.create_engine(table)
         with engine.begin() as connection:
             connection.execute(insert(documents).values(e=value))
             read = connection.execute(select(documents.c.e)).scalar()
@@ -89,7 +89,7 @@ def test_what_pgvector_takes_is_stored_and_read_back(road, table, value):
         assert as_text(engine) == (None if value is None else "[1,2.5,-3]")
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 @pytest.fixture(scope="module")
@@ -301,11 +301,11 @@ def test_vectors_are_sent_in_binary(table):
     engine.dispose()
 
 
-def test_a_nearest_neighbour_search_takes_the_vector(road, table):
+def test_a_nearest_neighbour_search_takes_the_vector(mode, table):
     """In an operator, as a bound parameter, ordered by and labelled."""
 
     def steps():
-        engine = road.create_engine(table)
+        engine = mode.create_engine(table)
         with engine.begin() as connection:
             rows = [{"e": [float(n), 0.0, 0.0]} for n in range(5)]
             connection.execute(insert(documents), rows)
@@ -316,7 +316,7 @@ def test_a_nearest_neighbour_search_takes_the_vector(road, table):
         assert math.isclose(found[0][1], 0.2, rel_tol=1e-5)
         engine.dispose()
 
-    road.run(steps)
+    mode.run(steps)
 
 
 def test_the_orm_and_returning_read_it(table):

@@ -35,8 +35,8 @@ PROBE = 4_000_000
 @click.option(
     "--speed",
     type=click.FloatRange(1, 10_000),
-    help="How many times as fast the idle time between invocations passes: 120 unless "
-    "told. Connects, resumes and statements always run in real time. Real clusters: 1.",
+    help="How many times as fast the idle time between invocations passes: 120 by "
+    "default. Connects, resumes and statements always run in real time. Real clusters: 1.",
 )
 @click.option(
     "--resume",
@@ -72,7 +72,7 @@ PROBE = 4_000_000
     show_default=True,
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the results go. An earlier report there is replaced, unless every invocation fails.",
+    help="Folder for the results. An earlier report there is replaced, unless every invocation fails.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before real clusters are written to.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the table.")
@@ -137,7 +137,7 @@ def bench(
 
 
 def announce(config: BenchConfig, *, yes: bool) -> None:
-    """Say what will be created on somebody's cluster, and ask unless told not to."""
+    """Say what will be created on a real cluster, and ask for confirmation without --yes."""
     for kind, url in config.urls.items():
         click.echo(
             f"The {kind} cluster {place(url)} gets one table, {OWN_TABLE}, with a row per "

@@ -33,7 +33,7 @@ SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
 @click.option(
     "--port",
     default=0,
-    show_default="a free one",
+    show_default="any free port",
     type=click.IntRange(0, 65535),
     help="Port to listen on.",
 )
@@ -42,8 +42,8 @@ SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
     default=LOOPBACK,
     show_default=True,
     metavar="ADDRESS",
-    help="IPv4 address to listen on. 0.0.0.0 lets containers and other machines connect, with the "
-    "password alone between them and a superuser.",
+    help="IPv4 address to listen on. 0.0.0.0 lets containers and other machines connect: "
+    "everybody who has the password is then a superuser.",
 )
 @click.option(
     "--data",
@@ -208,9 +208,9 @@ def prepare(server: Postgres, scripts: Sequence[Path]) -> None:
 def warn(host: str) -> None:
     """Say on standard error who can connect now, and how."""
     click.echo(
-        f"Warning: listening on {host}: whoever reaches it and has the password is a superuser. In a "
+        f"Warning: listening on {host}: everybody who reaches it and has the password is superuser. In a "
         "container, write this machine's address (host.docker.internal with Docker Desktop) in place "
-        "of the URL's, and add ?sslmode=disable, as the emulator speaks no TLS.",
+        "of the URL's, and add ?sslmode=disable, as the emulator has no TLS.",
         err=True,
     )
 

@@ -43,7 +43,7 @@ FAILED = 1
     type=click.Choice(list(ARCHITECTURES)),
     help="The function's architecture.",
 )
-@click.option("--asyncio", is_flag=True, help="With greenlet, for asynchronous engines.")
+@click.option("--asyncio", is_flag=True, help="Add greenlet, which asynchronous engines need.")
 @click.option(
     "--requirement",
     "requirements",
@@ -55,8 +55,8 @@ FAILED = 1
     "--interpreter",
     metavar="PATH",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A Python of that version, which makes the bytecode. Looked for unless told: this Python, "
-    "PATH, pyenv's, uv's.",
+    help="A Python of that version, which makes the bytecode. Default: the first one found of this "
+    "Python, PATH, pyenv and uv.",
 )
 @click.option(
     "--no-bytecode",
@@ -69,7 +69,7 @@ FAILED = 1
     show_default=True,
     metavar="FILE",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Where it goes; an earlier file is replaced.",
+    help="The file to write. An earlier file is replaced.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
 def layer(

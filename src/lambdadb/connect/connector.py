@@ -1,5 +1,5 @@
 """
-The only place that opens a connection.
+`Connector` opens the connections of an engine. No other code does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lambdadb.tracing.span import emit, start_span
 
 logger = logging.getLogger("lambdadb")
 
-# Seconds for asking a server once more, after its certificate was refused, what is wrong with it.
+# Seconds for a second look at a server whose certificate was refused, to say what is wrong with it.
 EXPLAIN_SECONDS = 2.0
 
 
@@ -35,35 +35,35 @@ class Connector:
     """
     Opens the connections of one engine.
 
-    It is what the engine's dialect and pool share: the settings, the clock, the driver and the
-    invocations that are running.
+    The engine's dialect and pool share it. It has the settings, the clock, the driver and the running
+    invocations.
     """
 
     driver: Driver
     settings: Settings
     clock: Clock
     invocations: ActiveInvocations = field(default_factory=ActiveInvocations)
-    random: Random = field(default_factory=SystemRandom)  # without state: copies of an engine differ
+    random: Random = field(default_factory=SystemRandom)  # no seed: copies of a process differ
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     _idle_seconds: float | None = None
     _warned: set[str] = field(default_factory=set)
 
     def connect(self, target: Target) -> Any:
         """
-        Open a session, waiting for a database that is waking up.
+        Open a session. Wait for a database that is waking up.
 
         Raises:
-            ConnectFailed: It cannot be opened; `DatabaseResuming` if it may be a little later.
+            ConnectFailed: No session could be opened. `DatabaseResuming`: try again a little later.
             OutOfTime: The invocation's time was over before the first attempt.
 
         **Costs:** one TCP handshake and the login: 1 round trip with trust, 2 with a password or token,
-        3 with SCRAM; over TLS 2 more (3 where the server asks for another key share). As much again for
-        each refused login. All of it: docs/reference/round-trips.md.
+        3 with SCRAM. TLS adds 2, or 3 if the server asks for another key share. Each refused login costs
+        the same again. docs/reference/round-trips.md has all figures.
         """
         history = ConnectHistory(self.clock, target)
         deadline = self.settings.retry.connect_deadline(self.clock, self.invocations.deadline)
         if not deadline.remaining(self.clock):
-            raise self._out_of_time()
+            raise self._describe_out_of_time()
         with start_span(self.settings.tracer, "connect", history.began) as history.handle:
             try:
                 attempt, target = self._log_in(target, deadline, history)
@@ -83,7 +83,7 @@ class Connector:
         Refuse, while the engine is made, a server that must not get the login of a store.
 
         Raises:
-            InvalidSettings: The URL, `connect_args` or the environment choose one.
+            InvalidSettings: The URL, `connect_args` or the environment choose such a server.
         """
         try:
             self._check_verified(self.driver.make_target(arguments, parameters))
@@ -91,13 +91,13 @@ class Connector:
             raise InvalidSettings(f"{failure.text[0].upper()}{failure.text[1:]}.") from None
 
     def replace_idle(self, seconds: float) -> None:
-        """The next connect replaces a connection that was unused for `seconds`; its span tells."""
+        """Record, for the next connect's span, how long the replaced connection was unused."""
         self._idle_seconds = seconds
 
     def _log_in(
         self, target: Target, deadline: Deadline, history: ConnectHistory
     ) -> tuple[Attempt, Target]:
-        """The successful attempt, with the first login that the server does not refuse."""
+        """Return the successful attempt, with the first login that the server does not refuse."""
         refused: list[Parameters] = []
         last = AttemptFailed(Fault.LOGIN, "the credentials gave none")
         for login in self._logins(target, deadline, history):
@@ -117,9 +117,9 @@ class Connector:
     def _open(
         self, target: Target, deadline: Deadline, history: ConnectHistory
     ) -> tuple[Attempt, Target]:
-        """The successful attempt with one login, and all that it was opened with."""
+        """Return the successful attempt with one login, and the complete target."""
         self._check_verified(target)  # a login may name another server, or another mode of TLS
-        target = target.add_session_settings(self.settings.policy, self._session_tag())
+        target = target.add_session_settings(self.settings.policy, self._make_session_tag())
         self._warn_once(target, target.tls_warning)
         target = target.add_tls_defaults(always=self.settings.requires_verified_server)
         hedged = HedgedConnect(
@@ -129,7 +129,7 @@ class Connector:
             clock=self.clock,
             random=self.random,
             history=history,
-            # On a developer's machine a refusal says that nothing listens, and nothing is waking up.
+            # On a developer's machine a refusal means that no server listens, not that one wakes up.
             refusal_is_final=target.is_local and "AWS_LAMBDA_FUNCTION_NAME" not in self.environment,
         )
         try:
@@ -146,7 +146,7 @@ class Connector:
         return attempt, target
 
     def _logins(self, target: Target, deadline: Deadline, history: ConnectHistory) -> Iterator[Login]:
-        """Logins to try; the next one is asked for when the server has refused the last."""
+        """Yield logins to try. The next one is asked for when the server has refused the last."""
         store = self.settings.credentials
         if store is None:
             yield {}
@@ -186,8 +186,8 @@ class Connector:
                 allow_unverified=self.settings.allow_unverified_server,
             )
 
-    def _session_tag(self) -> str | None:
-        """The name of a session that is opened now."""
+    def _make_session_tag(self) -> str | None:
+        """Return the tag of a session that is opened now."""
         limit = self.driver.session_tag_bytes
         return session_tag(self.settings.tag, self.environment, self.invocations.alias, limit)
 
@@ -197,7 +197,7 @@ class Connector:
             logger.warning("%s: %s", target, warning)
 
     def _explain(self, failure: AttemptFailed, target: Target, deadline: Deadline) -> AttemptFailed:
-        """The failure of a server that was not trusted, with what was wrong and what to do."""
+        """Add to the failure of an untrusted server what was wrong and what to do."""
         seconds = min(EXPLAIN_SECONDS, deadline.remaining(self.clock))
         text = failure.text
         with contextlib.suppress(TimeoutError):
@@ -205,7 +205,7 @@ class Connector:
         return AttemptFailed(failure.fault, text)
 
     def _record(self, history: ConnectHistory, error: BaseException | None = None) -> None:
-        """Tell the tracer of a connect that has ended."""
+        """Give the tracer the span of a connect that has ended."""
         history.end()
         idle, self._idle_seconds = self._idle_seconds, None
         known: dict[str, Any] = {
@@ -216,20 +216,20 @@ class Connector:
             "lambdadb.idle": idle,
         }
         attributes = {name: value for name, value in known.items() if value is not None}
-        emit(self.settings.tracer, lambda: history.span(attributes, error))
+        emit(self.settings.tracer, lambda: history.make_span(attributes, error))
 
-    def _out_of_time(self) -> OutOfTime:
+    def _describe_out_of_time(self) -> OutOfTime:
         invocation = self.invocations.deadline
         left = invocation.remaining(self.clock) if invocation else 0.0
         return OutOfTime(
-            f"No connection was tried: {left:.1f} s of the invocation are left, and "
+            f"No connect was started: {left:.1f} s of the invocation are left, and "
             f"{self.settings.retry.reserve:.1f} s are reserved for the handler's answer. Raise the "
             "function's timeout, connect earlier in the handler, or lower ResumeRetry(reserve=...).",
             sent=False,
         )
 
     def _describe_failure(self, history: ConnectHistory, last: AttemptFailed) -> ConnectFailed:
-        # One attempt that saw it waking is proof; the others saw only that it did not answer.
+        # One attempt that saw the database waking up is proof. The others got no answer.
         resuming = last.fault.can_pass and Fault.RESUMING in history.faults
         fault = Fault.RESUMING if resuming else last.fault
         remedy = last.remedy if fault is last.fault else fault.remedy

@@ -1,11 +1,11 @@
 """
-A hedged connect: attempts to log in beside each other, until one succeeds or none can be expected to.
+A hedged connect: parallel attempts to log in, until one succeeds or none can succeed.
 
-An Aurora that resumes from its pause is documented to hold a connection and to answer late. It is also
-seen to refuse connections, to close them, and to lose them without a word. So an attempt that gets no
-answer is kept, because its answer may come; and another attempt is started beside it, because the
-answer may never come. Two are open at most. The older one is kept until it is answered. The younger one
-is closed and started anew when nothing was heard from it for `hedge_after` seconds.
+A resuming Aurora is documented to hold a connection and to answer late. It has also been seen to refuse
+connections, to close them, and to lose them without an answer. So an attempt that gets no answer is
+kept, because the answer may come. Another attempt is started beside it, because the answer may never
+come. At most two are open. The older one is kept until it is answered. The younger one is closed and
+started again when it got no answer for `hedge_after` seconds.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lambdadb.retry import ResumeRetry
 
 logger = logging.getLogger("lambdadb")
 
-# Seconds for which the younger attempt is kept after the server's last word in the middle of a login.
-# A small instance that has just woken up is slow.
+# Seconds for which the younger attempt is kept after a byte of the server in the middle of a login. A
+# small instance that has just woken up is slow.
 KEEP_AFTER_ANSWER = 5.0
 
 
@@ -38,14 +38,14 @@ class HedgedConnect:
     random: Random
     history: ConnectHistory
     refusal_is_final: bool = False
-    """Whether a refused connection is the answer, and not a sign of a database that wakes up."""
-    _open: dict[Attempt, float] = field(default_factory=dict)  # and when each began, the older first
+    """Whether a refused connection ends the connect, and is no sign of a database that wakes up."""
+    _open: dict[Attempt, float] = field(default_factory=dict)  # each with its start, the older first
     _winner: Attempt | None = None
     _renew_at: float = 0.0
     _number: int = 0
 
     def run(self) -> Attempt:
-        """The first attempt that logs in; `AttemptFailed` when none can be expected to in time."""
+        """Return the first attempt that logs in. Raises `AttemptFailed` if none can in time."""
         try:
             return self._try_once()
         except AttemptFailed as failure:
@@ -61,7 +61,7 @@ class HedgedConnect:
             return self._keep_trying(failure)
 
     def close(self) -> None:
-        """End every attempt but the one that logged in."""
+        """Close every attempt except the one that logged in."""
         for attempt in list(self._open):
             if attempt is not self._winner:
                 self._end(attempt, None)
@@ -82,7 +82,7 @@ class HedgedConnect:
         )
 
     def _try_once(self) -> Attempt:
-        """Start one more attempt; return the one that logs in, raise a failure or the silence."""
+        """Start one more attempt. Return the one that logs in, or raise why none did so far."""
         if self._winner is None:
             if len(self._open) == 2 and self.clock.now() >= self._renew_at:
                 self._end(self._younger, self._younger.describe_silence().fault)
@@ -123,7 +123,7 @@ class HedgedConnect:
                     raise
 
     def _drive(self, seconds: float) -> None:
-        """Advance the open attempts until one logs in, one fails (raises), or the time is over."""
+        """Advance the open attempts until one logs in, one fails (raises), or `seconds` are over."""
         end = self.clock.now() + min(seconds, self.deadline.remaining(self.clock))
         while self._winner is None:
             left = end - self.clock.now()

@@ -1,5 +1,5 @@
 """
-What happened in one connect; its error, its log line and its span are made of it.
+The record of one connect. Its error, its log line and its span are made from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from lambdadb.drivers.base import Target
 from lambdadb.faults import Fault
 from lambdadb.tracing.span import Attributes, Span
 
-# A long resume takes hundreds of attempts: its span shows the first and the last of them.
+# A long resume takes hundreds of attempts. Its span shows the first and the last of them.
 _SHOWN = 5
 
 
@@ -36,17 +36,17 @@ class ConnectHistory:
         self._parts: list[_Part] = []
         self._waiting_since: float | None = None
         self.target = target
-        """What was tried last."""
+        """The target that was tried last."""
         self.attempts = 0
         """How many attempts to log in were started."""
         self.faults: list[Fault] = []
-        """What was wrong with those that did not succeed, in order."""
+        """The faults of the attempts that did not succeed, in order."""
         self.handle: object = None
         """The tracer's handle of this connect's span."""
 
     @property
     def seconds(self) -> float:
-        """How long it has taken."""
+        """How long the connect has taken."""
         return (self._clock.now() if self._ended is None else self._ended) - self._began
 
     @property
@@ -55,44 +55,44 @@ class ConnectHistory:
         return self.to_epoch(self._began)
 
     def to_epoch(self, moment: float) -> float:
-        """A moment of the clock in seconds since the epoch."""
+        """Convert a moment of the clock to seconds since the epoch."""
         return self._epoch + moment
 
     def add(self, name: str, began: float, fault: Fault | None = None, *, handle: object = None) -> None:
-        """Add a part that began then and has ended now; `handle` is the tracer's."""
+        """Add a part that began at `began` and ends now; `handle` is the tracer's."""
         self._parts.append(_Part(name, began, self._clock.now(), fault, handle))
 
     def add_failure(self, fault: Fault) -> None:
-        """An attempt did not succeed, or was not answered so far."""
+        """Add the fault of an attempt that did not succeed, or got no answer so far."""
         self.faults.append(fault)
         if self._waiting_since is None:
             self._waiting_since = self._clock.now()
 
     def end(self) -> None:
-        """Nothing more will happen."""
+        """End the record."""
         self._ended = self._clock.now()
 
-    def span(self, attributes: Attributes, error: BaseException | None) -> Span:
-        """All of it: the logins, the attempts, and the wait after the first that did not succeed."""
+    def make_span(self, attributes: Attributes, error: BaseException | None) -> Span:
+        """Make the span, with the logins, the attempts, and the wait after the first failed attempt."""
         waited = 0.0 if self._waiting_since is None else self._end - self._waiting_since
-        told: dict[str, str | int | float | bool] = {
+        known: dict[str, str | int | float | bool] = {
             **attributes,
             "lambdadb.attempts": self.attempts,
             "lambdadb.waited": waited,
             "lambdadb.resumed": error is None and Fault.RESUMING in self.faults,
         }
         if self.faults:
-            # One attempt that saw it waking tells more than those that were not answered.
+            # One attempt that saw it waking up says more than those without an answer.
             worst = Fault.RESUMING if Fault.RESUMING in self.faults else self.faults[-1]
-            told["lambdadb.fault"] = worst.value
+            known["lambdadb.fault"] = worst.value
         parts = sorted(self._parts, key=lambda part: part.began)
         return Span(
             name="connect",
             began=self._epoch + self._began,
             seconds=self.seconds,
-            attributes=told,
+            attributes=known,
             error=error,
-            children=tuple(self._children(parts, told)),
+            children=tuple(self._make_children(parts, known)),
             handle=self.handle,
         )
 
@@ -100,8 +100,8 @@ class ConnectHistory:
     def _end(self) -> float:
         return self._clock.now() if self._ended is None else self._ended
 
-    def _children(self, parts: list[_Part], told: Attributes) -> list[Span]:
-        spans = [self._part(part) for part in parts]
+    def _make_children(self, parts: list[_Part], known: Attributes) -> list[Span]:
+        spans = [self._make_part(part) for part in parts]
         since = self._waiting_since
         if since is None:
             return spans
@@ -109,11 +109,11 @@ class ConnectHistory:
         after = spans[len(before) :]
         left_out = max(len(after) - 2 * _SHOWN, 0)
         shown = [*after[:_SHOWN], *after[_SHOWN + left_out :]]
-        waited = {name: told[name] for name in ("lambdadb.attempts", "lambdadb.fault")}
+        waited = {name: known[name] for name in ("lambdadb.attempts", "lambdadb.fault")}
         return [
             *before,
             Span(
-                name="resume" if told["lambdadb.fault"] == Fault.RESUMING.value else "wait",
+                name="resume" if known["lambdadb.fault"] == Fault.RESUMING.value else "wait",
                 began=self._epoch + since,
                 seconds=self._end - since,
                 attributes={**waited, "lambdadb.left_out": left_out},
@@ -121,7 +121,7 @@ class ConnectHistory:
             ),
         ]
 
-    def _part(self, part: _Part) -> Span:
+    def _make_part(self, part: _Part) -> Span:
         attributes = {} if part.fault is None else {"lambdadb.fault": part.fault.value}
         return Span(
             name=part.name,

@@ -1,7 +1,7 @@
 """
-Where a login comes from when it is not in the URL.
+Stores of logins, for logins that are not in the URL.
 
-A store of one's own is a class with one method:
+A store of your own is a class with one method:
 
 ```python
 class Vault:
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 Login = Mapping[str, object]
 """
-`user` and `password`, and if need be `host`, `port`, `database`.
+`user` and `password`, and optionally `host`, `port` and `database`.
 
 Any other key is one of the driver's own parameters.
 """

@@ -1,5 +1,5 @@
 """
-The drivers: what differs between them, behind the protocols of `lambdadb.drivers.base`.
+The drivers. They implement the protocols of `lambdadb.drivers.base`.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from sqlalchemy.dialects import registry
 
 REGISTERED: dict[str, str] = {}
-"""The name before `://` of a URL, and the name by which SQLAlchemy finds lambdadb's dialect for it."""
+"""The driver names of URLs, each with the name of lambdadb's dialect in SQLAlchemy's registry."""
 
 
 def register(drivernames: tuple[str, ...], name: str, module: str, dialect: str) -> None:
@@ -15,9 +15,9 @@ def register(drivernames: tuple[str, ...], name: str, module: str, dialect: str)
     Add a driver.
 
     Args:
-        drivernames: The names before `://` of the URLs that it serves.
-        name: A name of its own, unknown to SQLAlchemy: `lambdadb+` and the driver's name.
-        module: Where its synchronous dialect is; imported by the first engine that needs it.
+        drivernames: The driver names (before `://`) of the URLs that it serves.
+        name: The name of its dialect in SQLAlchemy's registry: `lambdadb+` and the driver's name.
+        module: The module of its synchronous dialect. The first engine that needs it imports it.
         dialect: The dialect class. It takes `connector` and `statements`, and has `make_driver()`.
     """
     registry.register(name.replace("+", "."), module, dialect)

@@ -1,9 +1,9 @@
 """
-What the rest of lambdadb needs of a driver: the protocols that every driver fulfils.
+The protocols of a driver.
 
-A driver is one object for each engine. It holds no connection. A connection that a listener to
-SQLAlchemy's `do_connect` event made is another object than the driver's own; every method that takes
-a connection accepts it.
+A driver is one object for each engine. It has no connection. A listener to SQLAlchemy's `do_connect`
+event may make a connection that is not of the driver's own class. Every method that takes a connection
+accepts such a connection too.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from lambdadb.tracing.span import Attributes
 
 Parameters = dict[str, Any]
-"""What a driver's `connect()` takes, by its own names."""
+"""The arguments of a driver's `connect()`, with its own names."""
 
 Liveness = Literal["quiet", "readable", "closed"]
 """
-What the socket of an idle connection shows.
+The state of the socket of an idle connection.
 
-`quiet`: nothing came, so it is alive as far as this host knows. `readable`: something came that nobody
-asked for, such as a notification or the server's last words; a ping decides. `closed`: the server, or
-something on the way, has ended it.
+`quiet`: nothing came, so the connection is alive as far as this host knows. `readable`: data came
+unasked, such as a notification or the server's last message; a ping decides. `closed`: the server, or
+something in the network, has ended the connection.
 """
 
 Outcome = Literal["committed", "aborted", "unknown"]
-"""What became of a transaction. `unknown`: the server's answer would prove nothing."""
+"""What became of a transaction. `unknown`: the server's answer proves nothing."""
 
 Meaning = Literal["conflict", "not the writer", "lost", "out of time", "ended", "other"]
 """
@@ -42,21 +42,21 @@ What an error of a statement means for its transaction.
 
 `conflict`: the server rolled it back, and another run may succeed. `not the writer`: the node takes no
 writes; another connect may find the one that does. `lost`: the connection is gone. `out of time`: the
-invocation's time was over. `ended`: the unit of work has ended the transaction, or was to commit it.
-`other`: the rest.
+invocation's time was over. `ended`: the unit of work has ended the transaction, or tried to commit it.
+`other`: any other error.
 """
 
 
 class AttemptFailed(Exception):
     """
-    One attempt to connect failed, or has not been answered so far.
+    One attempt to connect failed, or has got no answer so far.
 
     Attributes:
         fault: What was wrong.
         text: The driver's own words.
-        silent: Whether it is only unanswered so far.
+        silent: Whether it only has no answer so far.
         refused: Whether nothing listens at the address.
-        remedy: What to do, where more is known than the fault alone tells.
+        remedy: What to do; by default the fault's own remedy.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Attempt(Protocol):
     Attributes:
         socket: The descriptor to wait on; it may change with each `advance()`.
         event: What to wait for: `selectors.EVENT_READ` or `EVENT_WRITE`.
-        got_first_byte: Whether the server has said anything yet.
+        got_first_byte: Whether a byte of the server has come.
     """
 
     socket: int
@@ -94,22 +94,22 @@ class Attempt(Protocol):
         """Do what can be done now that the socket is ready; True once logged in."""
 
     def describe_silence(self) -> AttemptFailed:
-        """What it means that no answer has come so far."""
+        """Return the failure that an attempt without an answer stands for."""
 
     def close(self) -> None:
-        """End it and, if it has one, its session."""
+        """End the attempt, and its session if it has one."""
 
 
 class Transaction(Protocol):
-    """A transaction of a unit of work, whose outcome can be asked for after its connection is lost."""
+    """The transaction of a unit of work. Its outcome can be asked for after its connection is lost."""
 
     @property
     def id(self) -> str:
-        """The server's name of it; empty if nothing can be written on that node."""
+        """The transaction's id on the server; empty if the node takes no writes."""
 
     @property
     def commit_state(self) -> Literal["none", "sent", "done"]:
-        """How far its COMMIT came: not sent or refused, sent and not answered, carried out."""
+        """How far its COMMIT came: not sent or refused, sent and not answered, or carried out."""
 
     @property
     def is_lost(self) -> bool:
@@ -117,29 +117,29 @@ class Transaction(Protocol):
 
     @property
     def committed_by_unit(self) -> bool | None:
-        """Whether the unit of work itself committed it; None if only the server can tell."""
+        """Whether the unit of work itself committed it; None if only the server knows."""
 
     def allow_commit(self) -> None:
         """
-        The unit of work has returned: COMMIT may be sent now. Until then the connection refuses it.
+        Allow COMMIT, since the unit of work has returned. Until then the connection refuses it.
 
-        It is carried out for this transaction only, never for another one that the unit has begun. If
-        this one has failed or ended already, this raises an error whose meaning is `ended`.
+        COMMIT is carried out for this transaction only, never for another one that the unit has begun.
+        If this one has failed or ended, the method raises an error whose meaning is `ended`.
         """
 
     def leave(self) -> None:
-        """The unit of work is over: its connection is an ordinary one again."""
+        """End the unit of work. Its connection is an ordinary one again."""
 
 
 class Target(Protocol):
     """
-    A server, and everything that a session there is opened with.
+    A server, and all parameters of a session there.
 
-    It is frozen: each method that adds something gives another target. `str()` is host and port.
+    It is frozen: each method that adds something returns another target. `str()` is host and port.
     """
 
     parameters: Parameters
-    """What the driver's own `connect()` would take."""
+    """The arguments of the driver's own `connect()`."""
 
     @property
     def attributes(self) -> Attributes:
@@ -147,7 +147,7 @@ class Target(Protocol):
 
     @property
     def login_parameters(self) -> Mapping[str, object]:
-        """What a store of logins is asked with: `user`, `host`, `port`, `database`, `default_port`."""
+        """The argument of a store of logins: `user`, `host`, `port`, `database`, `default_port`."""
 
     @property
     def is_local(self) -> bool:
@@ -155,32 +155,36 @@ class Target(Protocol):
 
     @property
     def tls_warning(self) -> str | None:
-        """What the caller's choice of TLS leaves unverified; None if nothing."""
+        """A warning if the caller's choice of TLS leaves the server unverified; None if it does not."""
 
     def add_login(self, login: Mapping[str, object]) -> Target:
-        """The target with a login, which wins over what is there."""
+        """Return the target with a login. The login overrides what is there."""
 
     def add_session_settings(self, policy: Policy, tag: str | None) -> Target:
-        """The target with the session's name and timeouts; what is there already stays."""
+        """Return the target with the session's tag and timeouts. What is already there stays."""
 
     def add_tls_defaults(self, *, always: bool) -> Target:
-        """The target that verifies the server, unless the caller chose otherwise; this machine too if
-        `always`. Raises `AttemptFailed` where there is nothing to verify it with."""
+        """
+        Return the target that verifies the server, unless the caller chose otherwise.
+
+        With `always` a server on this machine is verified too. Raises `AttemptFailed` if the root
+        certificates are missing.
+        """
 
     def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
-        """Raise `AttemptFailed` where a store's login must not be sent to this server."""
+        """Raise `AttemptFailed` if a store's login must not be sent to this server."""
 
     def begin_attempt(self, number: int) -> Attempt:
-        """Start attempt `number` (from 0) to log in; each begins at another host or address."""
+        """Start attempt `number` (from 0) to log in. Each begins at another host or address."""
 
     def explain_rejection(self, text: str, seconds: float) -> str:
-        """Why the server was not trusted, and what to do; may connect, for `seconds` at most."""
+        """Return why the server was not trusted, and what to do. May connect, for `seconds` at most."""
 
     def to_dbapi_connection(
         self, attempt: Attempt, deadline: StatementDeadline, connect_until: float
     ) -> Any:
         """
-        The DBAPI connection of a successful attempt.
+        Return the DBAPI connection of a successful attempt.
 
         Its statements end with `deadline` and, until `set_wait_limit(connection, None)`, at
         `connect_until`.
@@ -188,73 +192,74 @@ class Target(Protocol):
 
 
 class Driver(Protocol):
-    """A database driver, as the connector, the pool and the transaction loop see it."""
+    """A database driver, for the connector, the pool and the transaction loop."""
 
     session_tag_bytes: int
-    """How long a session tag may be; the server cuts a longer one."""
+    """The longest session tag in bytes. The server cuts a longer one."""
 
     def check_installation(self, *, traced: bool) -> None:
         """
-        Log, while the engine is made, what the installed driver lacks or does differently.
+        Log, while the engine is made, what the installed driver lacks.
 
         Args:
             traced: Whether the engine's own tracer records statements.
         """
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
-        """Refuse, while the engine is made, parameters that cannot work; raises `InvalidSettings`."""
+        """Raise `InvalidSettings`, while the engine is made, for parameters that cannot work."""
 
     def make_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> Target:
-        """Where the driver's `connect(*arguments, **parameters)` would connect to."""
+        """Return the target of the driver's `connect(*arguments, **parameters)`."""
 
     def error(self, text: str) -> Exception:
-        """The driver's error for a failed connect; it holds no password."""
+        """Return the driver's error for a failed connect. It contains no password."""
 
     def describe_session(self, connection: Any, error: BaseException | None) -> Attributes:
-        """Span attributes of a statement: what is known of its session and of its error."""
+        """Return the span attributes of a statement: those of its session and of its error."""
 
     def liveness(self, connection: Any) -> Liveness:
-        """Whether an idle connection is still there, without a round trip."""
+        """Return the state of an idle connection, without a round trip."""
 
     def is_reusable(self, connection: Any) -> bool:
-        """Whether a returned connection is between transactions and nothing sent to it is on its way."""
+        """Whether a returned connection is outside of a transaction and expects no answer."""
 
     def idle_session_timeout(self, connection: Any) -> float | None:
-        """Seconds unused after which the server ends its session; None if not known, or never."""
+        """Return the seconds unused after which the server ends a session; None if unknown or never."""
 
     def reset_session(self, connection: Any) -> bool:
         """
-        Bring an idle session back to the state in which it began; one round trip.
+        Reset an idle session to the state in which it began, in one round trip.
 
-        False if that is not possible: then the connection has to be replaced.
+        False if that is not possible. Then the connection has to be replaced.
         """
 
     def set_wait_limit(self, connection: Any, moment: float | None) -> None:
-        """The moment at which every wait is given up; None: when the deadline of statements says so."""
+        """Set the moment at which every wait ends. None: only the deadline of statements ends it."""
 
     def abort(self, connection: Any) -> None:
-        """End a session that another thread may be using; a running statement is cancelled."""
+        """End a session that another thread may be using. A running statement is cancelled."""
 
     def begin(self, connection: sqlalchemy.Connection) -> Transaction:
         """
-        Begin the transaction of a unit of work; one round trip, BEGIN's own.
+        Begin the transaction of a unit of work, in the one round trip of BEGIN.
 
-        Until `Transaction.leave()` the connection begins no other one by itself. Raises
-        `InvalidSettings` for a connection that is not the driver's own.
+        Until `Transaction.leave()` the connection begins no other transaction. Raises
+        `InvalidSettings` for a connection that is not of the driver's own class.
         """
 
     def ask_outcome(self, connection: sqlalchemy.Connection, transaction: Transaction) -> Outcome | None:
         """
-        Ask another connection what became of a transaction; one round trip, or two.
+        Ask on another connection what became of a transaction, in one or two round trips.
 
-        None if it is not decided yet, or not known to this node. A session that has it open is ended.
+        None if it is not decided yet, or this node does not know it. A session that still has the
+        transaction open is ended.
         """
 
     def names_same_tables(self, connection: sqlalchemy.Connection, transaction: Transaction) -> bool:
-        """Whether a table's name leads to the same table here as where the transaction began."""
+        """Whether a table's name means the same table here as where the transaction began."""
 
     def meaning(self, error: BaseException, transaction: Transaction | None = None) -> Meaning:
-        """What an error of a statement, SQLAlchemy's or the driver's own, means for its transaction."""
+        """Return what an error, SQLAlchemy's or the driver's own, means for its transaction."""
 
     def translate(self, error: BaseException) -> LambdaDBError | None:
-        """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""
+        """Return lambdadb's error for it; None if it has none."""

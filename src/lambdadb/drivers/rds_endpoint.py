@@ -1,5 +1,5 @@
 """
-What the name of an RDS endpoint tells: the region, and whether an RDS Proxy answers there.
+Read the name of an RDS endpoint: its region, and whether it is an RDS Proxy.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ENDPOINT = re.compile(
 
 
 def dns_suffix(region: str) -> str:
-    """The end of the names of AWS's endpoints in a region, such as `amazonaws.com`."""
+    """Return the DNS suffix of AWS's endpoints in a region, such as `amazonaws.com`."""
     return next(suffix for start, suffix in _DNS_SUFFIXES.items() if region.startswith(start))
 
 
 def region_of(host: str) -> str | None:
-    """The region in the name of an RDS endpoint; None for any other name."""
+    """Return the region in the name of an RDS endpoint; None for any other name."""
     found = _ENDPOINT.search(host)
     return (found["region"] or found["china"]).lower() if found else None
 

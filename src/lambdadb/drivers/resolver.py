@@ -1,5 +1,5 @@
 """
-Host names, resolved in a thread, so that a slow name server cannot outlast a deadline.
+Resolve host names in a thread, so that a slow name server cannot exceed a deadline.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Resolver:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        # Text would be looked at by Python's codec "idna", whose import takes a millisecond.
+        # For a str, Python would import its codec "idna", which takes a millisecond.
         name = host.encode() if host.isascii() else host
         self._call = BackgroundCall(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
         self.socket = self._call.socket
@@ -52,21 +52,21 @@ class Resolver:
 
     def addresses(self) -> list[str]:
         """
-        The host's addresses, each once, in the resolver's order.
+        Return the host's addresses, each once, in the resolver's order.
 
         Raises:
-            AttemptFailed: There is none.
+            AttemptFailed: The host has no address, or the resolver failed.
         """
         self.close()
         try:
             return list(dict.fromkeys(str(found[4][0]) for found in self._call.result()))
         except socket.gaierror as error:
             passing = error.errno == socket.EAI_AGAIN
-            raise self._failed(error.strerror or str(error), passing=passing) from error
+            raise self._make_failure(error.strerror or str(error), passing=passing) from error
         except (OSError, UnicodeError) as error:
-            raise self._failed(str(error), passing=isinstance(error, OSError)) from error
+            raise self._make_failure(str(error), passing=isinstance(error, OSError)) from error
 
-    def _failed(self, why: str, *, passing: bool) -> AttemptFailed:
+    def _make_failure(self, why: str, *, passing: bool) -> AttemptFailed:
         fault = Fault.UNREACHABLE if passing else Fault.MISCONFIGURED
         return AttemptFailed(fault, f'could not translate host name "{self._host}" to address: {why}')
 

@@ -24,13 +24,13 @@ _HOSTS = ("host", "hostaddr", "port")
 
 class Attempt:
     """
-    One attempt to log in, driven through libpq's own state machine; see `lambdadb.drivers.base.Attempt`.
+    One attempt to log in, with libpq's non-blocking functions. It is a `lambdadb.drivers.base.Attempt`.
 
-    psycopg.connect() takes whole seconds, at least two, as its timeout and does not tell how far it
-    came. Lambda's remaining time is finer than that.
+    psycopg.connect() is not used: its timeout is in whole seconds, at least two, and it does not report
+    how far it came.
 
-    With several hosts or addresses, attempt `number` begins at another one than the attempt before it,
-    so that a silent first host hides no other.
+    With several hosts or addresses, each attempt begins at another one. So a first host that does not
+    answer does not keep the attempts from the others.
     """
 
     def __init__(self, parameters: Mapping[str, Any], number: int) -> None:
@@ -45,7 +45,7 @@ class Attempt:
             self._start(_rotate_hosts(self._parameters, number))
 
     def _start(self, parameters: Mapping[str, Any]) -> None:
-        # What UTF-8 does not know stays as it is, or the error would show the password.
+        # An encoding error would show the password. surrogatepass avoids it.
         conninfo = make_conninfo(parameters).encode(errors="surrogatepass")
         self.pgconn = pq.PGconn.connect_start(conninfo)
         self.event = selectors.EVENT_WRITE
@@ -63,13 +63,13 @@ class Attempt:
         status = self.pgconn.connect_poll()
         if status == pq.PollingStatus.FAILED:
             raise diagnose(self.pgconn.error_message.decode(errors="replace").strip())
-        self.socket = self.pgconn.socket  # libpq may change it from one address to the next
+        self.socket = self.pgconn.socket  # libpq has another socket for each address
         reading = status == pq.PollingStatus.READING
         self.event = selectors.EVENT_READ if reading else selectors.EVENT_WRITE
         return bool(status == pq.PollingStatus.OK)
 
     def describe_silence(self) -> AttemptFailed:
-        """What it means that no answer has come so far."""
+        """Return the failure that an attempt without an answer stands for."""
         if self._resolver is not None:
             text = "resolving the host name: no answer so far"
             return AttemptFailed(Fault.UNREACHABLE, text, silent=True)
@@ -79,7 +79,7 @@ class Attempt:
         return AttemptFailed(Fault.RESUMING, text, silent=True)
 
     def close(self) -> None:
-        """End it and, if it has one, its session."""
+        """End the attempt, and its session if it has one."""
         if self._resolver is not None:
             self._resolver.close()
         else:
@@ -88,9 +88,9 @@ class Attempt:
 
 def make_conninfo(parameters: Mapping[str, Any]) -> str:
     """
-    libpq's connection string (PostgreSQL, "Connection Strings"). libpq reports mistakes in it.
+    Make libpq's connection string (PostgreSQL, "Connection Strings"). libpq reports mistakes in it.
 
-    psycopg's make_conninfo() parses it once more, which takes a tenth of a connect's processor time.
+    psycopg's make_conninfo() would parse it again, which takes a tenth of a connect's processor time.
     """
     given = {name: str(value) for name, value in parameters.items() if value is not None}
     escaped = {name: re.sub(r"(['\\])", r"\\\1", value) for name, value in given.items()}
@@ -98,7 +98,7 @@ def make_conninfo(parameters: Mapping[str, Any]) -> str:
 
 
 def _rotate_hosts(parameters: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """`parameters` whose lists of hosts, addresses and ports begin at number `number`."""
+    """Rotate the lists of hosts, addresses and ports so that they begin at number `number`."""
     lists = {name: str(parameters[name]).split(",") for name in _HOSTS if parameters.get(name)}
     hosts = max((len(values) for values in lists.values()), default=1)
     turn = number % hosts
@@ -107,7 +107,7 @@ def _rotate_hosts(parameters: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def _use_addresses(parameters: Mapping[str, Any], addresses: list[str], number: int) -> dict[str, Any]:
-    """`parameters` that lead to each address of the host, beginning at number `number`."""
+    """Return parameters with all addresses of the host, beginning at number `number`."""
     count = len(addresses)
     port = str(parameters.get("port") or "")
     every = {"hostaddr": ",".join(addresses), "host": ",".join([str(parameters["host"])] * count)}

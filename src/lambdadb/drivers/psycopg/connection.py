@@ -1,6 +1,7 @@
 """
-psycopg's connections with a deadline: a statement ends with the invocation's time, and a session can be
-ended while another thread uses it.
+psycopg's connections with a deadline.
+
+Statements end with the invocation's time. A session can be ended while another thread uses it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.drivers.psycopg.unit_of_work import Server, UnitEnded, UnitOfWork, is_refusal
 from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime, TransactionEnded
 
-# Linux alone tells a socket that the peer closed from one that has data; elsewhere both are readable.
+# Only Linux distinguishes a socket that the peer closed from one with data. Elsewhere both are readable.
 CLOSING = getattr(select, "POLLRDHUP", 0)
 
 ACTIVE, _IDLE = pq.TransactionStatus.ACTIVE, pq.TransactionStatus.IDLE
@@ -35,12 +36,12 @@ WAITING: dict[int, int] = {
 }
 _OK = pq.ConnStatus.OK
 _NO_PIPELINE = pq.PipelineStatus.OFF
-# psycopg's own time limit of a wait, since 3.3. Its exception is not public. Without it each of the
-# wait's turns is looked at instead (`_until`), which takes a little more processor time.
+# psycopg's own time limit of a wait, since 3.3. Its exception is not public. Without it the deadline
+# is checked in each turn of the wait (`_check_in_each_turn`), which takes a little more processor time.
 _WaitTimeout: type[psycopg.Error] | None = None
 if "timeout" in psycopg.Connection.wait.__code__.co_varnames:
     _WaitTimeout = getattr(psycopg.errors, "_WaitTimeout", None)
-NOT_READY = 0  # what psycopg's generators are told when a wait, once begun, has ended for want of time
+NOT_READY = 0  # what psycopg sends to a generator whose wait has timed out
 CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
 
@@ -60,31 +61,31 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     """
     A psycopg connection whose statements end with the invocation's time.
 
-    psycopg waits for the server in one method, in turns of a tenth of a second: there, and without a
-    thread, is where a deadline can be kept.
+    psycopg waits for the server in one method, `wait()`, in turns of a tenth of a second. This class
+    checks the deadline there, so it needs no thread.
     """
 
     deadline: StatementDeadline
     wait_limit: float | None = None
-    """A moment at which every wait is given up: while connecting, and in pings."""
+    """A moment at which every wait ends, while connecting and in pings."""
     idle_session_timeout: float | None = None
-    """Seconds unused after which the server ends the session, if it was opened with that."""
+    """Seconds unused after which the server ends the session; None if unknown or never."""
     timed_out = False
-    """Whether a statement was ended for want of time: a late cancel may still hit the next one."""
+    """Whether a statement was ended at its deadline. A late cancel may still hit the next one."""
     aborted = False
-    """Whether the invocation that held it is over."""
+    """Whether the invocation that used it is over."""
     commit_state: Literal["none", "sent", "done"] = "none"
-    """How far the COMMIT of the present transaction came; `none` too if the server has refused it."""
+    """How far the COMMIT of the current transaction came; `none` also if the server has refused it."""
     server: Server | None = None
-    """Which server it leads to, once a transaction of `run_transaction` has asked."""
+    """The server that it is connected to; None until a transaction of `run_transaction` has asked."""
     unit: UnitOfWork | None = None
     """The unit of work of `run_transaction` that uses it now."""
     poller: select.poll
-    """Polls its socket for what comes unasked."""
+    """Polls its socket while it is idle."""
     context_adapters: AdaptersMap | None = None
     """The adapters of the `context` that it was opened with; None: psycopg's own."""
     _may_be_late = False
-    """Whether what is sent now is sent after the deadline too: a rollback, or nothing at all."""
+    """Whether the deadline does not apply now: for a rollback, or where nothing is sent."""
     begin_is_deferred = False
     """Whether a cursor is about to send BEGIN itself, together with its statement (pipeline.py)."""
 
@@ -108,9 +109,9 @@ class _Deadlined(psycopg.BaseConnection[Any]):
 
     def abort(self) -> None:
         """
-        End the session without touching what its holder, maybe another thread, is waiting on.
+        End the session, also while another thread waits for an answer on it.
 
-        A statement that runs is cancelled. The holder finds the connection closed.
+        A running statement is cancelled. The thread that uses the connection finds it closed.
         """
         self.aborted = True
         if self.pgconn.status != pq.ConnStatus.OK:
@@ -118,13 +119,13 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         if self.pgconn.transaction_status == ACTIVE:
             _cancel(self.pgconn, self.deadline.clock)
         with (
-            contextlib.suppress(OSError, psycopg.OperationalError),  # its holder has just closed it
+            contextlib.suppress(OSError, psycopg.OperationalError),  # it has just been closed
             socket.socket(fileno=os.dup(self.pgconn.socket)) as copy,
         ):
             copy.shutdown(socket.SHUT_RDWR)
 
     def _times(self) -> tuple[float, float] | None:
-        """When what is to be sent now is cancelled and when it is closed; raises if it is too late."""
+        """Return when a statement that is sent now is cancelled and closed. Raises if it is too late."""
         if self.aborted and not self._may_be_late:
             self.pgconn.finish()
             raise InvocationClosed("the invocation that opened this connection has ended")
@@ -133,7 +134,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             raise StatementTimeout("the statement was not sent", sent=False)
         return times
 
-    def _look_at_the_time(self, cancel_at: float, close_at: float) -> None:
+    def _check_time(self, cancel_at: float, close_at: float) -> None:
         now = self.deadline.clock.now()
         if now < cancel_at:
             return
@@ -145,20 +146,20 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             self.timed_out = True
             _cancel(self.pgconn, self.deadline.clock)
 
-    def _until(
+    def _check_in_each_turn(
         self, cancel_at: float, close_at: float, generator: PQGen[Any], ready: Any = None
     ) -> PQGen[Any]:
-        """`generator`, whoever waits for it, with a look at the time in each turn."""
+        """Run `generator`, and check the deadline in each turn of its waits."""
         try:
             while True:
                 wish = generator.send(ready)
-                self._look_at_the_time(cancel_at, close_at)
+                self._check_time(cancel_at, close_at)
                 ready = yield wish
         except StopIteration as end:
             return end.value
 
-    def _failed(self, error: psycopg.OperationalError) -> psycopg.OperationalError:
-        """What a failed wait means."""
+    def _translate_failure(self, error: psycopg.OperationalError) -> psycopg.OperationalError:
+        """Return the error for a failed wait."""
         if self.timed_out and isinstance(error, psycopg.errors.QueryCanceled):
             return StatementTimeout("the statement was cancelled", sent=True)
         # psycopg leaves some connections open whose statement was sent and not answered ("connection
@@ -168,7 +169,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         answered = error.sqlstate is not None
         if not answered and self.pgconn.status == _OK and self.pgconn.transaction_status == ACTIVE:
             self.pgconn.finish()
-        # abort() broke it, whatever it looks like; but what became of a COMMIT has still to be asked.
+        # abort() has caused any error of an aborted connection. A COMMIT has still to be asked for.
         if self.aborted and self.commit_state != "sent":
             return InvocationClosed("the invocation that opened this connection has ended")
         return error
@@ -181,7 +182,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             self.unit.check_commit()
 
     def _commit_failed(self, error: psycopg.Error) -> None:
-        """Find out whether COMMIT was refused; if that is not certain, the connection counts as lost."""
+        """Find out whether COMMIT was refused. If that is not certain, the connection counts as lost."""
         if isinstance(error, (StatementTimeout, InvocationClosed)):
             refused = not getattr(error, "sent", False)
         else:
@@ -194,14 +195,14 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     def _nothing_to_roll_back(self) -> bool:
         if self.aborted:
             self.pgconn.finish()
-        # SQLAlchemy rolls back at each return, mostly after a COMMIT: psycopg would find out the same,
-        # with a lock and a generator.
+        # SQLAlchemy rolls back at each return, usually after a COMMIT. psycopg would find this out too,
+        # but with a lock and a generator.
         idle = self.pgconn.transaction_status == _IDLE
         return self.pgconn.status != _OK or (idle and self.pgconn.pipeline_status == _NO_PIPELINE)
 
 
 class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
-    """psycopg's Connection, bounded."""
+    """psycopg's Connection with a deadline."""
 
     def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
@@ -210,14 +211,14 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
             if times is None:
                 return super().wait(gen, *arguments, **keywords)
             if arguments or keywords or _WaitTimeout is None:
-                return super().wait(self._until(*times, gen), *arguments, **keywords)
+                return super().wait(self._check_in_each_turn(*times, gen), *arguments, **keywords)
             try:
                 return super().wait(gen, timeout=times[0] - self.deadline.clock.now())
             except _WaitTimeout:
-                gen = self._until(*times, gen, NOT_READY)
+                gen = self._check_in_each_turn(*times, gen, NOT_READY)
             return super().wait(gen)
         except psycopg.OperationalError as error:
-            raise self._failed(error) from error.__cause__
+            raise self._translate_failure(error) from error.__cause__
 
     def commit(self) -> None:
         """Commit, and remember how far it came."""
@@ -234,7 +235,7 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
         self.commit_state = "done"
 
     def rollback(self) -> None:
-        """Roll back, within the reserve if need be; nothing to do where the session is over."""
+        """Roll back, within the reserve if necessary. Does nothing if the session has ended."""
         if self._nothing_to_roll_back():
             return
         self._may_be_late = True
@@ -245,7 +246,7 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
 
 
 class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
-    """psycopg's AsyncConnection, bounded."""
+    """psycopg's AsyncConnection with a deadline."""
 
     async def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
@@ -254,14 +255,14 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
             if times is None:
                 return await super().wait(gen, *arguments, **keywords)
             if arguments or keywords or _WaitTimeout is None:
-                return await super().wait(self._until(*times, gen), *arguments, **keywords)
+                return await super().wait(self._check_in_each_turn(*times, gen), *arguments, **keywords)
             try:
                 return await super().wait(gen, timeout=times[0] - self.deadline.clock.now())
             except _WaitTimeout:
-                gen = self._until(*times, gen, NOT_READY)
+                gen = self._check_in_each_turn(*times, gen, NOT_READY)
             return await super().wait(gen)
         except psycopg.OperationalError as error:
-            raise self._failed(error) from error.__cause__
+            raise self._translate_failure(error) from error.__cause__
 
     async def commit(self) -> None:
         """Commit, and remember how far it came."""
@@ -278,7 +279,7 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
         self.commit_state = "done"
 
     async def rollback(self) -> None:
-        """Roll back, within the reserve if need be; nothing to do where the session is over."""
+        """Roll back, within the reserve if necessary. Does nothing if the session has ended."""
         if self._nothing_to_roll_back():
             return
         self._may_be_late = True
@@ -294,15 +295,15 @@ AnyConnection = DeadlineConnection | AsyncDeadlineConnection
 @contextlib.contextmanager
 def allow_late(connection: Any) -> Iterator[None]:
     """
-    Let what happens inside go on after the deadline.
+    Ignore the deadline inside the block.
 
-    psycopg waits in the same method whether or not something is sent. What changes the connection's own
-    attributes (isolation level, autocommit) sends nothing, and has to work when time is over.
+    psycopg calls `wait()` even if nothing is sent. Setting the connection's own attributes (isolation
+    level, autocommit) sends nothing, and has to work after the deadline.
     """
     before = getattr(connection, "_may_be_late", False)
     connection._may_be_late = True
     try:
-        # Of a session that was ended with its invocation it does not matter: its next statement tells.
+        # If the session has ended with its invocation, its next statement raises the error.
         with contextlib.suppress(InvocationClosed):
             yield
     finally:
@@ -310,7 +311,7 @@ def allow_late(connection: Any) -> Iterator[None]:
 
 
 def translate_error(context: ExceptionContext) -> LambdaDBError | None:
-    """SQLAlchemy's `handle_error` listener (`retval=True`) that names the end of a statement."""
+    """SQLAlchemy's `handle_error` listener (`retval=True`): translates an error to lambdadb's."""
     return translate(context.original_exception)
 
 
@@ -320,20 +321,22 @@ def translate(error: BaseException) -> LambdaDBError | None:
         return error  # while connecting again; SQLAlchemy would wrap it in a StatementError
     if isinstance(error, UnitEnded):
         return TransactionEnded(str(error))
-    return to_out_of_time(error) if isinstance(error, StatementTimeout) else to_invocation_ended(error)
+    return (
+        make_out_of_time(error) if isinstance(error, StatementTimeout) else make_invocation_ended(error)
+    )
 
 
-def to_out_of_time(error: StatementTimeout) -> OutOfTime:
+def make_out_of_time(error: StatementTimeout) -> OutOfTime:
     """The error for a statement that outlived the invocation's time."""
     return OutOfTime(
-        f"Time was over, the invocation's less the reserve for its answer, or a connect's: {error}. "
-        "Unless it was a COMMIT, or in autocommit, nothing of it remains. Raise the function's timeout, "
-        "or do less in one invocation.",
+        f"Time was over, that of the invocation less its reserve, or that of a connect: {error}. Unless "
+        "it was a COMMIT, or in autocommit, it has no effect. Raise the function's timeout, or do less "
+        "in one invocation.",
         sent=error.sent,
     )
 
 
-def to_invocation_ended(error: BaseException | None) -> InvocationEnded | None:
+def make_invocation_ended(error: BaseException | None) -> InvocationEnded | None:
     """The error for a session that outlived its invocation."""
     if not isinstance(error, InvocationClosed):
         return None
@@ -346,15 +349,15 @@ def to_invocation_ended(error: BaseException | None) -> InvocationEnded | None:
 
 def _cancel(pgconn: PGconn, clock: Clock) -> None:
     """
-    Ask the server to end the running statement, in a thread and on a connection of its own.
+    Ask the server to cancel the running statement, in a thread and on a connection of its own.
 
-    Where it can be, not by libpq's older PQcancel, which psycopg calls without letting other threads
-    run. Whether or not it arrives, what follows is the same: the connection is not used again.
+    libpq's older PQcancel is used only if there is nothing else, because psycopg calls it without
+    letting other threads run. The connection is not used again, whether or not the cancel arrives.
     """
     try:
         cancel = pgconn.cancel_conn()
     except psycopg.NotSupportedError:  # libpq before 17 has nothing else
-        threading.Thread(target=_suppressed(pgconn.get_cancel().cancel), daemon=True).start()
+        threading.Thread(target=_suppress_errors(pgconn.get_cancel().cancel), daemon=True).start()
         return
 
     def run() -> None:
@@ -367,10 +370,10 @@ def _cancel(pgconn: PGconn, clock: Clock) -> None:
         finally:
             cancel.finish()
 
-    threading.Thread(target=_suppressed(run), daemon=True).start()
+    threading.Thread(target=_suppress_errors(run), daemon=True).start()
 
 
-def _suppressed(cancel: Callable[[], None]) -> Callable[[], None]:
+def _suppress_errors(cancel: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         with contextlib.suppress(psycopg.OperationalError):
             cancel()

@@ -1,8 +1,8 @@
 """
-SQLAlchemy's psycopg dialects, connecting through lambdadb.
+SQLAlchemy's psycopg dialects, which connect through lambdadb.
 
-They are SQLAlchemy's own in everything else. They ask an engine's first connection one question, where
-SQLAlchemy's ask nine. `engine.dialect.name` and `.driver` are SQLAlchemy's.
+An engine's first connection sends one query, where SQLAlchemy's dialects need nine round trips. Vectors
+are written in binary. Everything else is SQLAlchemy's, also `engine.dialect.name` and `.driver`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lambdadb.connect.connector import Connector
     from lambdadb.tracing.statements import StatementRecorder
 
-# The last rows are the types whose codecs need the OID that an extension was given here.
+# The rows are types of extensions. Their codecs need the OID that the type has in this database.
 _QUESTIONS = """
     SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'),
            name, oid, typarray, oid::pg_catalog.regtype, typdelim
@@ -44,7 +44,7 @@ _QUESTIONS = """
 
 @dataclass(frozen=True, repr=False, eq=False)
 class _Answers:
-    """What SQLAlchemy asks an engine's first connection, known from one query and the handshake."""
+    """What SQLAlchemy needs to know about the server, from one query and the handshake."""
 
     version: tuple[int, ...]
     schema: str | None
@@ -55,11 +55,12 @@ class _Answers:
 
 class _LambdaDBDialect(PGDialect_psycopg):
     """
-    What both dialects add.
+    What the synchronous and the asynchronous dialect have in common.
 
-    SQLAlchemy's `initialize()` runs unchanged. The hooks by which it asks (their names begin with an
-    underscore, yet they are what dialects override) answer from one query while it runs. Where
-    SQLAlchemy no longer calls one of them, it asks the server itself: slower, and right.
+    SQLAlchemy's `initialize()` runs unchanged. It calls methods that query the server. This class
+    overrides them, as dialects do, although their names begin with an underscore. While `initialize()`
+    runs, they return the answers of one query. If SQLAlchemy stops calling one of them, it queries the
+    server itself, which is slower and also correct.
     """
 
     supports_statement_cache = True
@@ -67,9 +68,9 @@ class _LambdaDBDialect(PGDialect_psycopg):
     statements: StatementRecorder | None
     _answers: _Answers | None = None
     _adapters: AdaptersMap | None = None
-    """psycopg's adapters of the connections to come."""
+    """psycopg's adapters for later connections."""
     _exact_types: Mapping[type[Any], type[Any]] = {}
-    """What is used in the place of a type, but not of its subclasses."""
+    """Types, not their subclasses, and the types that replace them."""
 
     def __init__(self, *, connector: Any, statements: Any = None, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -78,31 +79,31 @@ class _LambdaDBDialect(PGDialect_psycopg):
 
     @classmethod
     def make_driver(cls) -> PsycopgDriver:
-        """The driver of an engine that has this dialect."""
+        """Make the driver of an engine with this dialect."""
         return PsycopgDriver(asyncio=cls.is_async)
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
         """SQLAlchemy's hook for a new engine."""
         event.listen(engine, "handle_error", translate_error, retval=True)
-        # Listeners are called in order: this one after the dialect's own, which asks the first question.
+        # Listeners are called in order. The dialect's own, which calls initialize(), comes first.
         event.listen(engine, "connect", _end_connecting)
 
     def create_connect_args(self, url: URL) -> Any:
-        """SQLAlchemy's arguments for `connect()`: among them psycopg's adapters for this engine."""
+        """Return SQLAlchemy's arguments for `connect()`. Keep the psycopg adapters in them."""
         arguments, parameters = super().create_connect_args(url)
         self._adapters = parameters.get("context")
         return arguments, parameters
 
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
-        """Open a session; what is raised and what it costs: `lambdadb.connect.connector.Connector`."""
+        """Open a session. `Connector.connect` documents errors and costs."""
         return self.connector.connect(self.connector.driver.make_target(arguments, keywords))
 
     def initialize(self, connection: Connection) -> None:
         """
-        Learn what the dialect needs to know of the server.
+        Learn what the dialect needs to know about the server.
 
-        **Costs:** one round trip, once for an engine; SQLAlchemy's own questions are nine.
+        **Costs:** one round trip, once for an engine. SQLAlchemy's own dialect needs nine.
         """
         driver_connection: Any = connection.connection.driver_connection
         if not isinstance(driver_connection, (DeadlineConnection, AsyncDeadlineConnection)):
@@ -120,13 +121,13 @@ class _LambdaDBDialect(PGDialect_psycopg):
             return
         try:
             from lambdadb.drivers.psycopg import pgvector
-        except ImportError:  # a pgvector before 0.4: its types go on writing text
+        except ImportError:  # pgvector before 0.4: its types write text
             return
         pgvector.send_binary(vector, self._adapters, connection.adapters)
         self._exact_types = pgvector.EXACT_TYPES
 
     def type_descriptor(self, typeobj: Any) -> Any:
-        """SQLAlchemy's hook for the type that this dialect uses in the place of another."""
+        """Replace a type by the one that this dialect uses."""
         own = self._exact_types.get(type(typeobj))
         return super().type_descriptor(typeobj) if own is None else typeobj.adapt(own)
 
@@ -141,7 +142,7 @@ class _LambdaDBDialect(PGDialect_psycopg):
         return self._answers.schema
 
     def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
-        """The isolation level of a session that nobody has changed."""
+        """Return the isolation level that a session has at its start."""
         if self._answers is None:
             return super().get_default_isolation_level(dbapi_conn)
         return self._answers.isolation_level
@@ -234,10 +235,10 @@ def _ask(connection: AnyConnection) -> _Answers:
     if connection.isolation_level is not None:  # the engine's own, which its transactions will have
         isolation = connection.isolation_level.name.replace("_", " ")
     return _Answers(
-        version=_parse_version(_reported(connection, "server_version")),
+        version=_parse_version(_get_parameter(connection, "server_version")),
         schema=schema,
         isolation_level=str(isolation).upper(),
-        backslash_escapes=_reported(connection, "standard_conforming_strings") == "off",
+        backslash_escapes=_get_parameter(connection, "standard_conforming_strings") == "off",
         types={str(row[2]): _make_type_info(*row[2:7]) for row in rows},
     )
 
@@ -247,13 +248,13 @@ def _is_pgvector_imported() -> bool:
     return "pgvector.sqlalchemy" in sys.modules
 
 
-def _reported(connection: AnyConnection, parameter: str) -> str:
-    """A server parameter that every session is told of as it begins."""
+def _get_parameter(connection: AnyConnection, parameter: str) -> str:
+    """Return a parameter that the server reports at the start of each session."""
     return (connection.pgconn.parameter_status(parameter.encode()) or b"").decode()
 
 
 def _parse_version(text: str) -> tuple[int, ...]:
-    """The numbers of a version, of which a beta has one: (16, 4), (18,)."""
+    """Return the numbers of a version: (16, 4), or (18,) for a beta."""
     found = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", text)
     return tuple(int(number) for number in found.groups() if number) if found else ()
 

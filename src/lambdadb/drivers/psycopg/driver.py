@@ -53,7 +53,7 @@ class PsycopgDriver:
     # Before the first connect
 
     def check_installation(self, *, traced: bool) -> None:
-        """Log what the installed psycopg and libpq lack, and a patch of psycopg that traces nothing."""
+        """Log what the installed psycopg and libpq lack, and a patch of psycopg for tracing."""
         warn_of_old_libpq()
         missing = find_missing()
         if not psycopg.capabilities.has_pipeline():
@@ -61,8 +61,8 @@ class PsycopgDriver:
         self._pipelines_begin = not missing
         if missing:
             logger.info(
-                "psycopg %s has no %s: BEGIN is sent by itself, which costs each transaction one round "
-                "trip more.",
+                "psycopg %s has no %s. BEGIN is sent alone, which costs each transaction one more round "
+                "trip.",
                 psycopg.__version__,
                 ", ".join(missing),
             )
@@ -74,18 +74,18 @@ class PsycopgDriver:
         Refuse parameters that cannot work.
 
         Raises:
-            InvalidSettings: One of them is not libpq's, or is decided elsewhere.
+            InvalidSettings: `sslmode` has an unknown value, or `connect_timeout` is set.
         """
         if "connect_timeout" in parameters:
             raise InvalidSettings(
-                "connect_timeout: say it as retry=ResumeRetry(timeout=seconds), which also respects the "
-                "time that Lambda has left; remove it from the URL and from connect_args."
+                "connect_timeout: use retry=ResumeRetry(timeout=seconds), which also respects the time "
+                "that Lambda has left. Remove it from the URL and from connect_args."
             )
         if (mode := parameters.get("sslmode", "verify-full")) not in _SSLMODES:
             raise InvalidSettings(f"sslmode={mode!r}: use one of {', '.join(_SSLMODES)}.")
 
     def make_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> PsycopgTarget:
-        """Where `psycopg.connect(*arguments, **parameters)` would connect to."""
+        """Return the target of `psycopg.connect(*arguments, **parameters)`."""
         conninfo = arguments[0] if arguments else ""
         return PsycopgTarget(
             parameters={**(conninfo_to_dict(conninfo) if conninfo else {}), **parameters},
@@ -95,21 +95,23 @@ class PsycopgDriver:
         )
 
     def error(self, text: str) -> Exception:
-        """The driver's error for a failed connect, without the connection that knows the password."""
+        """Return psycopg's error for a failed connect, without a connection that has the password."""
         return psycopg.OperationalError(text)
 
     def describe_session(self, connection: Any, error: BaseException | None) -> Attributes:
-        """Span attributes of a statement."""
+        """Return the span attributes of a statement."""
         return instrumentation.describe_session(connection, error)
 
-    # Keeping
+    # Idle connections
 
     def liveness(self, connection: Any) -> Liveness:
         """
-        Whether an idle connection is still there, found out without a round trip.
+        Return the state of an idle connection, without a round trip.
 
-        Sees whatever reached this host: FIN and RST, and so every ordinary end of a session. It cannot
-        see a flow that was dropped in silence. **Costs:** no round trip; about a microsecond.
+        It sees a FIN or RST that reached this host, and so every ordinary end of a session. It cannot
+        see that a gateway has dropped the connection without a message.
+
+        **Costs:** no round trip; about a microsecond.
         """
         if connection.pgconn.status != _OK:
             return "closed"
@@ -120,55 +122,55 @@ class PsycopgDriver:
         return "quiet"
 
     def is_reusable(self, connection: Any) -> bool:
-        """Whether a returned connection is between transactions and nothing sent to it is on its way."""
-        # A cancel that was sent may arrive late, and would then hit another statement. A transaction
-        # that is still open was meant to be rolled back, whoever was to do it.
+        """Whether a returned connection is outside of a transaction and expects no answer."""
+        # A cancel may arrive late, and would then cancel another statement. A transaction that is still
+        # open should have been rolled back.
         timed_out = getattr(connection, "timed_out", False)  # a do_connect listener may have made it
         pgconn = connection.pgconn
         return not timed_out and pgconn.transaction_status == pgconn.pipeline_status == 0
 
     def idle_session_timeout(self, connection: Any) -> float | None:
-        """Seconds unused after which the server ends its session, as far as its parameters tell."""
+        """Return the seconds unused after which the server ends the session, by its parameters."""
         seconds: float | None = getattr(connection, "idle_session_timeout", None)
         return seconds
 
     def reset_session(self, connection: Any) -> bool:
-        """DISCARD ALL: settings as at its start, no temporary tables, locks, LISTEN or statements."""
-        prepared: Any = getattr(connection, "_prepared", None)  # psycopg's, of prepared statements
+        """Reset the session by DISCARD ALL, and psycopg's list of its prepared statements."""
+        prepared: Any = getattr(connection, "_prepared", None)  # psycopg's list of prepared statements
         to_flush = getattr(prepared, "_to_flush", None)
         if to_flush is None or not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
             return False
         ask(connection, "DISCARD ALL")
         prepared.clear()
-        to_flush.clear()  # and no DEALLOCATE ALL: they are gone
+        to_flush.clear()  # no DEALLOCATE ALL is needed: they are removed
         return True
 
     def set_wait_limit(self, connection: Any, moment: float | None) -> None:
-        """The moment at which every wait is given up; None: when the deadline of statements says so."""
+        """Set the moment at which every wait ends. None: only the deadline of statements ends it."""
         connection.wait_limit = moment
 
     def abort(self, connection: Any) -> None:
-        """End a session that another thread may be using; a running statement is cancelled."""
+        """End a session that another thread may be using. A running statement is cancelled."""
         getattr(connection, "abort", connection.pgconn.finish)()
 
     # Transactions
 
     def begin(self, connection: sqlalchemy.Connection) -> TransactionHandle:
-        """Begin a transaction whose outcome can be asked for; one round trip, BEGIN's own."""
+        """Begin a transaction whose outcome can be asked for, in the one round trip of BEGIN."""
         return self._transactions.begin(connection)
 
     def ask_outcome(self, connection: sqlalchemy.Connection, transaction: Any) -> Outcome | None:
-        """Ask another connection what became of a transaction; one round trip, or two."""
+        """Ask on another connection what became of a transaction, in one or two round trips."""
         return self._transactions.ask_outcome(connection, transaction)
 
     def names_same_tables(self, connection: sqlalchemy.Connection, transaction: Any) -> bool:
-        """Whether a table's name leads to the same table as when the transaction began."""
+        """Whether a table's name means the same table here as where the transaction began."""
         return self._transactions.names_same_tables(connection, transaction)
 
     def meaning(self, error: BaseException, transaction: Any = None) -> Meaning:
-        """What an error of a statement means for its transaction."""
+        """Return what an error of a statement means for its transaction."""
         return meaning_of(error, transaction)
 
     def translate(self, error: BaseException) -> LambdaDBError | None:
-        """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""
+        """Return lambdadb's error for it; None if it has none."""
         return translate(error)

@@ -1,8 +1,8 @@
 """
 What a failed connect to PostgreSQL means.
 
-psycopg gives no SQLSTATE when a connect fails (github.com/psycopg/psycopg, issue 242), so the text is
-all there is. Servers say it in English unless `lc_messages` was changed; Aurora's default is English.
+psycopg gives no SQLSTATE when a connect fails (github.com/psycopg/psycopg, issue 242), so only the text
+can be used. It is English unless the server's `lc_messages` was changed. Aurora's default is English.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import Fault
 
-# First match wins. One text may hold several lines, one for each address or TLS fallback tried, so
-# what is certain (a refused login) comes before what is vague (a refused connection).
+# The first match wins. A text may have several lines, one for each address or TLS fallback. So what is
+# certain (a refused login) comes before what is vague (a refused connection).
 _TEXTS: tuple[tuple[Fault, str], ...] = (
     # Aurora waking up, with IAM authentication: github.com/cyrilgdn/terraform-provider-postgresql
     # issue 540. Its pg_hba.conf admits every TLS client once awake, so over TLS this line can only
@@ -35,7 +35,7 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
     # 57P03 (PostgreSQL, src/backend/postmaster), 57P01 while stopping
     (Fault.RESUMING, r"the database system is|not yet accepting connections"),
     (Fault.RESUMING, r"terminating connection due to administrator command"),
-    (Fault.RESUMING, r"resuming after being auto-paused"),  # the Data API's words for it
+    (Fault.RESUMING, r"resuming after being auto-paused"),  # the Data API's text
     # glibc, musl and macOS resolvers: a try-again answer against a name that does not exist
     (Fault.UNREACHABLE, r"Temporary failure in name resolution|Try again"),
     (Fault.MISCONFIGURED, r"could not translate host name|could not parse network address"),
@@ -56,35 +56,35 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
 
 _REFUSED = r"Connection refused|No such file or directory"
 
-# More than the fault alone tells: what to do about these texts.
+# Remedies for these texts, more precise than the fault's own.
 _REMEDIES = (
     (
         r"no password supplied",
-        "The server asks for a password and was given none: use credentials=, or name it in the URL.",
+        "The server wants a password and got none. Use credentials=, or write it in the URL.",
     ),
     (
         r'unrecognized configuration parameter "idle_session_timeout"|unsupported startup parameter',
-        "A PostgreSQL before 14 knows no idle_session_timeout, and pgbouncer takes no options: use "
+        "PostgreSQL before 14 has no idle_session_timeout, and pgbouncer accepts no options. Use "
         "PerEnvironment or PerInvocation(idle_session_timeout=None), and for pgbouncer "
         "idle_in_transaction_session_timeout=None as well.",
     ),
     (
         r"too many clients already|too many connections for|remaining connection slots",
-        "All connections of the server are taken. See who holds them in pg_stat_activity; lower the "
-        "function's reserved concurrency or raise the cluster's maximum capacity.",
+        "All connections of the server are in use. pg_stat_activity shows by whom. Lower the function's "
+        "reserved concurrency, or raise the cluster's maximum capacity.",
     ),
 )
 
 
 def diagnose(text: str) -> AttemptFailed:
     """
-    The fault that libpq's text of a failed connect stands for.
+    Return the failure that libpq's text of a failed connect stands for.
 
-    A text that no rule knows is `MISCONFIGURED` when the server said it (FATAL), since a server that
-    answers is awake, and `UNREACHABLE` when it did not.
+    If no rule matches, a text of the server (FATAL) is `MISCONFIGURED`, because a server that answers is
+    awake. Any other text is `UNREACHABLE`.
     """
     unknown = Fault.MISCONFIGURED if "FATAL:" in text else Fault.UNREACHABLE
-    # re compiles a pattern, and keeps it, when the first connect fails.
+    # re compiles each pattern once, when the first connect fails.
     fault = next((f for f, pattern in _TEXTS if re.search(pattern, text, re.IGNORECASE)), unknown)
     remedy = next((advice for pattern, advice in _REMEDIES if re.search(pattern, text)), None)
     return AttemptFailed(fault, text, refused=re.search(_REFUSED, text) is not None, remedy=remedy)

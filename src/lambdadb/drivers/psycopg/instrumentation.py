@@ -1,5 +1,5 @@
 """
-What traces say of a psycopg session, and whether another library has patched psycopg to trace it.
+Span attributes of psycopg sessions, and a check whether another library has patched psycopg.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import psycopg
 
 _SYSTEM = {"db.system.name": "postgresql"}
 
-# Who patches psycopg for tracing, by the package in which the patch is defined, and what to use instead.
+# Libraries that patch psycopg for tracing, by the package of the patch, and what to use instead.
 _PATCHES = {
     "aws_xray_sdk": ("the X-Ray SDK", "lambdadb.tracing.xray.XRay('all')"),
     "opentelemetry": ("OpenTelemetry", "lambdadb.tracing.opentelemetry.OpenTelemetry('all')"),
@@ -21,10 +21,10 @@ _PATCHES = {
 
 def describe_session(connection: Any, error: BaseException | None = None) -> dict[str, Any]:
     """
-    Span attributes of a statement: the session as the server knows it, and the error's SQLSTATE.
+    Return the span attributes of a statement: those of its session, and the error's SQLSTATE.
 
-    The database is the one that the connection reports, never a part of the URL. Of a closed
-    connection psycopg knows nothing more; then they are left out.
+    The database is the one that the connection reports, never a part of the URL. The session's
+    attributes are left out if the connection is closed, because psycopg then does not know them.
     """
     attributes: dict[str, Any] = {**_SYSTEM}
     if (sqlstate := getattr(error, "sqlstate", None)) is not None:
@@ -40,9 +40,10 @@ def describe_session(connection: Any, error: BaseException | None = None) -> dic
 
 def describe_target(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Span attributes of a connect, by the connection parameters: there may be no session to ask.
+    Return the span attributes of a connect, from its parameters, because it may have no session.
 
-    A name with `@` or `:` is left out: it may be a password that a slip in the URL has put there.
+    A database name with `@` or `:`, and a host with `@`, are left out. After a mistake in the URL they
+    may contain a password.
     """
     host = parameters.get("host") or parameters.get("hostaddr")
     port = str(parameters.get("port") or 5432).split(",")[0]  # of several hosts, the first one's
@@ -62,10 +63,10 @@ def _drop_suspicious(name: Any, characters: str) -> str | None:
 
 def detect_patched_driver() -> str | None:
     """
-    The package that has replaced one of psycopg's `connect` functions, such as "aws_xray_sdk".
+    Return the package that has replaced one of psycopg's `connect` functions, such as "aws_xray_sdk".
 
-    None if they are psycopg's own. lambdadb logs in through libpq and calls none of them, so a patch
-    records nothing on its engines. **Costs:** a few microseconds.
+    None if they are psycopg's own. lambdadb connects through libpq and calls none of them, so a patch
+    records nothing of its engines. **Costs:** a few microseconds.
     """
     for owner in (psycopg, psycopg.Connection, psycopg.AsyncConnection):
         function = vars(owner)["connect"]
@@ -79,7 +80,7 @@ def detect_patched_driver() -> str | None:
 
 
 def explain_patched_driver() -> str | None:
-    """One line for the operator if psycopg is patched: what it means, and what to do instead."""
+    """Return what a patch of psycopg means and what to do instead; None if there is no patch."""
     package = detect_patched_driver()
     if package is None:
         return None

@@ -1,5 +1,5 @@
 """
-The version of libpq, PostgreSQL's client library, which psycopg's binary wheels bring along.
+A warning about old versions of libpq, PostgreSQL's client library.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from psycopg import pq
 
 logger = logging.getLogger("lambdadb")
 
-# CVE-2024-10977: the first release of each major version that is mended. 17.0 is the last that is not.
-_MENDED = {12: 21, 13: 17, 14: 14, 15: 9, 16: 5}
+# CVE-2024-10977: the first release of each major version with the fix. 17.0 does not have it, 17.1 does.
+_FIXED = {12: 21, 13: 17, 14: 14, 15: 9, 16: 5}
 
 
 def warn_of_old_libpq(version: int | None = None) -> None:
     """
-    Log one WARNING if libpq has a fault that matters here: call it while an engine is made.
+    Log one WARNING if libpq has a fault that affects lambdadb. It is called while an engine is made.
 
     Args:
-        version: As libpq numbers it, such as 160003 for 16.3; by default that of the loaded one.
+        version: libpq's version number, such as 160003 for 16.3; by default that of the loaded libpq.
 
     **Costs:** no round trip; a microsecond.
     """
     version = pq.version() if version is None else version
     major, minor = divmod(version, 10000)
     faults = []
-    if version < 170001 and minor < _MENDED.get(major, 10000):
+    if version < 170001 and minor < _FIXED.get(major, 10000):
         faults.append(
             "somebody on the way to the server can send an error message before the server is verified, "
             "and so choose how lambdadb reacts (CVE-2024-10977)"

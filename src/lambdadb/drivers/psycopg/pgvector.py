@@ -1,10 +1,9 @@
 """
-pgvector's `VECTOR`, written in binary: its own SQLAlchemy type writes each vector as text.
+Write values of pgvector's `VECTOR` in binary. pgvector's own SQLAlchemy type writes text.
 
-Imported only by an engine whose function has imported `pgvector.sqlalchemy`. Nothing is done to what is
-read: psycopg asks for all columns of a result in binary or for none, and does not know every type's
-binary form. Converting vectors in SQL instead would change statements that others compile, such as a
-view's.
+An engine imports this module only if the function has imported `pgvector.sqlalchemy`. Reading is not
+changed: psycopg requests all columns of a result in binary or none, and does not know the binary format
+of every type. Converting vectors in SQL instead would change the compiled statements, such as a view's.
 """
 
 from __future__ import annotations
@@ -20,15 +19,14 @@ from psycopg.types import TypeInfo
 
 def send_binary(info: TypeInfo, *adapters: AdaptersMap) -> None:
     """
-    Let connections send values of `BinaryVector` in binary. In an array they are text: psycopg sends
-    lists so.
+    Let connections send values of `BinaryVector` in binary. psycopg sends lists as text, and so the
+    vectors in an array too.
 
-    After DROP EXTENSION and CREATE EXTENSION the engine has to be made anew, since the type has another
-    OID then.
+    After DROP EXTENSION and CREATE EXTENSION the type has another OID, and a new engine is needed.
 
     Args:
-        info: The type, as this database knows it.
-        adapters: Of the connection that exists, and of those to come.
+        info: The type in this database.
+        adapters: Those of the open connection, and those of later connections.
 
     **Costs:** no round trip.
     """
@@ -36,12 +34,12 @@ def send_binary(info: TypeInfo, *adapters: AdaptersMap) -> None:
     in_binary = type("BinaryVectorDumper", (_BinaryDumper,), {"oid": info.oid})
     for one in adapters:
         one.register_dumper(_Packed, in_text)
-        one.register_dumper(_Packed, in_binary)  # the last one is psycopg's first choice
-        one.types.add(info)  # so that psycopg knows the type of an array of them
+        one.register_dumper(_Packed, in_binary)  # psycopg prefers the last one
+        one.types.add(info)  # psycopg needs it for arrays of the type
 
 
 class _Packed(bytes):
-    """A vector as the server's `vector_recv` takes it."""
+    """A vector in the binary format of the server's `vector_recv`."""
 
     def __repr__(self) -> str:  # in errors and in the log of statements
         return f"vector({(len(self) - 4) // 4})"
@@ -62,12 +60,12 @@ class _BinaryDumper(Dumper):
 
 
 class BinaryVector(VECTOR):
-    """`VECTOR`, in statements of an engine that knows the type's OID."""
+    """Replaces `VECTOR` in statements of an engine that knows the type's OID."""
 
     cache_ok = True
 
     def bind_processor(self, dialect: Any) -> Any:  # noqa: ARG002 SQLAlchemy's
-        """A value's binary form."""
+        """Return the function that converts a value to binary."""
 
         def process(value: Any) -> _Packed | None:
             return None if value is None else _Packed(_to_vector(value).to_binary())
@@ -83,8 +81,8 @@ def _to_vector(value: Any) -> Vector:
     except ValueError:
         if not isinstance(value, list):
             raise
-        return Vector([float(number) for number in value])  # what pgvector's type does with each
+        return Vector([float(number) for number in value])  # as pgvector's type does
 
 
 EXACT_TYPES: dict[type[Any], type[Any]] = {VECTOR: BinaryVector}
-"""A type, not its subclasses, to the one that is used in its place."""
+"""Types of pgvector, not their subclasses, and the types that replace them."""

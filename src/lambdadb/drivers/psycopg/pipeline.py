@@ -1,23 +1,23 @@
 """
-psycopg's cursors, except that a transaction's first statement takes BEGIN with it: one round trip less.
+psycopg's cursors, which send BEGIN with a transaction's first statement. This saves a round trip.
 
-psycopg sends BEGIN, waits for the answer, and then sends the statement. Nobody needs that answer before
-the statement is on its way: if BEGIN fails, the server does not execute the statement. PostgreSQL's
+psycopg sends BEGIN, waits for the answer, and then sends the statement. The answer is not needed before
+the statement is sent: if BEGIN fails, the server does not execute the statement. PostgreSQL's
 JDBC driver has sent both together for many years (pgjdbc, QueryExecutorImpl.sendQueryPreamble).
 
 Both are sent by the protocol that psycopg would use for the statement, so that the server does with it
 exactly what it would do otherwise:
 
-- A statement without parameters goes by the simple protocol, as one text: BEGIN, a semicolon, the
+- A statement without parameters is sent with the simple protocol, as one text: BEGIN, a semicolon, the
   statement. PostgreSQL parses the whole text first. If it cannot, nothing of it was executed, no
   transaction is open, and both are sent once more in psycopg's way, which leaves the failed transaction
   that the caller of psycopg expects. The same is done for a text without a statement in it.
-- All others go by the extended protocol, which takes one statement at a time: there, libpq's pipeline
-  mode sends two messages before it reads an answer. The mode ends with the statement. If BEGIN fails,
-  the server skips what follows it.
+- All others are sent with the extended protocol, which takes one statement at a time. libpq's pipeline
+  mode sends the two messages before it reads an answer. The mode ends with the statement. If BEGIN
+  fails, the server skips the statement.
 
-In both ways the statement has been answered before `execute()` returns. What is different all the same:
-docs/differences.md.
+In both cases the statement is answered before `execute()` returns. docs/differences.md lists the
+remaining differences from psycopg.
 
 This module is the only one that calls methods of psycopg that are not public: there is no other way to
 send something before a statement without waiting for its answer. `find_missing()` checks them when an
@@ -63,7 +63,7 @@ _PREPARED_METHODS: dict[str, tuple[str, ...]] = {
 
 
 def find_missing() -> list[str]:
-    """What the installed psycopg lacks of what this module uses; empty if nothing."""
+    """Return the names that this module uses and the installed psycopg does not have."""
     try:
         from psycopg._preparing import Prepare, PrepareManager
     except ImportError as error:

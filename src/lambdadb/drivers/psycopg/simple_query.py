@@ -1,5 +1,5 @@
 """
-Queries of lambdadb's own, sent as they are: no BEGIN, no parameters, one round trip.
+lambdadb's own queries, which are sent without BEGIN and without parameters in one round trip.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def _send(driver: AnyConnection, query: str) -> PQGen[list[PGresult]]:
 
 def ask(driver: AnyConnection, query: str) -> list[tuple[str | None, ...]]:
     """
-    The rows of the last statement of `query` that returns rows; it is sent as it is, without a BEGIN.
+    Send `query`, without a BEGIN, and return the rows of its last statement that returns rows.
 
     Raises:
-        psycopg.Error: The server's refusal, or the loss of the connection.
+        psycopg.Error: The server refused a statement, or the connection was lost.
 
     **Costs:** one round trip.
     """

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 5432
 
-# A peer that vanished without a word (failover, a dropped flow) is noticed after these: unacknowledged
-# data after 5 s (tcp_user_timeout); silence during a long statement after 60 + 3 * 10 = 90 s, below
-# the 350 s after which NAT gateways and load balancers forget a flow (Amazon VPC User Guide).
+# They detect a server that vanished without a message (a failover, a dropped connection): after 5 s if
+# data is not acknowledged (tcp_user_timeout), and after 60 + 3 * 10 = 90 s during a long statement. This
+# is below the 350 s after which NAT gateways and load balancers drop it (Amazon VPC User Guide).
 _DEAD_PEER_DETECTION = {
     "tcp_user_timeout": 5000,  # milliseconds
     "keepalives_idle": 60,
@@ -53,7 +53,7 @@ class PsycopgTarget:
     environment: Mapping[str, str]
     asyncio: bool
     pipelines_begin: bool = False
-    """Whether a transaction's first statement takes BEGIN with it."""
+    """Whether BEGIN is sent together with a transaction's first statement."""
 
     def __str__(self) -> str:
         host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default host"
@@ -66,7 +66,7 @@ class PsycopgTarget:
 
     @property
     def login_parameters(self) -> Mapping[str, object]:
-        """What a store of logins is asked with, by names that no driver owns."""
+        """The argument of a store of logins, with names that do not depend on the driver."""
         named = {("database" if k == "dbname" else k): v for k, v in self.parameters.items()}
         if named.get("hostaddr") and not named.get("host"):
             named["host"] = named["hostaddr"]
@@ -79,16 +79,16 @@ class PsycopgTarget:
 
     @property
     def tls_warning(self) -> str | None:
-        """What the caller's choice of TLS leaves unverified; None if nothing."""
+        """A warning if the caller's choice of TLS leaves the server unverified; None if it does not."""
         return tls.get_tls_warning(self.parameters, self.environment)
 
     def add_login(self, login: Mapping[str, object]) -> PsycopgTarget:
-        """The target with a login, which wins over what is there."""
+        """Return the target with a login. The login overrides what is there."""
         named = {("dbname" if name == "database" else name): value for name, value in login.items()}
         return replace(self, parameters={**self.parameters, **named})
 
     def add_session_settings(self, policy: Policy, tag: str | None) -> PsycopgTarget:
-        """The target with the session's name and timeouts, in the startup packet: no round trip."""
+        """Return the target with the session's tag and timeouts, for the startup packet."""
         parameters: Parameters = {**_DEAD_PEER_DETECTION, **self.parameters}
         if tag:
             parameters.setdefault("application_name", tag)
@@ -98,18 +98,18 @@ class PsycopgTarget:
         }
         options = [f"-c {name}={round(s * 1000)}" for name, s in timeouts.items() if s is not None]
         if options and not self._is_rds_proxy:
-            # libpq reads PGOPTIONS only where no options are given. The caller's come last and win.
+            # libpq reads PGOPTIONS only if no options are given. The caller's options come last and win.
             given = parameters.get("options", self.environment.get("PGOPTIONS", ""))
             parameters["options"] = " ".join([*options, given]).rstrip()
         return replace(self, parameters=parameters)
 
     def add_tls_defaults(self, *, always: bool) -> PsycopgTarget:
-        """The target that verifies the server, unless the caller chose otherwise."""
+        """Return the target that verifies the server, unless the caller chose otherwise."""
         secured = tls.apply_tls_defaults(self.parameters, self.environment, always=always)
         return replace(self, parameters=secured)
 
     def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
-        """Raise `AttemptFailed` where a store's login must not be sent to this server."""
+        """Raise `AttemptFailed` if a store's login must not be sent to this server."""
         tls.check_verified(
             self.parameters, self.environment, always=always, allow_unverified=allow_unverified
         )
@@ -119,13 +119,13 @@ class PsycopgTarget:
         return Attempt(self.parameters, number)
 
     def explain_rejection(self, text: str, seconds: float) -> str:
-        """Why the server was not trusted, and what to do; two TLS handshakes at most, no login."""
+        """Return why the server was not trusted, and what to do. Makes up to two TLS handshakes."""
         return tls.explain_rejection(self.parameters, text, seconds)
 
     def to_dbapi_connection(
         self, attempt: Attempt, deadline: StatementDeadline, connect_until: float
     ) -> Any:
-        """The DBAPI connection of a successful attempt, as SQLAlchemy's dialect expects it."""
+        """Return the DBAPI connection of a successful attempt, as SQLAlchemy's dialect expects it."""
         parameters = self.parameters
         attempt.pgconn.nonblocking = 1
         kind = AsyncDeadlineConnection if self.asyncio else DeadlineConnection
@@ -135,7 +135,7 @@ class PsycopgTarget:
         connection.idle_session_timeout = _find_idle_session_timeout(parameters)
         connection.poller = select.poll()
         connection.poller.register(attempt.pgconn.socket, select.POLLIN | CLOSING)
-        # A replication connection takes no extended protocol, which carries two messages at once.
+        # A replication connection does not support the extended protocol, which pipeline.py needs.
         if self.pipelines_begin and not parameters.get("replication"):
             connection.cursor_factory = AsyncCursor if self.asyncio else Cursor
         for name in ("row_factory", "cursor_factory"):
@@ -164,13 +164,13 @@ class PsycopgTarget:
 
 
 def _find_idle_session_timeout(parameters: Mapping[str, Any]) -> float | None:
-    """Seconds of the last `idle_session_timeout` in the startup options, if in plain milliseconds."""
+    """Return the seconds of the last `idle_session_timeout` in the options, if in plain milliseconds."""
     found = re.findall(r"idle[-_]session[-_]timeout=(\S+)", str(parameters.get("options", "")), re.I)
     return int(found[-1]) / 1000.0 if found and re.fullmatch(r"[1-9]\d*", found[-1]) else None
 
 
 def _adapt(connection: psycopg.AsyncConnection[Any]) -> Any:
-    """The synchronous face that SQLAlchemy's asynchronous dialect gives to psycopg's connections."""
+    """Wrap an asynchronous connection in the synchronous adapter of SQLAlchemy's dialect."""
     from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 
     async def connect(*_: object, **__: object) -> psycopg.AsyncConnection[Any]:

@@ -1,5 +1,5 @@
 """
-TLS: verify the server before a login is sent to it, and say what is wrong with its certificate if not.
+TLS: verify the server before a login is sent to it, and explain why a certificate was refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SYSTEM_ROOTS = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian
     "/etc/ssl/cert.pem",  # Alpine, macOS
 )
-"""Where systems keep the public roots, for a Python that does not know."""
+"""Files of public root certificates, for a Python that knows none."""
 
 _RDS_ROOT = re.compile(r"Amazon RDS ([a-z]+-[a-z0-9-]+) Root CA")
 
@@ -37,26 +37,26 @@ _OWN_FILE = (
 
 _WEAKER = {
     "disable": "sends everything, the password included, as plain text",
-    "allow": "sends the password as plain text if the server likes",
+    "allow": "sends the password as plain text if the server accepts that",
     "prefer": "falls back to plain text and does not verify the server",
-    "require": "encrypts, but does not verify whom it speaks to",
+    "require": "encrypts, but does not verify the server",
     "verify-ca": "does not verify that the certificate is for this host",
 }
 
 _ADVICE = {
     "does not match host name": (
-        "The certificate is for another name. Connect by a name that it is for: with RDS the endpoint "
-        "itself, not an alias. If every server of its authority is yours, ?sslmode=verify-ca will do."
+        "The certificate is for another name. Connect by a name in the certificate: with RDS by the "
+        "endpoint, not an alias. If every server of its authority is yours, use ?sslmode=verify-ca."
     ),
     "does not support SSL": (
-        "The server speaks no TLS. In a network of your own, as of a container on this machine, add "
-        "?sslmode=disable; with credentials= also allow_unverified_server=True. RDS always speaks TLS: "
-        "check host and port."
+        "The server does not support TLS. In a network of your own, as for a container on this machine, "
+        "add ?sslmode=disable; with credentials= also allow_unverified_server=True. RDS always supports "
+        "TLS: check host and port."
     ),
-    "invalid response to SSL negotiation": "That is no PostgreSQL: check host and port.",
+    "invalid response to SSL negotiation": "The server is not PostgreSQL: check host and port.",
     "root certificate file": (
-        "The roots to verify the server with come from ?sslrootcert=, PGSSLROOTCERT, SSL_CERT_FILE or "
-        "~/.postgresql/root.crt: correct what names the file, or ship it with the function."
+        "The file of root certificates is named by ?sslrootcert=, PGSSLROOTCERT, SSL_CERT_FILE or "
+        "~/.postgresql/root.crt. Correct the name, or deploy the file with the function."
     ),
     "host name must be specified": "A certificate is for a name: add host= to hostaddr=.",
     "could not load system root": f"sslrootcert=system does not work here: {_OWN_FILE}.",
@@ -67,7 +67,7 @@ def apply_tls_defaults(
     parameters: Mapping[str, Any], environment: Mapping[str, str], *, always: bool = False
 ) -> dict[str, Any]:
     """
-    libpq `parameters` that verify the server, unless the caller has chosen otherwise.
+    Return libpq parameters that verify the server, unless the caller has chosen otherwise.
 
     A host that is not this machine gets `sslmode=verify-full` and the roots that belong to it: those of
     RDS in its region, Amazon's public ones for an RDS Proxy, the system's for any other. What is set
@@ -77,17 +77,17 @@ def apply_tls_defaults(
         always: Verify this machine too.
 
     Raises:
-        AttemptFailed: There are no roots to verify it with.
+        AttemptFailed: The root certificates are missing.
 
-    **Costs:** no round trip; microseconds. libpq reads the file.
+    **Costs:** no round trip, and microseconds. libpq reads the file.
     """
     if not always and is_local(parameters, environment):
         return dict(parameters)
-    mode = _given("sslmode", parameters, environment) or "verify-full"
+    mode = _get_parameter("sslmode", parameters, environment) or "verify-full"
     chosen = {**parameters, "sslmode": mode}
     if mode in ("verify-full", "verify-ca"):
-        roots = _given("sslrootcert", parameters, environment)
-        chosen["sslrootcert"] = roots or _roots(parameters, environment)
+        roots = _get_parameter("sslrootcert", parameters, environment)
+        chosen["sslrootcert"] = roots or _find_roots(parameters, environment)
     return chosen
 
 
@@ -104,20 +104,21 @@ def check_verified(
     Only `sslmode=verify-full` verifies a server. A socket and a loopback address need no TLS: nothing
     leaves this machine.
 
-    A service file can name the host and the sslmode, and lambdadb does not read it. What the file says
-    wins over libpq's variables, and parameters win over the file. So with a service the parameters have
-    to name the sslmode, or a host that is not this machine, to which `apply_tls_defaults` adds it.
+    A service file can name the host and the sslmode, and lambdadb does not read it. The file overrides
+    libpq's variables, and parameters override the file. So with a service, the parameters have to
+    contain the sslmode, or a host that is not this machine. For such a host `apply_tls_defaults` adds
+    the sslmode.
 
     Args:
-        parameters: libpq's.
+        parameters: libpq's parameters.
         always: The login needs a verified server on this machine too, and is never sent unencrypted.
         allow_unverified: The caller has said that an unverified server may get the login.
 
     Raises:
-        AttemptFailed: The login must not be sent there; `UNTRUSTED`.
+        AttemptFailed: The login must not be sent to this server; `UNTRUSTED`.
     """
-    service = _given("service", parameters, environment)
-    mode = _given("sslmode", parameters, environment)
+    service = _get_parameter("service", parameters, environment)
+    mode = _get_parameter("sslmode", parameters, environment)
     local = is_local(parameters, {} if service else environment)
     if service and local and not parameters.get("sslmode"):
         why = "a service file decides which server gets the login, and whether it is verified"
@@ -140,10 +141,10 @@ def check_verified(
 
 
 def get_tls_warning(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
-    """What the caller's explicit choice leaves unverified towards a host that is not this machine."""
-    mode = _given("sslmode", parameters, environment)
+    """Return a warning if the caller's choice leaves another machine unverified; None if it does not."""
+    mode = _get_parameter("sslmode", parameters, environment)
     local = is_local(parameters, environment)
-    if local and not mode and _given("service", parameters, environment):
+    if local and not mode and _get_parameter("service", parameters, environment):
         return (
             "A service file may name another server, which lambdadb does not read: add "
             "sslmode=verify-full, or libpq's own default falls back to plain text."
@@ -155,56 +156,56 @@ def get_tls_warning(parameters: Mapping[str, Any], environment: Mapping[str, str
 
 def explain_rejection(parameters: Mapping[str, Any], text: str, seconds: float) -> str:
     """
-    libpq's `text` about a server that was not trusted, with what was wrong and what to do.
+    Return libpq's `text` about a server that was not trusted, with what was wrong and what to do.
 
-    libpq does not say why a certificate was refused, so the server is asked for it again. No login is
-    sent. It never raises.
+    libpq does not say why a certificate was refused, so the certificate is requested again. No login
+    is sent. The function never raises.
 
     **Costs:** two TLS handshakes if a certificate was refused; they end after `seconds`.
     """
     said = one_line(text.partition("\nEither provide the file")[0])
     if "certificate verify failed" in text:
-        return f"{said}: {_second_look(parameters, text, seconds)}"
+        return f"{said}: {_look_again(parameters, text, seconds)}"
     return " ".join([f"{said}.", *(advice for part, advice in _ADVICE.items() if part in text)])
 
 
-def _given(name: str, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
-    """A parameter's value, or that of the variable which libpq reads instead."""
+def _get_parameter(name: str, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """Return a parameter's value, or that of the environment variable which libpq reads instead."""
     return str(parameters.get(name) or environment.get(f"PG{name.upper()}") or "")
 
 
 def is_local(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
     """Whether every host is this machine: a socket, libpq's default one included, or loopback."""
-    places = [_given(name, parameters, environment) for name in ("host", "hostaddr")]
+    places = [_get_parameter(name, parameters, environment) for name in ("host", "hostaddr")]
     return all(_is_own(place) for place in ",".join(places).split(","))
 
 
 def _is_own(place: str) -> bool:
-    """Whether it is a socket or a loopback address. Without a host libpq takes a socket."""
+    """Whether it is a socket or a loopback address. Without a host libpq uses a socket."""
     if not place or place.startswith(("/", "@")) or place.lower() == "localhost":
         return True
     return is_address(place) and (place == "::1" or place.startswith("127."))
 
 
-def _roots(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+def _find_roots(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
     libpq_own = Path(environment.get("HOME") or "/", ".postgresql", "root.crt")
     if libpq_own.exists():
         return str(libpq_own)
-    hosts = _given("host", parameters, environment).split(",")
-    files = {_roots_of(host, environment) for host in hosts if not _is_own(host)}
+    hosts = _get_parameter("host", parameters, environment).split(",")
+    files = {_find_roots_of_host(host, environment) for host in hosts if not _is_own(host)}
     if len(files) > 1:
         raise AttemptFailed(
             Fault.UNTRUSTED,
             f"the hosts {', '.join(hosts)} have different authorities, and libpq takes one file: put "
             f"{' and '.join(sorted(files))} into one and name it with ?sslrootcert=",
         )
-    return files.pop() if files else _system_roots(environment)
+    return files.pop() if files else _find_system_roots(environment)
 
 
-def _roots_of(host: str, environment: Mapping[str, str]) -> str:
+def _find_roots_of_host(host: str, environment: Mapping[str, str]) -> str:
     region = region_of(host)
     if region is None:
-        return _system_roots(environment)
+        return _find_system_roots(environment)
     if is_proxy(host):
         return str(PROXY_ROOTS)
     file = ROOTS / f"{region}.pem"
@@ -212,13 +213,13 @@ def _roots_of(host: str, environment: Mapping[str, str]) -> str:
         raise AttemptFailed(
             Fault.UNTRUSTED,
             f"this version of lambdadb has no root certificates of RDS in {region}: download "
-            f"{_published(region)} into the function's package and add "
+            f"{_get_published_url(region)} into the function's package and add "
             f"?sslrootcert=/var/task/{region}-bundle.pem",
         )
     return str(file)
 
 
-def _system_roots(environment: Mapping[str, str]) -> str:
+def _find_system_roots(environment: Mapping[str, str]) -> str:
     if named := environment.get("SSL_CERT_FILE"):
         return named
     for place in (ssl.get_default_verify_paths().cafile, *SYSTEM_ROOTS):
@@ -230,8 +231,8 @@ def _system_roots(environment: Mapping[str, str]) -> str:
     )
 
 
-def _published(region: str) -> str:
-    """Where AWS publishes the roots of a region (Aurora User Guide, "Using SSL/TLS")."""
+def _get_published_url(region: str) -> str:
+    """Return where AWS publishes the roots of a region (Aurora User Guide, "Using SSL/TLS")."""
     store = "truststore.pki.rds.amazonaws.com"
     if region.startswith("us-gov-"):
         store = "truststore.pki.us-gov-west-1.rds.amazonaws.com"
@@ -247,19 +248,19 @@ _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _NOT_YET_VALID, _EXPIRED = 9, 10  # OpenSSL's X509_V_ERR_CERT_...
 
 
-def _second_look(parameters: Mapping[str, Any], text: str, seconds: float) -> str:
-    """What is wrong with the certificate that libpq has refused, who signed it, and what to do."""
+def _look_again(parameters: Mapping[str, Any], text: str, seconds: float) -> str:
+    """Return what is wrong with the certificate that libpq refused, who signed it, and what to do."""
     roots = str(parameters.get("sslrootcert") or "~/.postgresql/root.crt")
     code, wrong, authority = 0, "a second look found nothing wrong", ""
     try:
         host, address, port = _REFUSED.search(text).groups()  # type: ignore[union-attr]
         place = (address or host, int(port))
         if (name := str(parameters.get("host") or "")) and "," not in name:
-            host = name  # libpq tells the address alone where it was given one
+            host = name  # libpq's text has only the address if it got one
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False  # libpq checks it after this
         context.verify_mode = ssl.CERT_NONE
-        authority = _authority(place, host, context, seconds / 2)
+        authority = _find_authority(place, host, context, seconds / 2)
         context.verify_mode = ssl.CERT_REQUIRED
         if roots == "system":
             context.set_default_verify_paths()
@@ -268,20 +269,22 @@ def _second_look(parameters: Mapping[str, Any], text: str, seconds: float) -> st
         _handshake(place, host, context, seconds / 2).close()
     except ssl.SSLCertVerificationError as error:
         code, wrong = error.verify_code, error.verify_message
-    except Exception as error:  # it only explains: the refusal itself has to be told
+    except Exception as error:  # an explanation only: the refusal is reported anyway
         wrong = f"a second look, to tell why, failed: {error!r}"
     signed = f" Its authority is {authority!r}." if authority else ""
-    return f"{wrong}.{signed} The roots were those of {roots}. {_what_to_do(code, authority, roots)}"
+    return f"{wrong}.{signed} The roots were those of {roots}. {_get_advice(code, authority, roots)}"
 
 
-def _what_to_do(code: int, authority: str, roots: str) -> str:
+def _get_advice(code: int, authority: str, roots: str) -> str:
     if code in (_EXPIRED, _NOT_YET_VALID):
         return "Renew the server's certificate; if it is valid, this machine's clock is wrong."
     if found := _RDS_ROOT.search(authority):
         region = found[1]
         file = ROOTS / f"{region}.pem"
         if roots == str(file) or not file.exists():
-            return f"That root is newer than this lambdadb: upgrade, or use {_published(region)}."
+            return (
+                f"That root is newer than this lambdadb: upgrade, or use {_get_published_url(region)}."
+            )
         return f"That is RDS in {region}: connect to the endpoint itself, not to an alias of it."
     if "Amazon" in authority or "Starfield" in authority:
         return f"That is a public authority of Amazon, as of RDS Proxy: ?sslrootcert={PROXY_ROOTS}"
@@ -291,7 +294,7 @@ def _what_to_do(code: int, authority: str, roots: str) -> str:
 def _handshake(
     place: tuple[str, int], host: str, context: ssl.SSLContext, seconds: float
 ) -> ssl.SSLSocket:
-    """A TLS handshake as libpq begins it; it ends after `seconds`, a third for each wait."""
+    """Do a TLS handshake as libpq does. It ends after `seconds`, a third for each wait."""
     with socket.create_connection(place, timeout=seconds / 3) as plain:
         plain.sendall(_SSL_REQUEST)
         if plain.recv(1) != b"S":
@@ -299,8 +302,8 @@ def _handshake(
         return context.wrap_socket(plain, server_hostname=host)
 
 
-def _authority(place: tuple[str, int], host: str, context: ssl.SSLContext, seconds: float) -> str:
-    """Who signed the last certificate that the server sends; empty if this Python cannot tell."""
+def _find_authority(place: tuple[str, int], host: str, context: ssl.SSLContext, seconds: float) -> str:
+    """Return who signed the server's last certificate; empty if this Python cannot tell."""
     with _handshake(place, host, context, seconds) as inside:
         # The public get_unverified_chain() of Python 3.13 gives bytes; this one, parsed certificates.
         chain: Any = getattr(inside._sslobj, "get_unverified_chain", list)()  # type: ignore[attr-defined]

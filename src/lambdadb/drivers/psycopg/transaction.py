@@ -36,7 +36,7 @@ _BEGUN = (
     "pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL"
     " ELSE pg_catalog.pg_current_xact_id() END, pg_catalog.pg_backend_pid()"
 )
-# Where names of tables without a schema lead to.
+# The schemas in which tables without a schema are looked up.
 _SCHEMAS = "pg_catalog.current_schemas(false)"
 # When the server, or its shared memory, last started. pg_stat_bgwriter is reset by each crash recovery,
 # also by one that the postmaster survived, whose start time then stays the same (PostgreSQL,
@@ -134,7 +134,7 @@ class TransactionHandle:
 
 
 class Transactions:
-    """The transactions of one engine that are begun and asked for."""
+    """Begins transactions of one engine, and asks what became of them."""
 
     def __init__(self) -> None:
         self._tells_id_space = True
@@ -163,7 +163,7 @@ class Transactions:
         values, server = self._ask_server(connection, _begin_command(driver), f"{_BEGUN}, {_SCHEMAS}")
         standby, xid, backend, schemas = values
         if standby == "t" and not driver.read_only:
-            raise _left_standby(connection)
+            raise _leave_standby(connection)
         unit = driver.unit = UnitOfWork(xid or "")
         return TransactionHandle(driver, unit, backend or "", server, schemas)
 
@@ -229,7 +229,7 @@ class Transactions:
                 raise
             # A standby refuses READ WRITE and SERIALIZABLE in the same way.
             if _ask(connection, f"ROLLBACK; {_QUESTION}; {_IS_STANDBY}; ROLLBACK") == [("t",)]:
-                raise _left_standby(connection) from error
+                raise _leave_standby(connection) from error
             if not wants_id_space:
                 raise
             self._tells_id_space = False
@@ -265,7 +265,7 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
     return "lost" if transaction is not None and transaction.is_lost else "other"
 
 
-def _left_standby(connection: sqlalchemy.Connection) -> DBAPIError:
+def _leave_standby(connection: sqlalchemy.Connection) -> DBAPIError:
     """Give up a connection to a standby, and the error that says so."""
     connection.invalidate()  # not the writer, or not yet: the next connect may find it
     error = psycopg.errors.ReadOnlySqlTransaction(

@@ -30,20 +30,20 @@ _REFUSED_BY_GUARD = "22P02"  # invalid_text_representation
 
 
 class UnitEnded(psycopg.OperationalError):
-    """A unit of work went on after the end of its transaction, or was to commit it by itself."""
+    """A unit of work continued after the end of its transaction, or tried to commit it."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Which server answered, as far as it tells."""
+    """The identity of a server, as far as it is known."""
 
     epoch: tuple[str | None, ...]
     """When it last started."""
     id_space: tuple[str | None, ...] | None
-    """What its transaction ids belong to; None if it does not tell."""
+    """Identifies the sequence of its transaction ids; None if unknown."""
 
     def gives_same_ids(self, other: Server) -> bool:
-        """Whether both give out the ids of one sequence, so that the later knows the earlier's."""
+        """Whether both assign transaction ids of the same sequence."""
         return self.id_space is not None and self.id_space == other.id_space
 
 
@@ -93,7 +93,7 @@ class UnitOfWork:
 
 
 class NoticesCommit:
-    """A cursor that tells its connection of each COMMIT that was sent as SQL."""
+    """A cursor that records on its connection each COMMIT that was sent as SQL."""
 
     __slots__ = ()
 

@@ -113,5 +113,5 @@ def test_every_fault_says_what_to_do(fault):
 def test_a_server_that_knows_no_timeout_is_met_with_the_setting_to_change(text):
     """The URL is not at fault, so the error does not send anybody there."""
     assert "idle_session_timeout=None" in diagnose(text).remedy
-    assert "was given none" in diagnose("fe_sendauth: no password supplied").remedy
+    assert "got none" in diagnose("fe_sendauth: no password supplied").remedy
     assert "pg_stat_activity" in diagnose("sorry, too many clients already").remedy

@@ -164,8 +164,8 @@ def test_the_systems_roots_are_found_or_missed_aloud(tmp_path, monkeypatch):
     [
         ('server certificate for "a" does not match host name "b"', "not an alias"),
         ("server does not support SSL, but SSL was required", "?sslmode=disable"),
-        ("received invalid response to SSL negotiation: H", "no PostgreSQL"),
-        ('root certificate file "/none" does not exist\nEither provide the file, or', "ship it"),
+        ("received invalid response to SSL negotiation: H", "is not PostgreSQL"),
+        ('root certificate file "/none" does not exist\nEither provide the file, or', "deploy the file"),
         ("host name must be specified for a verified SSL connection", "add host="),
         ("could not load system root certificate paths: no", "/var/task/root.pem"),
     ],
