@@ -560,12 +560,12 @@ def test_monitors_can_ask_the_pool(mode, database):
             return pool.size(), pool.checkedout(), pool.checkedin(), pool.overflow()
 
         assert numbers() == (2, 0, 0, 0)
-        assert engine.pool.status().endswith("0 held, 2 free, of which 0 open")
+        assert engine.pool.status().endswith("0 in use, 2 free, of which 0 open")
         with engine.connect(), engine.connect():
             assert numbers() == (2, 2, 0, 0)
-            assert engine.pool.status().endswith("2 held, 0 free, of which 0 open")
+            assert engine.pool.status().endswith("2 in use, 0 free, of which 0 open")
         assert numbers() == (2, 0, 2, 0)
-        assert engine.pool.status().endswith("0 held, 2 free, of which 2 open")
+        assert engine.pool.status().endswith("0 in use, 2 free, of which 2 open")
         engine.dispose()
 
     mode.run(steps)

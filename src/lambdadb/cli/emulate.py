@@ -208,8 +208,8 @@ def prepare(server: Postgres, scripts: Sequence[Path]) -> None:
 def warn(host: str) -> None:
     """Say on standard error who can connect now, and how."""
     click.echo(
-        f"Warning: listening on {host}: everybody who reaches it and has the password is superuser. In a "
-        "container, write this machine's address (host.docker.internal with Docker Desktop) in place "
+        f"Warning: listening on {host}: everybody who reaches it and has the password is superuser. In "
+        "a container, write this machine's address (host.docker.internal with Docker Desktop) in place "
         "of the URL's, and add ?sslmode=disable, as the emulator has no TLS.",
         err=True,
     )
