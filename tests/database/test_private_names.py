@@ -65,6 +65,7 @@ def outcomes(server):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", NAMES)
 def test_an_engine_works_without_a_private_name(name, outcomes):
     """It runs a transaction, resets its session, keeps a deadline, and says once what is missing."""

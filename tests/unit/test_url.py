@@ -36,7 +36,7 @@ PLACES = [
 ]
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(
     place=st.sampled_from(PLACES),
     first=st.text(SPECIAL, max_size=3),

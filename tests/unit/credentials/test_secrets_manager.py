@@ -329,7 +329,7 @@ SECRETS = st.one_of(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=150)
 @given(answer=SECRETS, cut=st.integers(0, 3), parameters=st.sampled_from([URL, {}]))
 def test_any_secret_is_a_login_or_a_clear_error(answer, cut, parameters):
     """Any bytes and any JSON, whole or cut off: text to log in with, or an error that shows nothing."""
@@ -469,7 +469,7 @@ class World:
         return {"SecretString": f'{{"username": "{user}", "password": "{password}"}}'}
 
 
-@settings(max_examples=500)
+@settings(max_examples=60)
 @given(alternating=st.booleans(), keep_label=st.booleans(), data=st.data())
 def test_no_connect_fails_whenever_a_rotation_takes_its_steps(alternating, keep_label, data):
     """Steps fall before and after every read and every login of two environments: all get in."""
