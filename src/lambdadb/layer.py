@@ -345,7 +345,7 @@ def find_interpreter(target: Target, given: Path | None) -> Path:
     raise LayerError(
         f"{f'{given} is not {what}' if given else f'{what} was not found on PATH, by pyenv or by uv'}. "
         "Only the same version of Python, on any platform, can make a runtime's bytecode. Install it "
-        f"(uv python install {target.python}), name its path (--interpreter PATH), or leave the bytecode "
+        f"(uv python install {target.python}), name its path (--interpreter PATH), or leave bytecode "
         "out (--no-bytecode): then every cold start compiles what it imports."
     )
 
