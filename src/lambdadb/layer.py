@@ -344,9 +344,9 @@ def find_interpreter(target: Target, given: Path | None) -> Path:
     what = f"Python {target.python}"
     raise LayerError(
         f"{f'{given} is not {what}' if given else f'{what} was not found on PATH, by pyenv or by uv'}. "
-        "Bytecode for a runtime is made by the same version of Python; of any platform. Install it "
-        f"(uv python install {target.python}), say where it is (--interpreter PATH), or do without "
-        "(--no-bytecode): then every cold start compiles what it imports."
+        "Only the same version of Python, on any platform, can make a runtime's bytecode. Install it "
+        f"(uv python install {target.python}), name its path (--interpreter PATH), or leave bytecode "
+        "out (--no-bytecode): then every cold start compiles what it imports."
     )
 
 

@@ -66,7 +66,7 @@ def carry_entity() -> AbstractContextManager[object]:
         recorder = get_recorder()
         entities = get_entities(recorder)
         entity = thread_entity.get() or (entities[-1] if entities else None)
-        # AsyncContext keeps entities by task, and cannot be told of a thread.
+        # AsyncContext keeps entities by task, and cannot be given a thread.
         if entity is not None and isinstance(recorder.context._local, threading.local):
             return _set_entity(recorder, entity)
     except Exception:

@@ -412,14 +412,6 @@ def test_a_recording_is_the_same_from_run_to_run(proxy: Proxy, direct: psycopg.C
     assert kinds[:2] == [("frontend", ""), ("backend", "R")]
     sent = [kind for direction, kind in kinds if direction == "frontend"]
     assert sent == ["", "p", "p", "Q", "Q", "Q", "X"]
-        "",
-        "p",
-        "p",
-        "Q",
-        "Q",
-        "Q",
-        "X",
-    ]
     assert "".join(kind for _, kind in kinds[-10:]) == "QCZQCZQCZX"
     assert all(record(proxy) == first for _ in range(5))
 
