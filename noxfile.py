@@ -189,7 +189,7 @@ def faults(session: nox.Session) -> None:
 def sweep(session: nox.Session) -> None:
     """20,000 units of work damaged at random, none lost and none doubled; and the tests' full sweeps."""
     benchmark(session, "test")
-    session.run("pytest", "-n", "4", "-m", "sweep", "tests/faults", "tests/database", "tests/contract")
+    session.run("pytest", "-n", "4", "-m", "sweep")
 
 
 @nox.session

@@ -234,8 +234,9 @@ class GuardedPool(Pool):
 
     def _wake_next(self) -> None:
         """Wake the checkout that has waited longest: a slot may be free."""
-        with contextlib.suppress(IndexError, OSError):
-            self._waiting.popleft().send(b"!")
+        if self._waiting:
+            with contextlib.suppress(IndexError, OSError):  # another thread was first
+                self._waiting.popleft().send(b"!")
 
     def _do_get(self) -> ConnectionPoolEntry:
         slot: Slot = self._local.slot

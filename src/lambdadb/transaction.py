@@ -297,6 +297,11 @@ class _TransactionRunner:
             return True
         if meaning == "other":
             return False
+        if meaning == "unanswered commit":
+            raise CommitInDoubt(
+                transaction.id,
+                "the unit of work sent a statement that may commit, and time was over before its answer",
+            ) from error
         if self._is_committed_by_unit(transaction, meaning, error):
             raise TransactionEnded(_COMMITTED_BY_UNIT, committed=True) from error
         if meaning == "out of time":

@@ -119,6 +119,8 @@ TRIALS = [
 ]
 
 
+# Python ignores, with a warning, what is raised in a callback of the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize(("scenario", "policy"), TRIALS)

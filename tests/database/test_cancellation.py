@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
+import sys
 import time
 
 import pytest
@@ -52,7 +53,9 @@ def test_a_connect_cancelled_at_any_turn_of_the_loop_ends(how, store, database, 
         cancelled = task.cancel()
         (result,) = await asyncio.gather(task, return_exceptions=True)
         assert time.monotonic() - began < LONG / 2
-        assert isinstance(result, asyncio.CancelledError) is cancelled, turn
+        # Before Python 3.12, asyncio.wait_for loses a cancellation that comes together with the result.
+        lost = how == "wait_for" and sys.version_info < (3, 12) and result is None
+        assert lost or isinstance(result, asyncio.CancelledError) is cancelled, turn
         assert engine.pool.checkedout() == 0
         loop = asyncio.get_running_loop()
         assert len(loop._selector.get_map()) == 1  # the loop's own

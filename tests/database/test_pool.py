@@ -584,6 +584,8 @@ def test_the_pools_log_is_where_sqlalchemys_users_look(how, database, log, capsy
     engine.dispose()
 
 
+# Python ignores, with a warning, what is raised in a callback of the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
 def test_a_timeout_by_signal_costs_no_place(database, sessions):
     """SIGALRM at random moments of checkouts, as timeouts of tests and libraries use it."""

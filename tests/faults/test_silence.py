@@ -53,6 +53,35 @@ def test_the_first_questions_end_with_the_connect(ground):
     engine.dispose()
 
 
+@pytest.mark.parametrize("how", ["SQLAlchemy", "driver"])
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("COMMIT", lambdadb.CommitInDoubt),
+        ("INSERT INTO unit (name) VALUES ('b'); COMMIT", lambdadb.CommitInDoubt),
+        ("INSERT INTO unit (name) VALUES ('b')", lambdadb.OutOfTime),
+    ],
+)
+def test_a_unit_whose_own_commit_gets_no_answer_is_in_doubt(ground, statement, error, how):
+    """Time ends before the answer to its COMMIT: whether it is committed cannot be known."""
+    engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(reserve=0.5))
+
+    def unit(connection):
+        connection.execute(text("INSERT INTO unit (name) VALUES ('a')"))
+        ground.proxy.arm(FaultPoint(FROM_SERVER, Action.STALL, message=0))
+        if how == "driver":
+            connection.connection.driver_connection.execute(statement)
+        else:
+            connection.exec_driver_sql(statement)
+
+    with engine.connect():
+        pass
+    with pytest.raises(error), lambdadb.invocation(engine, FakeContext(2.0)):
+        lambdadb.run_transaction(engine, unit)
+    ground.proxy.arm(None)
+    engine.dispose()
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["first statement", "second statement"])
 def test_a_server_that_no_longer_reads_ends_a_statement_that_is_being_sent(ground, first):
     """Time is over while the statement is still on its way: said so, and the connection is closed."""

@@ -113,7 +113,7 @@ def test_a_silent_network_never_holds_a_handler_beyond_its_time(number, action, 
 @pytest.mark.parametrize("seed", range(2))
 def test_units_drawn_at_random(seed, testbed):
     """Clients, shapes of units, settings of sessions and faults: what is told is what is there."""
-    trials = check(itertools.islice(random_sweep(testbed, Random(seed), places=3), 60), least=60)
+    trials = check(itertools.islice(random_sweep(testbed, Random(seed), places=3), 40), least=40)
     assert [trial for trial in trials if trial.is_needless] == []
 
 

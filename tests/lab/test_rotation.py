@@ -163,7 +163,11 @@ def invoked(fleet: list[Environment], secret: str, counter: Counter) -> list[obj
         return list(pool.map(invoke, range(INVOCATIONS)))
 
 
-@pytest.mark.parametrize("users", [["app"], ["anna", "bert"]], ids=["single user", "alternating users"])
+@pytest.mark.parametrize(
+    "users",
+    [pytest.param(["app"], marks=pytest.mark.sweep), ["anna", "bert"]],
+    ids=["single user", "alternating users"],
+)
 def test_no_invocation_sees_a_rotation(
     users: list[str], fleet: list[Environment], postgres: Postgres, aws: SecretServer
 ) -> None:

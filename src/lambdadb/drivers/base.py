@@ -36,13 +36,16 @@ something in the network, has ended the connection.
 Outcome = Literal["committed", "aborted", "unknown"]
 """What became of a transaction. `unknown`: the server's answer proves nothing."""
 
-Meaning = Literal["conflict", "not the writer", "lost", "out of time", "ended", "other"]
+Meaning = Literal[
+    "conflict", "not the writer", "lost", "out of time", "unanswered commit", "ended", "other"
+]
 """
 What an error of a statement means for its transaction.
 
 `conflict`: the server rolled it back, and another run may succeed. `not the writer`: the node takes no
 writes; another connect may find the one that does. `lost`: the connection is gone. `out of time`: the
-invocation's time was over. `ended`: the unit of work has ended the transaction, or tried to commit it.
+invocation's time was over. `unanswered commit`: it was over before the answer to a statement of the unit
+that may be a COMMIT. `ended`: the unit of work has ended the transaction, or tried to commit it.
 `other`: any other error.
 """
 

@@ -249,6 +249,9 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
     """What an error of a statement means for its transaction."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, (OutOfTime, StatementTimeout)):
+        unanswered = original.sent and transaction is not None and transaction.is_lost
+        if unanswered and transaction is not None and transaction.unit.may_have_sent_commit:
+            return "unanswered commit"
         return "out of time"
     if isinstance(original, (TransactionEnded, UnitEnded)):
         return "ended"

@@ -8,6 +8,7 @@ nothing of a second transaction is sent, and COMMIT is sent only for the transac
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ _GUARD = (
     " OPERATOR(pg_catalog.=) CAST('{id}' AS pg_catalog.xid8) THEN '1'"
     " ELSE 'lambdadb: not the transaction that BEGIN opened' END AS pg_catalog.int4);"
 )
+# What ends a transaction well, also in a text of several statements or in a prepared one.
+_COMMITS = re.compile(r"\b(COMMIT|END|PREPARE\s+TRANSACTION|EXECUTE)\b", re.IGNORECASE)
 _REFUSED_BY_GUARD = "22P02"  # invalid_text_representation
 
 
@@ -57,6 +60,14 @@ class UnitOfWork:
     """Whether the unit has returned, so that COMMIT may be sent."""
     committed: bool = False
     """Whether the server has answered to a COMMIT that the unit sent as SQL."""
+    statement: Any = None
+    """The statement that the unit executed last, as psycopg takes it."""
+
+    @property
+    def may_have_sent_commit(self) -> bool:
+        """Whether its last statement may be a COMMIT, alone or among others."""
+        text = self.statement.decode() if isinstance(self.statement, bytes) else str(self.statement)
+        return self.statement is None or _COMMITS.search(text) is not None
 
     def check_statement(self, pgconn: PGconn) -> None:
         """Refuse a statement that would begin another transaction."""
