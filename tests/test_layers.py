@@ -65,3 +65,15 @@ def test_the_guide_draws_the_same_floors():
     drawn = re.search(r"## The floors.*?```text\n(.*?)```", guide, re.S)
     assert drawn, "no block of floors"
     assert [set(line.split()) for line in reversed(drawn[1].splitlines())] == FLOORS
+
+
+NEUTRAL = [path for path in MODULES if not {"lab", "cli", "psycopg", "layer.py"} & set(path.parts)]
+
+
+@pytest.mark.parametrize("path", NEUTRAL, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_the_driver_knows_its_database(path):
+    """No module above `drivers/psycopg` names psycopg, libpq, an SQLSTATE or a port; URLs may."""
+    text = re.sub(
+        r"(postgresql|lambdadb)\+psycopg(_async)?|drivers\.psycopg|@host:5432", "", path.read_text()
+    )
+    assert not re.findall(r"pgconn|psycopg|libpq|5432|sqlstate|SQLSTATE|pg_\w+", text)

@@ -70,6 +70,6 @@ _REMEDIES = {
 
 
 def one_line(text: str) -> str:
-    """Put a driver's text on one line, without libpq's hints, which are indented."""
+    """Put a driver's text on one line, without its hints, which are indented."""
     lines = [line.strip() for line in text.splitlines() if not line.startswith("\t")]
     return " ".join(" ".join(lines).split()).rstrip(".")
