@@ -63,8 +63,10 @@ def types(session: nox.Session) -> None:
     """mypy on everything and pyright on a user's project, both in strict mode."""
     install(session, ".[lab]", "test", "types")
     session.run("mypy")
-    # basedpyright is pyright with its runtime in the wheel: it downloads nothing when it starts.
-    session.run("basedpyright")
+    # basedpyright is pyright with its runtime in the wheel: it downloads nothing when it starts. Without
+    # a Python it would look for one in .venv.
+    python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True)
+    session.run("basedpyright", "--pythonpath", str(python).strip())
 
 
 @nox.session
