@@ -22,7 +22,7 @@ from lambdadb.lab.postgres import Postgres
 from .processes import Finished, Started, descendants, gone, lambdadb
 
 # Eight servers and eight environments start at once: seconds, or many on a busy machine.
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.sweep]
 PASSWORD = "pl4nted-s3cret"
 
 
@@ -70,7 +70,6 @@ def cells(benched: Finished) -> dict[tuple[str, str], dict[str, object]]:
     return {(one["aurora_type"], one["policy"]): one for one in facts["cells"]}
 
 
-@pytest.mark.sweep
 def test_bench_reports(benched: Finished) -> None:
     """The benchmark ends well, prints its table with its time's label, and leaves its files."""
     assert (benched.code, benched.stderr.count("Error")) == (0, 0), benched.stderr
@@ -83,7 +82,6 @@ def test_bench_reports(benched: Finished) -> None:
     }
 
 
-@pytest.mark.sweep
 def test_bench_gives_the_published_ids(cells: dict[tuple[str, str], dict[str, object]]) -> None:
     """A cluster that pauses steps from 793 to 826; one that does not from 50 to 51."""
     for policy in ("handwritten", "per_environment", "per_invocation"):
@@ -92,7 +90,6 @@ def test_bench_gives_the_published_ids(cells: dict[tuple[str, str], dict[str, ob
         assert cells["hot", policy]["ids"] == [50, 51]
 
 
-@pytest.mark.sweep
 def test_bench_shows_who_lets_it_pause(cells: dict[tuple[str, str], dict[str, object]]) -> None:
     """SQLAlchemy's pool keeps the cluster awake for good; the other handlers let it pause."""
     assert cells["cold", "defaults"]["paused_share"] == 0
@@ -104,7 +101,6 @@ def test_bench_shows_who_lets_it_pause(cells: dict[tuple[str, str], dict[str, ob
         assert 0.2 < share < 0.5
 
 
-@pytest.mark.sweep
 def test_bench_counts_the_resume(cells: dict[tuple[str, str], dict[str, object]]) -> None:
     """Each cold connect takes the resume's real time at any speed, and lambdadb tells it."""
     cold = cells["cold", "per_invocation"]
@@ -115,7 +111,6 @@ def test_bench_counts_the_resume(cells: dict[tuple[str, str], dict[str, object]]
     assert cold["connects"] == 2
 
 
-@pytest.mark.sweep
 def test_bench_rows_are_json_lines(benched: Finished) -> None:
     """results.jsonl has the published fields of every invocation, one per line."""
     text = (benched.folder / "results" / "results.jsonl").read_text()
@@ -127,7 +122,6 @@ def test_bench_rows_are_json_lines(benched: Finished) -> None:
     assert any(row["record"] == "change" and row["kind"] == "blocked" for row in rows)
 
 
-@pytest.mark.sweep
 def test_bench_of_a_cluster_that_refuses(tmp_path: Path) -> None:
     """Handlers that do not wait fail with a row and exit code 1, and lambdadb's succeed; a resume
     that nobody waited for takes its real time all the same."""
@@ -182,7 +176,6 @@ def test_bench_of_a_real_cluster_hides_its_password(tmp_path: Path) -> None:
     assert not any(PASSWORD in text for text in everything)
 
 
-@pytest.mark.sweep
 def test_a_failed_run_keeps_an_earlier_report(tmp_path: Path) -> None:
     """Where no invocation succeeded, report and results of the run before stay, and it says so."""
     folder = tmp_path / "lambdadb-bench"
@@ -228,7 +221,6 @@ def test_bench_with_an_unreachable_cluster(tmp_path: Path) -> None:
     assert PASSWORD not in done.stdout + done.stderr
 
 
-@pytest.mark.sweep
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_bench(start: type[Started], tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C in mid-invocation leaves no process, and keeps and reports what was measured."""

@@ -17,7 +17,7 @@ import pytest
 
 from .processes import Started, descendants, gone, lambdadb
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.sweep]
 
 
 def libpq(url: str) -> str:

@@ -21,7 +21,7 @@ from lambdadb.cli.group import lambdadb as group
 from lambdadb.layer import Layer, LayerError, Target
 
 # uv, a Python that compiles everything: minutes on a busy machine.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.sweep]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 OTHER = next(version for version in reversed(layer.PYTHONS) if version != HERE)
 PACKAGES = (
@@ -206,14 +206,12 @@ def test_bytecode_is_used_whatever_the_dates(tree: Path) -> None:
     assert sorted(tree.rglob("*")) == before
 
 
-@pytest.mark.sweep
 def test_same_packages_same_bytes(built: Layer, again: Run) -> None:
     """The time and the folder leave no trace in the file."""
     assert again.result.exit_code == 0, again.result.output
     assert (again.folder / "layer.zip").read_bytes() == built.file.read_bytes()
 
 
-@pytest.mark.sweep
 def test_the_table(again: Run) -> None:
     """Packages with versions, both limits, and the command that publishes it; progress on stderr."""
     shown = again.result.stdout
@@ -304,7 +302,6 @@ def test_a_runtime_without_wheels(lambdadb: Invoke, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.sweep
 def test_greenlet_and_no_bytecode_on_demand(other: Run) -> None:
     """With --asyncio and --no-bytecode; --json has all the facts."""
     facts = json.loads(other.result.stdout)
@@ -315,7 +312,6 @@ def test_greenlet_and_no_bytecode_on_demand(other: Run) -> None:
         assert not [name for name in archive.namelist() if name.endswith(".pyc")]
 
 
-@pytest.mark.sweep
 def test_limits_of_lambda(other: Run, built: Layer) -> None:
     """Above one the layer is written, the way out is said, and the exit code is 1."""
     assert built.problems == []

@@ -19,6 +19,9 @@ import os, time
 import lambdadb
 from sqlalchemy import text
 
+# Minutes in all: `nox -s sweep` runs them.
+pytestmark = pytest.mark.sweep
+
 policy = getattr(lambdadb, os.environ["POLICY"])(idle_session_timeout=float(os.environ["IDLE"]))
 engine = lambdadb.create_engine(os.environ["DATABASE_URL"], policy=policy)
 kept = []

@@ -33,6 +33,9 @@ from sqlalchemy import text
 import lambdadb
 from lambdadb.credentials.secrets_manager import SecretsManager
 
+# Minutes in all: `nox -s sweep` runs them.
+pytestmark = pytest.mark.sweep
+
 logging.getLogger("lambdadb").setLevel("INFO")
 policy = getattr(lambdadb, os.environ["POLICY"])()
 
@@ -165,7 +168,7 @@ def invoked(fleet: list[Environment], secret: str, counter: Counter) -> list[obj
 
 @pytest.mark.parametrize(
     "users",
-    [pytest.param(["app"], marks=pytest.mark.sweep), ["anna", "bert"]],
+    [["app"], ["anna", "bert"]],
     ids=["single user", "alternating users"],
 )
 def test_no_invocation_sees_a_rotation(

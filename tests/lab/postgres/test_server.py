@@ -18,6 +18,9 @@ from lambdadb.lab.postgres import Postgres, binaries
 PROGRAM = """
 import sys, time
 from lambdadb.lab.postgres import Postgres
+
+# Minutes in all: `nox -s sweep` runs them.
+pytestmark = pytest.mark.sweep
 server = Postgres()
 server.start()
 print(server.url(), server._directory.path, server._process.pid, flush=True)
