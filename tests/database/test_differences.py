@@ -411,6 +411,7 @@ ALL = [(name, statement, None) for name, statement in STATEMENTS.items()]
 ALL += [(f"{name} (parameters)", *given) for name, given in PARAMETERS.items()]
 # What ends psycopg's own pipeline ends it in one of two ways, by chance.
 BY_CHANCE = {(way, end) for way in ("pipeline", "executemany") for end in ("copy", "lost")}
+BY_CHANCE |= {("server-side cursor", "lost")}
 
 
 def driver_cases(way: str) -> list[Case]:

@@ -14,13 +14,14 @@ import pytest
 from lambdadb.lab.environment import Environment, FunctionError, FunctionTimeout
 from lambdadb.lab.postgres import Postgres
 
+# Minutes in all: `nox -s sweep` runs them.
+pytestmark = pytest.mark.sweep
+
 FUNCTION = """
 import os, time
 import lambdadb
 from sqlalchemy import text
 
-# Minutes in all: `nox -s sweep` runs them.
-pytestmark = pytest.mark.sweep
 
 policy = getattr(lambdadb, os.environ["POLICY"])(idle_session_timeout=float(os.environ["IDLE"]))
 engine = lambdadb.create_engine(os.environ["DATABASE_URL"], policy=policy)

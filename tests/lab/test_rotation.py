@@ -18,6 +18,9 @@ from lambdadb.lab.postgres import Postgres
 from ..leaks import SECRET
 from .aws import KEYS, Secret, SecretServer, secret_server
 
+# Minutes in all: `nox -s sweep` runs them.
+pytestmark = pytest.mark.sweep
+
 ENVIRONMENTS = 20
 INVOCATIONS = 500  # in each of the two tests
 ROTATIONS = 6
@@ -33,8 +36,6 @@ from sqlalchemy import text
 import lambdadb
 from lambdadb.credentials.secrets_manager import SecretsManager
 
-# Minutes in all: `nox -s sweep` runs them.
-pytestmark = pytest.mark.sweep
 
 logging.getLogger("lambdadb").setLevel("INFO")
 policy = getattr(lambdadb, os.environ["POLICY"])()

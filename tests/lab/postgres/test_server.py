@@ -15,12 +15,13 @@ from lambdadb import lab
 from lambdadb.lab import LabError
 from lambdadb.lab.postgres import Postgres, binaries
 
+# Minutes in all: `nox -s sweep` runs them.
+pytestmark = pytest.mark.sweep
+
 PROGRAM = """
 import sys, time
 from lambdadb.lab.postgres import Postgres
 
-# Minutes in all: `nox -s sweep` runs them.
-pytestmark = pytest.mark.sweep
 server = Postgres()
 server.start()
 print(server.url(), server._directory.path, server._process.pid, flush=True)
