@@ -19,7 +19,14 @@ from sqlalchemy.exc import DBAPIError
 
 from lambdadb.deadline import Deadline
 from lambdadb.drivers.base import Meaning, Outcome, Transaction
-from lambdadb.errors import CommitInDoubt, InvalidSettings, LambdaDBError, OutOfTime, TransactionEnded
+from lambdadb.errors import (
+    CommitInDoubt,
+    DatabaseResuming,
+    InvalidSettings,
+    LambdaDBError,
+    OutOfTime,
+    TransactionEnded,
+)
 from lambdadb.faults import one_line
 from lambdadb.pool import GuardedPool
 from lambdadb.retry import conflict_backoff, retrying
@@ -149,6 +156,10 @@ _COMMITTED_BY_UNIT = (
     "The unit of work committed its transaction itself: what it did before that COMMIT is committed, "
     "and nothing after it. Do not call it again as it is. Leave COMMIT to run_transaction."
 )
+_UNANSWERED_COMMIT_OF_UNIT = (
+    "the unit of work sent a statement that may commit, and time was over before its answer. What it "
+    "did before that statement may be there without the rest"
+)
 _NOTHING_COMMITTED = (
     "Nothing of it is committed. Let errors of statements pass, and leave commit and rollback to "
     "run_transaction."
@@ -187,6 +198,7 @@ class _TransactionRunner:
         )
         self._tracer: Tracer | None = connector.settings.tracer
         self._runs = 0
+        self._standby_error: Exception | None = None
         self._outcome: Outcome | None = None  # the server's last answer about a transaction
 
     def run(self) -> Any:
@@ -285,8 +297,12 @@ class _TransactionRunner:
         transaction = run.transaction
         meaning = self._driver.meaning(error, transaction)
         if transaction is None:
+            if meaning == "not the writer":
+                self._standby_error = error
             if meaning in ("lost", "not the writer"):
                 raise _Repeat(error) from error
+            if self._standby_error is not None and isinstance(error, DatabaseResuming):
+                raise self._standby_error from error  # it was awake, and time is over
             return False  # a connect has its own retries
         if transaction.commit_state == "done":
             # An error after COMMIT is only logged: a caller that sees an error would do the work again.
@@ -295,16 +311,11 @@ class _TransactionRunner:
         if transaction.commit_state == "sent":
             self._resolve_commit(transaction, error)
             return True
-        if meaning == "other":
-            return False
         if meaning == "unanswered commit":
-            raise CommitInDoubt(
-                transaction.id,
-                "the unit of work sent a statement that may commit, and time was over before its answer",
-            ) from error
+            raise CommitInDoubt(transaction.id, _UNANSWERED_COMMIT_OF_UNIT) from error
         if self._is_committed_by_unit(transaction, meaning, error):
             raise TransactionEnded(_COMMITTED_BY_UNIT, committed=True) from error
-        if meaning == "out of time":
+        if meaning in ("other", "out of time"):
             return False
         if meaning == "ended":
             raise TransactionEnded(f"{error} {_NOTHING_COMMITTED}") from error
@@ -314,18 +325,19 @@ class _TransactionRunner:
         self, transaction: Transaction, meaning: Meaning, error: Exception
     ) -> bool:
         """Whether the unit of work has sent a COMMIT of its own that was carried out."""
-        seen = transaction.committed_by_unit
-        if seen or meaning == "out of time" or not transaction.id:
-            return bool(seen)
-        if seen is False and not (transaction.is_lost and meaning in ("lost", "ended")):
-            return False
-        # The connection is lost: always ask. Its session may have locks that the next run needs.
-        try:
-            return self._resolve(transaction) == "committed"
-        except LambdaDBError:
-            raise
-        except Exception as failure:
-            raise error from failure
+        if transaction.committed_by_unit or meaning == "out of time" or not transaction.id:
+            return bool(transaction.committed_by_unit)
+        if transaction.may_be_committed_by_unit:
+            return self._resolve_or_doubt(transaction, error) == "committed"
+        if transaction.is_lost and meaning in ("lost", "ended"):
+            # Nothing is committed. The question ends its session, whose locks the next run may need.
+            try:
+                self._resolve(transaction)
+            except LambdaDBError:
+                raise
+            except Exception as failure:
+                raise error from failure
+        return False
 
     def _resolve_commit(self, transaction: Transaction, error: Exception) -> None:
         """Find out whether a COMMIT without an answer was carried out. Return if so, raise if not."""
@@ -333,6 +345,11 @@ class _TransactionRunner:
         logger.warning("The answer to COMMIT was lost (%s): asking the server", reason)
         if not transaction.id:
             return  # a standby takes no writes, so nothing can be lost or doubled
+        if self._resolve_or_doubt(transaction, error) == "aborted":
+            raise _Repeat(error) from error
+
+    def _resolve_or_doubt(self, transaction: Transaction, error: Exception) -> Outcome:
+        """Ask what became of a transaction that may be committed. Raises `CommitInDoubt` if unknown."""
         try:
             outcome = self._resolve(transaction)
         except Exception as failure:
@@ -344,8 +361,7 @@ class _TransactionRunner:
                 transaction.id,
                 "the server has restarted, or another one has answered: its answer proves nothing",
             ) from error
-        if outcome == "aborted":
-            raise _Repeat(error) from error
+        return outcome
 
     def _resolve(self, transaction: Transaction) -> Outcome:
         """Ask what became of a transaction. A session that still has it open is ended."""

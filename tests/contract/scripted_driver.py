@@ -179,6 +179,7 @@ class Transaction:
     connection: Connection
     id: str
     committed_by_unit = False
+    may_be_committed_by_unit = False
     may_commit = False
 
     @property

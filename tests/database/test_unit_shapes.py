@@ -12,7 +12,14 @@ from sqlalchemy.orm import Session, sessionmaker
 import lambdadb
 from lambdadb import InvalidSettings, OutOfTime, PerInvocation, TransactionEnded, run_transaction
 from lambdadb.lab.faultproxy.fault_clients import FakeContext
-from lambdadb.lab.faultproxy.unit_shapes import HALF, SHAPES, as_sql, driver_connection, insert
+from lambdadb.lab.faultproxy.unit_shapes import (
+    HALF,
+    SHAPES,
+    UnitError,
+    as_sql,
+    driver_connection,
+    insert,
+)
 
 from .lost_answers import LostAnswers
 
@@ -53,6 +60,9 @@ def test_each_shape_is_told_the_truth(shape, target, mode, database, here):
         unit = target(engine)
         if shape.claim == "committed":
             run_transaction(unit, lambda target: shape.work(target, ""))
+        elif shape.claim == "failed":
+            with pytest.raises(UnitError):
+                run_transaction(unit, lambda target: shape.work(target, ""))
         else:
             with pytest.raises(TransactionEnded) as raised:
                 run_transaction(unit, lambda target: shape.work(target, ""))

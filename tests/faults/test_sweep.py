@@ -7,6 +7,7 @@ Each sweep runs at a sample of its places. `pytest -m sweep` runs it at all of t
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from random import Random
 
 import psycopg
@@ -25,7 +26,7 @@ from lambdadb.lab.faultproxy.fault_sweep import (
     random_sweep,
     sweep,
 )
-from lambdadb.lab.faultproxy.unit_shapes import INSERT
+from lambdadb.lab.faultproxy.unit_shapes import HALF, INSERT, SHAPES
 
 CLIENTS = pytest.mark.parametrize("number", range(4), ids=[client.name for client in ours()])
 
@@ -41,6 +42,12 @@ def testbed():
     """A server behind a proxy, for all sweeps of this file."""
     with open_testbed() as testbed:
         yield testbed
+
+
+def answer_points(messages, action):
+    """Every boundary in what the server sends."""
+    points = points_at_boundaries(messages, action)
+    return [point for point in points if point.direction is Direction.SERVER_TO_CLIENT]
 
 
 def check(trials, least):
@@ -80,6 +87,17 @@ def test_a_crash_of_the_server_at_every_place(number, sample, testbed):
     )
     for trial in trials:
         assert trial.claim == "committed" or (trial.claim == "in doubt" and trial.rows == (1,)), trial
+
+
+@sample(1)
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s.claim == HALF], ids=lambda shape: shape.name)
+def test_a_crash_after_a_commit_of_the_units_own(shape, sample, testbed):
+    """What the unit committed itself is never done twice, also when no answer proves it."""
+    client = replace(ours()[0], shape=shape)
+    check(
+        sweep(testbed, client, Action.CLOSE, answer_points, crash=True, sample=sample),
+        least=sample or 5,
+    )
 
 
 @CLIENTS

@@ -122,6 +122,10 @@ class Transaction(Protocol):
     def committed_by_unit(self) -> bool | None:
         """Whether the unit of work itself committed it; None if only the server knows."""
 
+    @property
+    def may_be_committed_by_unit(self) -> bool:
+        """Whether a COMMIT that the unit of work sent may have been carried out without an answer."""
+
     def allow_commit(self) -> None:
         """
         Allow COMMIT, since the unit of work has returned. Until then the connection refuses it.

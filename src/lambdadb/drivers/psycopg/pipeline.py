@@ -105,8 +105,6 @@ class _PipelinedBegin:
     ) -> PQGen[None]:
         cursor: Any = self
         connection: DeadlineConnection | AsyncDeadlineConnection = cursor.connection
-        if connection.unit is not None:
-            connection.unit.statement = query
         if not connection.begins:
             yield from super()._execute_gen(query, params, prepare=prepare, binary=binary)  # type: ignore[misc]
             return

@@ -113,6 +113,11 @@ class TransactionHandle:
             return True
         return False if issubclass(self.connection.cursor_factory, NoticesCommit) else None
 
+    @property
+    def may_be_committed_by_unit(self) -> bool:
+        """Whether a COMMIT that the unit sent as SQL may be done, and its answer was not seen."""
+        return self.committed_by_unit is None or (self.is_lost and self.unit.may_have_sent_commit)
+
     def allow_commit(self) -> None:
         """The unit of work has returned: the next COMMIT is sent; raises `UnitEnded` if it is over."""
         in_transaction = self.connection.pgconn.transaction_status == pq.TransactionStatus.INTRANS

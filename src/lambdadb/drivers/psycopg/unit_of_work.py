@@ -60,14 +60,16 @@ class UnitOfWork:
     """Whether the unit has returned, so that COMMIT may be sent."""
     committed: bool = False
     """Whether the server has answered to a COMMIT that the unit sent as SQL."""
-    statement: Any = None
-    """The statement that the unit executed last, as psycopg takes it."""
+    statement: object = ""
+    """The statement that the unit gave to a cursor last, as psycopg takes it."""
 
     @property
     def may_have_sent_commit(self) -> bool:
         """Whether its last statement may be a COMMIT, alone or among others."""
-        text = self.statement.decode() if isinstance(self.statement, bytes) else str(self.statement)
-        return self.statement is None or _COMMITS.search(text) is not None
+        text = str(self.statement)
+        if isinstance(self.statement, bytes):
+            text = self.statement.decode(errors="replace")
+        return _COMMITS.search(text) is not None
 
     def check_statement(self, pgconn: PGconn) -> None:
         """Refuse a statement that would begin another transaction."""
@@ -104,15 +106,40 @@ class UnitOfWork:
 
 
 class NoticesCommit:
-    """A cursor that records on its connection each COMMIT that was sent as SQL."""
+    """A cursor that records what its unit of work sends, and each COMMIT that was carried out."""
 
     __slots__ = ()
+
+    def execute(self: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Execute a statement."""
+        _record(self.connection, query)
+        return super().execute(query, *arguments, **keywords)  # type: ignore[misc]
+
+    def executemany(self: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Execute a statement with each set of parameters."""
+        _record(self.connection, query)
+        return super().executemany(query, *arguments, **keywords)  # type: ignore[misc]
+
+    def stream(self: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Execute a statement, and give its rows as they come."""
+        _record(self.connection, query)
+        return super().stream(query, *arguments, **keywords)  # type: ignore[misc]
+
+    def copy(self: Any, statement: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Begin COPY."""
+        _record(self.connection, statement)
+        return super().copy(statement, *arguments, **keywords)  # type: ignore[misc]
 
     def _check_results(self: Any, results: list[PGresult]) -> None:
         unit: UnitOfWork | None = self.connection.unit
         if unit is not None and any(result.command_status == b"COMMIT" for result in results):
             unit.committed = True
         super()._check_results(results)  # type: ignore[misc]
+
+
+def _record(connection: Any, statement: object) -> None:
+    if connection.unit is not None:
+        connection.unit.statement = statement
 
 
 def is_refusal(error: psycopg.Error) -> bool:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Literal
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 INSERT = text("INSERT INTO unit (name) VALUES (:name)")
@@ -32,6 +32,17 @@ class UnitShape:
     claim: Claim = "committed"
     parts: str = "ab"
     """The rows that it is to insert."""
+    hides_loss: bool = False
+    """Whether it raises an error of its own when its connection is lost, so that it is not repeated."""
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What its caller may be told when a damaged connection is all that happens."""
+        return (self.claim, "failed") if self.hides_loss else (self.claim,)
+
+
+class UnitError(Exception):
+    """An error of a unit of work's own."""
 
 
 def insert(target: Target, name: str) -> None:
@@ -162,6 +173,32 @@ def _commit_unseen(target: Target, name: str) -> None:
     insert(target, f"{name}b")
 
 
+def _raise(target: Target, name: str) -> None:
+    insert(target, f"{name}a")
+    raise UnitError
+
+
+def _raise_after(statement: str) -> Callable[[Target, str], None]:
+    """An error of the unit's own after a statement, whether that one failed or not."""
+
+    def work(target: Target, name: str) -> None:
+        insert(target, f"{name}a")
+        try:
+            as_sql(target, statement)
+        except SQLAlchemyError as error:
+            raise UnitError from error
+        raise UnitError
+
+    return work
+
+
+def _commit_by_executemany(target: Target, name: str) -> None:
+    insert(target, f"{name}a")
+    cursor = driver_connection(target).cursor()
+    cursor.executemany("COMMIT", [()])
+    insert(target, f"{name}b")
+
+
 HALF: Claim = "ended, first half committed"
 SHAPES = [
     UnitShape("one row", _one, parts="a"),
@@ -185,6 +222,10 @@ SHAPES = [
     UnitShape("COMMIT, BEGIN", _in_one_text("COMMIT; BEGIN READ WRITE"), HALF),
     UnitShape("COMMIT AND CHAIN in one text", _in_one_text("COMMIT AND CHAIN"), HALF),
     UnitShape("COMMIT, conflict", _after_conflict("COMMIT AND CHAIN"), HALF),
+    UnitShape("COMMIT by executemany", _commit_by_executemany, HALF),
+    UnitShape("an error of its own", _raise, "failed", hides_loss=True),
+    UnitShape("ROLLBACK, an error of its own", _raise_after("ROLLBACK"), "failed", hides_loss=True),
+    UnitShape("COMMIT, an error of its own", _raise_after("COMMIT"), HALF, hides_loss=True),
 ]
 
 # A schema before pg_catalog, with functions and operators that answer wrongly.
