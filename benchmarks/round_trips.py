@@ -111,6 +111,7 @@ def repeated_once(engine: Any) -> None:
 
 
 LONG_UNUSED = {"policy": lambdadb.PerEnvironment(ping_after=0.0)}
+RESETS = {"policy": lambdadb.PerEnvironment(reset="session")}
 PER_INVOCATION = {"policy": lambdadb.PerInvocation()}
 PSYCOPG = {"connect_args": {"cursor_factory": psycopg.Cursor}}
 AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
@@ -126,6 +127,12 @@ CASES = [
     Case("engine.begin", "first invocation, with a vector that is read", vector_read),
     warm("engine.begin", "warm: BEGIN with a statement, COMMIT", transaction),
     warm("engine.begin", "warm, the statement fails: BEGIN with it, ROLLBACK", failing),
+    warm(
+        "engine.begin",
+        '`PerEnvironment(reset="session")`, once: reset, BEGIN with a statement, COMMIT',
+        transaction,
+        **RESETS,
+    ),
     warm(
         "engine.begin",
         "`PerInvocation`: login, BEGIN with a statement, COMMIT",

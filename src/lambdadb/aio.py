@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from lambdadb.credentials import AsyncCredentials, Credentials
+    from lambdadb.outcome import IdempotencyKey
     from lambdadb.policy import Policy
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
-    from lambdadb.transaction import IdempotencyKey
 
     S = TypeVar("S", bound=AsyncSession)
 

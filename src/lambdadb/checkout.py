@@ -1,19 +1,29 @@
 """
-Which code checked a connection out: its line, its thread or task, and its invocation.
+Which code checked a connection out, and which checkouts wait for one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 import threading
 import weakref
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from selectors import EVENT_READ
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+from lambdadb.deadline import Clock, Deadline
+
+T = TypeVar("T")
 
 # Modules whose frames are skipped, by the first part of their names or by the whole name.
 _SKIPPED = {"sqlalchemy", "contextlib", "tenacity"} | {
-    f"lambdadb.{name}" for name in ("aio", "checkout", "engine", "plugin", "pool", "transaction")
+    f"lambdadb.{name}"
+    for name in ("aio", "checkout", "engine", "outcome", "plugin", "pool", "slot", "transaction")
 }
 
 
@@ -38,6 +48,45 @@ class Checkout:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         where = describe_code(self._code, self._line)
         return f"{where} in thread {names.get(self._thread, self._thread)}"
+
+
+class Waiters:
+    """The checkouts that wait for a connection. The one that has waited longest is woken first."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sockets: deque[socket.socket] = deque()
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def wake_next(self) -> None:
+        """Wake the checkout that has waited longest: a connection may be free."""
+        if self._sockets:
+            with contextlib.suppress(IndexError, OSError):  # another thread was first
+                self._sockets.popleft().send(b"!")
+
+    def wait(self, take: Callable[[], T | None], end: Deadline) -> T | None:
+        """
+        Call `take` each time that a connection may be free, until it returns one.
+
+        None after `end`. What `take` raises ends the wait.
+        """
+        taken: T | None = None
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            self._sockets.append(writer)
+            try:
+                while (taken := take()) is None and (left := end.remaining(self._clock)):
+                    if self._clock.wait({reader.fileno(): EVENT_READ}, left):
+                        reader.recv(1)
+                        self._sockets.appendleft(writer)
+                return taken
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._sockets.remove(writer)
+                if taken is None:  # a cancelled task may have been woken: wake the next one
+                    self.wake_next()
 
 
 def find_user_code() -> tuple[CodeType | None, int]:

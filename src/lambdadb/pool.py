@@ -4,17 +4,11 @@ The pool: as many connections as the policy allows, usually one, each used by on
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import socket
-import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
-from selectors import EVENT_READ
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL
@@ -23,12 +17,11 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 # SQLAlchemy's private names are used in this module only. `_ConnectionRecord` is its record of a
 # connection in a pool, `_do_get` and `_do_return_conn` are what a pool overrides.
-from sqlalchemy.pool.base import _ConnectionRecord
-
 from lambdadb import pool_registry
-from lambdadb.checkout import Checkout, find_user_code
+from lambdadb.checkout import Checkout, Waiters, find_user_code
 from lambdadb.deadline import Deadline
 from lambdadb.errors import ConnectionInUse, InvocationEnded
+from lambdadb.slot import Slot
 
 if TYPE_CHECKING:
     from lambdadb.connect.connector import Connector
@@ -40,66 +33,6 @@ PING = 2.0  # seconds after which a ping is given up; a new connect takes millis
 
 class _SlotTaken(InvocationEnded):
     """`release()` has taken the slot of a connection that was being opened."""
-
-
-class Slot(_ConnectionRecord):
-    """
-    The pool's record for one connection, and for the one checkout that may use it.
-
-    It has no lock, because a lock that is held during a connect would block an event loop. Taking,
-    freeing and retiring are one operation on a dict each, which is atomic. An exception from a signal
-    handler can come between any two lines. It cannot lose a slot, because taking a slot and recording
-    its checkout are the same operation, and because a retired slot always gets a successor.
-    """
-
-    def __init__(self, pool: GuardedPool) -> None:
-        super().__init__(pool, connect=False)
-        self._state: dict[str, Any] = {}
-        self.idle_from: tuple[float, float] | None = None
-        """When its connection was returned, if another checkout can use it."""
-        self.invocation = 0
-        """The number of the invocation in which its connection was last used."""
-
-    @property
-    def taken_by(self) -> Checkout | None:
-        """The checkout that has taken it; None if it is free."""
-        return self._state.get("checkout")
-
-    def take(self, checkout: Checkout) -> bool:
-        """Take it for a checkout; False if another checkout has it."""
-        return self._state.setdefault("checkout", checkout) is checkout and not self.is_retired
-
-    def free(self) -> None:
-        """Make it free: its checkout has ended."""
-        self._state.pop("checkout", None)
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether it is out of the pool. A connection that is returned to it is closed."""
-        return "retired" in self._state
-
-    def retire(self) -> bool:
-        """Take it out of the pool, so that a late return frees no other slot. True once."""
-        token = object()
-        return self._state.setdefault("retired", token) is token
-
-    def successor(self, pool: GuardedPool) -> Slot:
-        """Return the slot that replaces this one. It is the same for every caller."""
-        slot: Slot = self._state.setdefault("successor", Slot(pool))
-        return slot
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether nothing can free it: no connection is in use, and no checkout is being made."""
-        reference = self.fairy_ref
-        if reference is not None and reference() is not None:
-            return False
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            if frame.f_code is _CONNECT and frame.f_locals.get("checkout") is self.taken_by:
-                return False
-            frame = frame.f_back
-        return True
 
 
 class GuardedPool(Pool):
@@ -115,7 +48,8 @@ class GuardedPool(Pool):
     `policy.ping_after` seconds unused, and with `PerEnvironment(reset="session")` one per invocation.
     """
 
-    # SQLAlchemy's name for the pool's logger, which `echo_pool` uses.
+    # SQLAlchemy's private names: the pool's logger, which `echo_pool` uses; `_do_get` and
+    # `_do_return_conn`, which every pool overrides.
     _sqla_logger_namespace = "sqlalchemy.pool.GuardedPool"
 
     def __init__(
@@ -138,7 +72,7 @@ class GuardedPool(Pool):
         self._disposed = False
         self._disposed_pools: list[GuardedPool] = []  # earlier ones of this engine, still in use
         self._local = threading.local()
-        self._waiting: deque[socket.socket] = deque()
+        self._waiters = Waiters(self.clock)
         self.forget()
         if predecessor is None:
             self.made_at = find_user_code()
@@ -159,7 +93,7 @@ class GuardedPool(Pool):
         """Return as many slots as the policy has connections, successors in place of retired ones."""
         for number, slot in enumerate(self._slots):
             while slot.is_retired:
-                self._slots[number] = slot = slot.successor(self)
+                self._slots[number] = slot = slot.successor()
         return self._slots
 
     # Checking out
@@ -182,10 +116,15 @@ class GuardedPool(Pool):
         except BaseException:
             # Free the slot after any exception, also one from a signal handler at any line.
             for slot in self._current_slots():
-                if slot.taken_by is checkout and slot.retire():
-                    self._wake_next()
-                    slot.close()
+                if slot.taken_by is checkout:
+                    self.give_up(slot)
             raise
+
+    def give_up(self, slot: Slot) -> None:
+        """Close the connection of a slot that an error has left in use."""
+        if slot.retire():
+            self._waiters.wake_next()
+            slot.close()
 
     def _take(self, checkout: Checkout) -> Slot:
         slot = self._take_free(checkout)
@@ -193,7 +132,7 @@ class GuardedPool(Pool):
             for lost in self._current_slots():
                 other = lost.taken_by
                 same = other is not None and other.actor == checkout.actor
-                if same and lost.is_lost and lost.retire():
+                if same and lost.is_lost(_CONNECT) and lost.retire():
                     lost.close()
             slot = self._take_free(checkout)
         return slot or self._wait(checkout)
@@ -211,32 +150,16 @@ class GuardedPool(Pool):
         end = Deadline(began + timeout)
         if (invocation := self.invocations.deadline) is not None:
             end = end.earlier(Deadline(invocation.at - self.connector.settings.retry.reserve))
-        slot: Slot | None = None
-        reader, writer = socket.socketpair()
-        with reader, writer:
-            self._waiting.append(writer)
-            try:
-                while (slot := self._take_free(checkout)) is None:
-                    left = end.remaining(self.clock)
-                    if not left:
-                        raise self._describe_in_use(self.clock.now() - began)
-                    if self.clock.wait({reader.fileno(): EVENT_READ}, left):
-                        reader.recv(1)
-                        self._waiting.appendleft(writer)
-                    if checkout.invocation and checkout.invocation != self.invocations.number:
-                        raise _SlotTaken("The invocation ended while it waited for a connection.")
-                return slot
-            finally:
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(writer)
-                if slot is None:  # a cancelled task may have been woken: wake the next one
-                    self._wake_next()
 
-    def _wake_next(self) -> None:
-        """Wake the checkout that has waited longest: a slot may be free."""
-        if self._waiting:
-            with contextlib.suppress(IndexError, OSError):  # another thread was first
-                self._waiting.popleft().send(b"!")
+        def take() -> Slot | None:
+            if checkout.invocation and checkout.invocation != self.invocations.number:
+                raise _SlotTaken("The invocation ended while it waited for a connection.")
+            return self._take_free(checkout)
+
+        slot = self._waiters.wait(take, end)
+        if slot is None:
+            raise self._describe_in_use(self.clock.now() - began)
+        return slot
 
     def _do_get(self) -> ConnectionPoolEntry:
         slot: Slot = self._local.slot
@@ -299,7 +222,7 @@ class GuardedPool(Pool):
         finally:
             if not slot.is_retired:
                 slot.free()
-            self._wake_next()
+            self._waiters.wake_next()
 
     def _may_stay(self, slot: Slot) -> bool:
         """Whether the next checkout can use a connection that is returned."""
@@ -344,7 +267,7 @@ class GuardedPool(Pool):
                 checkout,
             )
             self._end(slot)
-            self._wake_next()
+            self._waiters.wake_next()
 
     def _ends_with(self, checkout: Checkout, invocation: int) -> bool:
         return checkout.invocation <= invocation if checkout.invocation else self._in_lambda

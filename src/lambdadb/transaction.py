@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import logging
@@ -14,29 +13,28 @@ from dataclasses import dataclass
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from sqlalchemy import Connection, Engine, RootTransaction, insert, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine, RootTransaction, insert
 
 from lambdadb.deadline import Deadline
-from lambdadb.drivers.base import Meaning, Outcome, Transaction
+from lambdadb.drivers.base import Meaning, Transaction
 from lambdadb.errors import (
     CommitInDoubt,
     DatabaseResuming,
     InvalidSettings,
     LambdaDBError,
-    OutOfTime,
     TransactionEnded,
 )
 from lambdadb.faults import one_line
+from lambdadb.outcome import OutcomeQuestion
 from lambdadb.pool import GuardedPool
 from lambdadb.retry import conflict_backoff, retrying
 from lambdadb.tracing.span import Span, Tracer, emit
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
-    from sqlalchemy.sql.elements import SQLCoreOperations
 
-    IdempotencyKey = tuple[SQLCoreOperations[Any], object]
+    from lambdadb.outcome import IdempotencyKey
+
     S = TypeVar("S", bound=Session)
 
     from lambdadb.connect.connector import Connector
@@ -174,10 +172,6 @@ class _Run:
     result: Any = None
 
 
-class _LostAgain(Exception):
-    """The connection on which the server was asked was lost too."""
-
-
 class _TransactionRunner:
     """Runs one unit of work, asks what became of its COMMIT, and runs it again."""
 
@@ -199,7 +193,9 @@ class _TransactionRunner:
         self._tracer: Tracer | None = connector.settings.tracer
         self._runs = 0
         self._standby_error: Exception | None = None
-        self._outcome: Outcome | None = None  # the server's last answer about a transaction
+        self._question = OutcomeQuestion(
+            self._engine, idempotency_key, deadline=self._deadline, random=self._random
+        )
 
     def run(self) -> Any:
         """Run the unit until it is committed, fails for good, or time is over. Record unusual runs."""
@@ -213,11 +209,12 @@ class _TransactionRunner:
         return result
 
     def _record(self, began: float, error: Exception | None) -> None:
-        if self._runs < 2 and self._outcome is None:
+        outcome = self._question.last_answer
+        if self._runs < 2 and outcome is None:
             return
         attributes: dict[str, str | int] = {"lambdadb.runs": self._runs}
-        if self._outcome is not None:
-            attributes["lambdadb.outcome"] = self._outcome
+        if outcome is not None:
+            attributes["lambdadb.outcome"] = outcome
         now, wall = self._clock.moment()
         span = Span(
             name="transaction",
@@ -328,11 +325,11 @@ class _TransactionRunner:
         if transaction.committed_by_unit or meaning == "out of time" or not transaction.id:
             return bool(transaction.committed_by_unit)
         if transaction.may_be_committed_by_unit:
-            return self._resolve_or_doubt(transaction, error) == "committed"
+            return self._question.ask_or_doubt(transaction, error) == "committed"
         if transaction.is_lost and meaning in ("lost", "ended"):
             # Nothing is committed. The question ends its session, whose locks the next run may need.
             try:
-                self._resolve(transaction)
+                self._question.ask(transaction)
             except LambdaDBError:
                 raise
             except Exception as failure:
@@ -345,62 +342,8 @@ class _TransactionRunner:
         logger.warning("The answer to COMMIT was lost (%s): asking the server", reason)
         if not transaction.id:
             return  # a standby takes no writes, so nothing can be lost or doubled
-        if self._resolve_or_doubt(transaction, error) == "aborted":
+        if self._question.ask_or_doubt(transaction, error) == "aborted":
             raise _Repeat(error) from error
-
-    def _resolve_or_doubt(self, transaction: Transaction, error: Exception) -> Outcome:
-        """Ask what became of a transaction that may be committed. Raises `CommitInDoubt` if unknown."""
-        try:
-            outcome = self._resolve(transaction)
-        except Exception as failure:
-            # No error of the question may look like "not committed".
-            what = one_line(str(getattr(failure, "orig", failure)))
-            raise CommitInDoubt(transaction.id, f"the server could not be asked: {what}") from failure
-        if outcome == "unknown":
-            raise CommitInDoubt(
-                transaction.id,
-                "the server has restarted, or another one has answered: its answer proves nothing",
-            ) from error
-        return outcome
-
-    def _resolve(self, transaction: Transaction) -> Outcome:
-        """Ask what became of a transaction. A session that still has it open is ended."""
-        number = 0
-        while True:
-            with contextlib.suppress(_LostAgain), self._connect_to_ask() as connection:
-                outcome = self._driver.ask_outcome(connection, transaction)
-                if outcome == "unknown" and self._idempotency_key is not None:
-                    outcome = self._look_for_key(connection, transaction)
-                if outcome is not None:
-                    self._outcome = outcome
-                    return outcome
-            number += 1
-            pause = conflict_backoff(number, self._random)
-            if pause >= self._deadline.remaining(self._clock):
-                text = f"Time was over before the outcome of transaction {transaction.id} was known."
-                raise OutOfTime(text, sent=False)
-            self._clock.sleep(pause)
-
-    def _look_for_key(self, connection: Connection, transaction: Transaction) -> Outcome:
-        """Look for the row of the idempotency key. It exists exactly if the work is committed."""
-        if not self._driver.names_same_tables(connection, transaction):
-            return "unknown"  # the name means another table here
-        column, value = self._idempotency_key
-        found = connection.execute(select(column).where(column == value)).first()
-        return "committed" if found is not None else "aborted"
-
-    @contextmanager
-    def _connect_to_ask(self) -> Iterator[Connection]:
-        """Open a connection to ask the server. Raises `_LostAgain` if it is lost."""
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except LambdaDBError:
-            raise
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            raise _LostAgain from error
 
 
 def _find_engine(target: Any) -> Engine:

@@ -79,6 +79,18 @@ def test_no_session_outlives_its_invocation(testbed, make_engine):
     wait_until(lambda: testbed.sessions() == [])
 
 
+def test_a_session_is_reset_between_invocations(testbed, make_engine):
+    """The session stays, with its tag; one that has ended is replaced instead, without an error."""
+    engine = make_engine(policy=PerEnvironment(reset="session"), tag="orders")
+    for _ in range(2):
+        with lambdadb.invocation(engine), engine.connect():
+            assert testbed.sessions() == ["orders"]
+    testbed.end_sessions()
+    wait_until(lambda: testbed.sessions() == [])
+    with lambdadb.invocation(engine), engine.connect():
+        assert testbed.sessions() == ["orders"]
+
+
 def test_an_ended_session_is_replaced(testbed, make_engine):
     """Without an error for the handler."""
     engine = make_engine()

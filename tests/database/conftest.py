@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy
 from sqlalchemy import URL, make_url
 from sqlalchemy.util import greenlet_spawn
 
@@ -134,6 +135,14 @@ def database(server: URL, databases: Databases) -> Iterator[URL]:
     name = databases.take()
     yield server.set(database=name)
     databases.give_back(name)
+
+
+@pytest.fixture
+def engine(database: URL) -> Iterator[sqlalchemy.Engine]:
+    """A synchronous engine of lambdadb for the test's database."""
+    engine = lambdadb.create_engine(database)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="module")

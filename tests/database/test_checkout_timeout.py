@@ -12,19 +12,10 @@ from sqlalchemy import text
 import lambdadb
 import lambdadb.pool
 from lambdadb import ConnectionInUse, PerEnvironment, PerInvocation, aio
+from lambdadb.lab.context import FakeContext
 
 ONE = text("SELECT 1")
 LONG = 60.0
-
-
-class Context:
-    """A Lambda context with so many seconds left."""
-
-    def __init__(self, seconds):
-        self._end = time.monotonic() + seconds
-
-    def get_remaining_time_in_millis(self):
-        return (self._end - time.monotonic()) * 1000
 
 
 @pytest.mark.parametrize("connections", [1, 2])
@@ -112,7 +103,7 @@ def test_the_wait_ends_with_the_policys_time_or_the_invocations(bound, database)
     thread.start()
     there.wait(LONG)
     began = time.monotonic()
-    context = Context(1.3) if bound == "invocation" else Context(LONG)
+    context = FakeContext(1.3) if bound == "invocation" else FakeContext(LONG)
     with (
         lambdadb.invocation(engine, context),
         pytest.raises(ConnectionInUse, match=r"in use after 0\.\d s"),
@@ -172,7 +163,7 @@ def test_the_end_of_an_invocation_ends_the_wait(database):
         thread = threading.Thread(target=wait)
         thread.start()
         waits.wait(LONG)
-        while not engine.pool._waiting:
+        while not len(engine.pool._waiters):
             time.sleep(0.001)
     thread.join(LONG)
     assert [type(error) for error in errors] == [lambdadb.pool._SlotTaken]

@@ -30,13 +30,6 @@ def names(engine):
         return sorted(connection.scalars(text("SELECT name FROM item")))
 
 
-@pytest.fixture
-def engine(database):
-    engine = lambdadb.create_engine(database)
-    yield engine
-    engine.dispose()
-
-
 @POLICIES
 def test_a_session_never_closed_is_ended_with_the_invocation(policy, mode, database, sessions, caplog):
     """A forgotten session is rolled back and named; the next invocation works as ever."""

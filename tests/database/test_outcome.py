@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 import lambdadb
 from lambdadb import CommitInDoubt, PerInvocation, ResumeRetry, run_transaction
-from lambdadb.lab.faultproxy.fault_clients import FakeContext
+from lambdadb.lab.context import FakeContext
 from lambdadb.lab.faultproxy.unit_shapes import HOSTILE, SETTINGS, draw_settings
 from lambdadb.lab.postgres import Postgres, Standby
 

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import psycopg
@@ -32,13 +33,6 @@ ONE = text("SELECT 1")
 def names(engine):
     with engine.connect() as connection:
         return sorted(connection.scalars(text("SELECT name FROM item")))
-
-
-@pytest.fixture
-def engine(database):
-    engine = lambdadb.create_engine(database)
-    yield engine
-    engine.dispose()
 
 
 def count_pings(engine):
@@ -214,6 +208,21 @@ def test_a_listener_that_raises_costs_no_place(name, database, sessions):
         with lambdadb.invocation(engine), engine.connect() as connection:
             connection.execute(ONE)
     engine.dispose()
+
+
+def test_a_checkin_that_fails_frees_the_connection_for_other_threads(engine):
+    """At once, and not only at the invocation's end or for the thread that had it."""
+
+    def listener(*_):
+        event.remove(engine, "checkin", listener)
+        raise ZeroDivisionError
+
+    event.listen(engine, "checkin", listener)
+    with ThreadPoolExecutor(1) as thread, pytest.raises(ZeroDivisionError):
+        thread.submit(lambda: engine.connect().close()).result()
+    assert engine.pool.checkedout() == 0
+    with engine.connect() as connection:
+        assert connection.scalar(ONE) == 1
 
 
 def test_a_ping_that_is_interrupted_costs_no_place(database, sessions):

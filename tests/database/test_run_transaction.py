@@ -17,6 +17,7 @@ from lambdadb import (
     aio,
     run_transaction,
 )
+from lambdadb.lab.context import FakeContext
 
 ADD = text("INSERT INTO item (name) VALUES (:name)")
 ONE = text("SELECT 1")
@@ -25,23 +26,6 @@ ONE = text("SELECT 1")
 def names(engine):
     with engine.connect() as connection:
         return sorted(connection.scalars(text("SELECT name FROM item")))
-
-
-@pytest.fixture
-def engine(database):
-    engine = lambdadb.create_engine(database)
-    yield engine
-    engine.dispose()
-
-
-class Left:
-    """A Lambda context with so many milliseconds left."""
-
-    def __init__(self, milliseconds):
-        self._milliseconds = milliseconds
-
-    def get_remaining_time_in_millis(self):
-        return self._milliseconds
 
 
 def test_an_error_after_the_commit_repeats_nothing(database):
@@ -139,7 +123,7 @@ def test_a_unit_without_time_is_not_sent_and_costs_no_connection(database, sessi
     with engine.connect() as connection:
         connection.execute(ONE)
     (before,) = sessions.become(1)
-    with lambdadb.invocation(engine, Left(500)), pytest.raises(lambdadb.OutOfTime) as caught:
+    with lambdadb.invocation(engine, FakeContext(0.5)), pytest.raises(lambdadb.OutOfTime) as caught:
         run_transaction(engine, lambda connection: connection.execute(ADD, {"name": "no"}))
     assert not caught.value.sent
     assert [pid for pid, *_ in sessions()] == [before[0]]

@@ -9,8 +9,9 @@ from sqlalchemy import text
 
 import lambdadb
 from lambdadb import PerEnvironment, ResumeRetry
+from lambdadb.lab.context import FakeContext
 from lambdadb.lab.faultproxy.fault_point import Action, Direction, FaultPoint
-from lambdadb.lab.faultproxy.fault_sweep import FakeContext, open_testbed
+from lambdadb.lab.faultproxy.fault_sweep import open_testbed
 
 FROM_SERVER = Direction.SERVER_TO_CLIENT
 

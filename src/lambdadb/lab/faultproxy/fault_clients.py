@@ -19,6 +19,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 import lambdadb
 from lambdadb import aio
+from lambdadb.lab.context import FakeContext
 from lambdadb.lab.faultproxy.unit_shapes import SHAPES, UnitShape, insert
 from lambdadb.policy import Policy
 
@@ -52,17 +53,6 @@ class Client(Protocol):
     def warm(self) -> None: ...
     def unit(self, name: str) -> None: ...
     def close(self) -> None: ...
-
-
-class FakeContext:
-    """A Lambda context with so many seconds left."""
-
-    def __init__(self, seconds: float) -> None:
-        self._ends = time.monotonic() + seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        """As on Lambda."""
-        return max(0, round((self._ends - time.monotonic()) * 1000))
 
 
 class Naive:

@@ -23,7 +23,6 @@ from lambdadb.lab.faultproxy.fault_clients import (
     SILENT_TIME,
     TIME,
     Client,
-    FakeContext,
     Ours,
     ours,
     peers,
@@ -46,7 +45,7 @@ from lambdadb.lab.faultproxy.unit_shapes import (
 )
 from lambdadb.lab.postgres import Postgres
 
-__all__ = ["FakeContext", "FaultTestbed", "Trial", "open_testbed", "ours", "peers", "sweep"]
+__all__ = ["FaultTestbed", "Trial", "open_testbed", "ours", "peers", "sweep"]
 
 # Seconds after the invocation's end at which a client that still waits is called hung.
 GRACE = 3.0
