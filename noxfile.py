@@ -254,3 +254,10 @@ def layer(session: nox.Session) -> None:
     benchmark(session, besides=["pip"])
     output = f"{session.create_tmp()}/arm64.zip"
     session.run("lambdadb", "layer", "--arch", "arm64", "--asyncio", "--output", output)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """The experiment's function.zip and its layers, in build/experiment; `-- --python 3.13` for 3.13."""
+    install(session, ".[layer]")
+    session.run("python", "tools/package.py", *session.posargs)

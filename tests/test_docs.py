@@ -33,7 +33,7 @@ EXAMPLES = ROOT / "examples"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"json", "python", "sh", "sql", "text"}
 FENCE = re.compile(r"^(?P<lead>.*)\n\s*(```+|~~~+)(?P<language>.*)\n(?P<text>[\s\S]*?)^\s*\2[ ]*$", re.M)
-SOURCE = re.compile(r"<!-- examples/(?P<file>\w+\.\w+)(?:: (?P<names>[\w, ]+))? -->")
+SOURCE = re.compile(r"<!-- examples/(?P<file>[\w/]+\.\w+)(?:: (?P<names>[\w, ]+))? -->")
 NAMED = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 

@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -152,7 +153,7 @@ def build(
             tell(f"compiling with {interpreter}")
             compile_all(tree, target, interpreter)
         tell(f"writing {output}")
-        unzipped = pack(tree, part)
+        unzipped = pack([tree], part)
         layer = Layer(
             file=output,
             target=target,
@@ -197,6 +198,17 @@ def run(
     )
 
 
+def trust_system(environment: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return uv's variables, so that it trusts the system's authorities, a company's among them.
+
+    pip does so by itself. uv does so only if told, and where the system has none it would trust nobody.
+    """
+    store = ssl.get_default_verify_paths()
+    told = {"UV_SYSTEM_CERTS": "true"} if store.cafile or store.capath else {}
+    return {**told, **environment}
+
+
 def install(requirements: Sequence[str], target: Target, tree: Path) -> None:
     """Install wheels for `target` into `tree`; nothing of them is run."""
     command = [find_uv(), "pip", "install", "--quiet", "--target", str(tree)]
@@ -204,7 +216,7 @@ def install(requirements: Sequence[str], target: Target, tree: Path) -> None:
     command += ["--python-platform", target.platform, "--only-binary", ":all:"]
     # Never the cache's own files: those of the tree are changed.
     command += ["--no-compile-bytecode", "--link-mode", "copy", "--", *requirements]
-    done = run(command)
+    done = run(command, trust_system(os.environ))
     if done.returncode:
         raise LayerError(
             f"uv cannot install {', '.join(requirements)} as wheels for Python {target.python} on "
@@ -309,12 +321,22 @@ def packages(tree: Path) -> list[Package]:
     return sorted(named, key=lambda package: package.name.lower())
 
 
-def pack(tree: Path, output: Path) -> int:
-    """Zip `tree`, in a fixed order and with fixed dates, and give the size of its files."""
+def pack(places: Sequence[Path], output: Path) -> int:
+    """
+    Zip files and folders, in a fixed order and with fixed dates, and give the size of the files.
+
+    Each is at the top of the zip, by its own name.
+    """
+    found = {
+        path.relative_to(place.parent).as_posix(): path
+        for place in places
+        for path in [place, *place.rglob("*")]
+        if path.is_file()
+    }
     unzipped = 0
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted(path for path in tree.rglob("*") if path.is_file()):
-            entry = zipfile.ZipInfo(path.relative_to(tree.parent).as_posix())  # of 1980
+        for name, path in sorted(found.items(), key=lambda item: item[1]):
+            entry = zipfile.ZipInfo(name)  # of 1980
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3  # Unix: the next line is its permissions
             entry.external_attr = 0o100644 << 16

@@ -12,12 +12,18 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
+from package import pack_code
+from sqlalchemy import make_url
 
 from lambdadb import layer
 from lambdadb.cli.group import lambdadb as group
+from lambdadb.lab.aurora import Cluster
+from lambdadb.lab.environment import Environment
+from lambdadb.lab.postgres import Postgres
 from lambdadb.layer import Layer, LayerError, Target
 
 # uv, a Python that compiles everything: minutes on a busy machine.
@@ -204,6 +210,46 @@ def test_bytecode_is_used_whatever_the_dates(tree: Path) -> None:
     assert f"matches {tree}/lambdadb/engine.py" in said
     assert f"code object from {tree}" not in said
     assert sorted(tree.rglob("*")) == before
+
+
+def test_a_function_from_its_zip_and_this_layer(tree: Path, tmp_path: Path) -> None:
+    """The experiment's own zip, with the layer's packages before the installed ones, makes its table."""
+    pack_code(tmp_path / "function.zip")
+    with zipfile.ZipFile(tmp_path / "function.zip") as archive:
+        archive.extractall(tmp_path / "task")
+    (tmp_path / "task" / "place.py").write_text(
+        "import lambdadb, schema, psycopg_binary\n"
+        "def lambda_handler(event, context):\n"
+        "    schema.lambda_handler(event, context)\n"
+        "    return [lambdadb.__file__, psycopg_binary.__file__]\n"
+    )
+    with Postgres() as server, Cluster(server, auto_pause=60.0, resume=1.0, paused=True) as cluster:
+        url = make_url(cluster.url())
+        variables = {
+            "AURORA_HOST": str(url.host),
+            "AURORA_PORT": str(url.port),
+            "AURORA_USER": str(url.username),
+            "PGPASSWORD": str(url.password or ""),
+            "PGSSLMODE": "disable",
+        }
+        places = [tmp_path / "task", tree]
+        with Environment(
+            "place.lambda_handler", function_name="schema", path=places, environment=variables
+        ) as environment:
+            files = environment.invoke({})
+    assert files == [str(tree / name / "__init__.py") for name in ("lambdadb", "psycopg_binary")]
+
+
+@pytest.mark.parametrize(("store", "told"), [("/ca.pem", {"UV_SYSTEM_CERTS": "true"}), (None, {})])
+def test_authorities_of_the_system(
+    store: str | None, told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv trusts them as pip does, where there are some, unless its user has said otherwise."""
+    monkeypatch.setattr(
+        layer.ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile=store, capath=None)
+    )
+    assert layer.trust_system({"A": "b"}) == {"A": "b", **told}
+    assert layer.trust_system({"UV_SYSTEM_CERTS": "false"}) == {"UV_SYSTEM_CERTS": "false"}
 
 
 def test_same_packages_same_bytes(built: Layer, again: Run) -> None:

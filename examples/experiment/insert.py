@@ -1,0 +1,154 @@
+"""
+Insert a row with a random vector, and log how long it took: one handler for each way to connect.
+
+Each handler is configured as a function of its own. All load the same modules, so only connecting
+differs. `AURORA_TYPE` (hot or cold) and `EXPERIMENT` are copied into the log line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+
+import database
+import psycopg
+import sqlalchemy
+from sqlalchemy import Engine, event, text
+
+import lambdadb
+from lambdadb.tracing import Span, Tracer
+
+DIMENSIONS = 1536
+INSERT = (
+    "INSERT INTO {table} (content, embedding) "
+    "VALUES ({content}, CAST({embedding} AS vector)) RETURNING id"
+)
+# The same statement in psycopg's and in SQLAlchemy's parameter style.
+INSERT_PSYCOPG = INSERT.format(
+    table=database.TABLE, content="%(content)s", embedding="%(embedding)s"
+).encode()
+INSERT_SQLALCHEMY = text(INSERT.format(table=database.TABLE, content=":content", embedding=":embedding"))
+
+
+@dataclass
+class Connects(Tracer):
+    """What the connects of one invocation cost."""
+
+    connects: int = 0
+    retries: int = 0
+    resume_wait: float = 0.0
+
+    def record(self, span: Span) -> None:
+        """Count a connect of lambdadb."""
+        self.connects += span.error is None
+        self.retries += int(span.attributes["lambdadb.attempts"]) - 1
+        self.resume_wait += span.seconds if "lambdadb.fault" in span.attributes else 0.0
+
+    def count(self, *_: object) -> None:
+        """Count a connect of SQLAlchemy's own."""
+        self.connects += 1
+
+    def begin(self) -> float:
+        """Forget the invocation before, and return the time."""
+        self.connects, self.retries, self.resume_wait = 0, 0, 0.0
+        return time.perf_counter()
+
+
+cost = Connects()
+
+
+def hand_written(_event: object, context: object) -> dict[str, object]:
+    """As published: read the secret and open a connection in each invocation."""
+    row = random_row()
+    began = cost.begin()
+    connection = psycopg.connect(**{**database.parameters(), **database.login()})
+    cost.count()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(INSERT_PSYCOPG, row)
+            (new_id,) = cursor.fetchone() or (None,)
+        connection.commit()
+        elapsed = time.perf_counter() - began
+    finally:
+        connection.close()
+    return log("hand_written", elapsed, new_id)
+
+
+# An engine opens no connection until it is used.
+default_engine = sqlalchemy.create_engine(database.URL_OF_CLUSTER, connect_args=database.tls())
+event.listen(default_engine, "connect", cost.count)
+
+
+@event.listens_for(default_engine, "do_connect")
+def read_login(
+    dialect: object, record: object, arguments: object, parameters: dict[str, object]
+) -> None:
+    """Read the login at each connect, as SQLAlchemy's documentation shows it."""
+    parameters.update(database.login())
+
+
+def sqlalchemy_default(_event: object, context: object) -> dict[str, object]:
+    """Use SQLAlchemy with the pool that it has by default."""
+    return insert(default_engine, "sqlalchemy_default")
+
+
+per_environment_engine = lambdadb.create_engine(
+    database.URL_OF_CLUSTER,
+    policy=lambdadb.PerEnvironment(
+        # Another value only where idle time passes faster than the server's clock, as in the lab.
+        idle_session_timeout=float(os.environ.get("IDLE_SESSION_TIMEOUT", "60"))
+    ),
+    credentials=database.credentials(),
+    tracer=cost,
+)
+
+
+@lambdadb.handler(per_environment_engine)
+def per_environment(_event: object, context: object) -> dict[str, object]:
+    """Keep lambdadb's connection for the life of the environment."""
+    return insert(per_environment_engine, "per_environment")
+
+
+per_invocation_engine = lambdadb.create_engine(
+    database.URL_OF_CLUSTER,
+    policy=lambdadb.PerInvocation(),
+    credentials=database.credentials(),
+    tracer=cost,
+)
+
+
+@lambdadb.handler(per_invocation_engine)
+def per_invocation(_event: object, context: object) -> dict[str, object]:
+    """Connect with lambdadb, and leave no session behind."""
+    return insert(per_invocation_engine, "per_invocation")
+
+
+def insert(engine: Engine, policy: str) -> dict[str, object]:
+    row = random_row()
+    began = cost.begin()
+    with engine.begin() as connection:
+        new_id = connection.execute(INSERT_SQLALCHEMY, row).scalar_one()
+    return log(policy, time.perf_counter() - began, new_id)
+
+
+def random_row() -> dict[str, str]:
+    """Return a row's parameters: a text, and a random vector in pgvector's own text form."""
+    vector = ",".join(f"{random.random():.7f}" for _ in range(DIMENSIONS))
+    return {"content": "lambdadb experiment", "embedding": f"[{vector}]"}
+
+
+def log(policy: str, elapsed: float, new_id: object) -> dict[str, object]:
+    """Print the experiment's one JSON line, and return it."""
+    line: dict[str, object] = {
+        "elapsed": elapsed,
+        "aurora_type": os.environ["AURORA_TYPE"],
+        "new_id": new_id,
+        "experiment": os.environ["EXPERIMENT"],
+        "policy": policy,
+        **vars(cost),
+    }
+    print(json.dumps(line))
+    return line
