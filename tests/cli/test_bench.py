@@ -19,6 +19,7 @@ from lambdadb.lab.bench.config import STEADY_ROUNDS, BenchConfig
 from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
 from lambdadb.lab.postgres import Postgres
 
+from ..lab.aws import KEYS, secret_server
 from .processes import Finished, Started, descendants, gone, lambdadb
 
 # Eight servers and eight environments start at once: seconds, or many on a busy machine.
@@ -155,18 +156,17 @@ def test_bench_of_a_real_cluster_hides_its_password(tmp_path: Path) -> None:
         with psycopg.connect(url.replace("+psycopg", "")) as connection:
             connection.execute("CREATE EXTENSION vector")
         done = lambdadb(
-            *("bench", "--rounds", "1", "--yes", "--json"),
+            *("bench", "--rounds", "1", "--no-steady", "--yes", "--json"),
             folder=tmp_path,
             env={**os.environ, "LAMBDADB_BENCH_HOT": url},
         )
         with psycopg.connect(url.replace("+psycopg", "")) as connection:
             tables = connection.execute(
-                "SELECT relname, (SELECT count(*) FROM lambdadb_bench_vector_table)"
-                " FROM pg_stat_user_tables"
+                "SELECT relname, (SELECT count(*) FROM lambdadb_bench_hot) FROM pg_stat_user_tables"
             ).fetchall()
     assert done.code == 0, done.stderr
-    assert tables == [("lambdadb_bench_vector_table", 4)]
-    assert "gets one table, lambdadb_bench_vector_table" in done.stderr
+    assert tables == [("lambdadb_bench_hot", 4)]
+    assert "gets one table, lambdadb_bench_hot" in done.stderr
     facts = json.loads(done.stdout)
     assert [one["errors"] for one in facts["cells"]] == [0, 0, 0, 0]
     assert facts["time"] == "all in real time"
@@ -176,30 +176,53 @@ def test_bench_of_a_real_cluster_hides_its_password(tmp_path: Path) -> None:
     assert not any(PASSWORD in text for text in everything)
 
 
-def test_a_failed_run_keeps_an_earlier_report(tmp_path: Path) -> None:
-    """Where no invocation succeeded, report and results of the run before stay, and it says so."""
+def test_what_cannot_work_is_said_before_the_first_round(tmp_path: Path) -> None:
+    """A missing extension and a wrong login, each named, at once; an earlier report stays."""
     folder = tmp_path / "lambdadb-bench"
     folder.mkdir()
     for name in ("results.jsonl", "report.html", "summary.json"):
         (folder / name).write_text("of an earlier run")
     with Postgres() as server:  # without the extension
-        done = lambdadb("bench", "--rounds", "1", "--yes", "--hot", server.url(), folder=tmp_path)
-    assert done.code == 1
-    assert "CREATE EXTENSION vector" in " ".join(done.stdout.split())
-    assert "the earlier one in lambdadb-bench is kept" in " ".join(done.stderr.split())
+        wrong = server.url().replace(server.password, PASSWORD)
+        done = lambdadb("bench", "--yes", "--hot", server.url(), "--cold", wrong, folder=tmp_path)
+    assert done.code == 2
+    text = " ".join(done.stderr.split())
+    assert "hot: extension: the database postgres has no extension vector" in text
+    assert "cold: login: No connection to" in text
+    assert PASSWORD not in done.stdout + done.stderr
     for name in ("results.jsonl", "report.html", "summary.json"):
         assert (folder / name).read_text() == "of an earlier run"
-    lines = (folder / "unfinished.jsonl").read_text().splitlines()
-    assert [json.loads(line)["record"] for line in lines] == ["run", *["invocation"] * 4]
 
 
-def test_two_urls_of_one_database(tmp_path: Path) -> None:
-    """A usage error, and nothing is written anywhere."""
-    urls = [f"postgresql://app@127.0.0.1:{port}orders" for port in ("5432/", "5432/")]
-    done = lambdadb("bench", "--yes", "--hot", urls[0], "--cold", urls[1], folder=tmp_path)
-    assert done.code == 2
-    assert "same database" in " ".join(done.stderr.split())
-    assert list(tmp_path.iterdir()) == []
+def test_two_urls_of_one_database_with_a_secret(tmp_path: Path) -> None:
+    """Both URLs, one login of Secrets Manager, a table for each, and nothing left afterwards."""
+    with Postgres(password=PASSWORD) as server, secret_server() as aws:
+        value = json.dumps({"username": "postgres", "password": PASSWORD})
+        secret = aws.secret(SecretString=value)
+        with psycopg.connect(server.url().replace("+psycopg", "")) as connection:
+            connection.execute("CREATE EXTENSION vector")
+        url = f"postgresql://127.0.0.1:{server.port}/postgres"
+        done = lambdadb(
+            *("bench", "--hot", url, "--cold", url, "--secret", secret.id, "--clean-up", "--yes"),
+            *("--no-steady", "--rounds", "2", "--interval", "1", "--experiment", "trial 7"),
+            folder=tmp_path,
+            env={**os.environ, **KEYS, "AWS_ENDPOINT_URL": aws.endpoint},
+        )
+        with psycopg.connect(server.url().replace("+psycopg", "")) as connection:
+            tables = connection.execute("SELECT relname FROM pg_stat_user_tables").fetchall()
+    assert done.code == 0, done.stderr
+    lines = (tmp_path / "lambdadb-bench" / "results.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["record"] == "invocation"]
+    assert len(rows) == 16
+    assert {row["experiment"] for row in rows} == {"trial 7"}
+    ids = {
+        kind: [row["new_id"] for row in rows if row["aurora_type"] == kind] for kind in ("hot", "cold")
+    }
+    assert ids == {"hot": [*range(1, 9)], "cold": [*range(1, 9)]}
+    assert tables == []
+    assert "The table lambdadb_bench_cold was dropped." in done.stderr
+    assert "paused is n/a: 127.0.0.1" in " ".join(done.stdout.split())
+    assert PASSWORD not in done.stdout + done.stderr + "".join(lines)
 
 
 def test_bench_asks_before_it_writes_to_a_cluster(tmp_path: Path) -> None:
@@ -212,12 +235,12 @@ def test_bench_asks_before_it_writes_to_a_cluster(tmp_path: Path) -> None:
 
 
 def test_bench_with_an_unreachable_cluster(tmp_path: Path) -> None:
-    """A cluster that cannot be reached gives rows with errors, a report, and exit code 1."""
+    """A cluster that cannot be reached is named before anything runs."""
     url = f"postgresql+psycopg://app:{PASSWORD}@nowhere.invalid/orders"
     done = lambdadb("bench", "--hot", url, "--yes", folder=tmp_path)
-    assert done.code == 1, done.stderr
+    assert done.code == 2, done.stderr
+    assert "hot: address: No connection to" in done.stderr
     assert "nowhere.invalid" in done.stderr
-    assert (tmp_path / "lambdadb-bench" / "report.html").exists()
     assert PASSWORD not in done.stdout + done.stderr
 
 
@@ -271,7 +294,7 @@ def test_disk_that_fills_during_the_run(
 
         interrupted = False
 
-        def __init__(self, config: BenchConfig) -> None:
+        def __init__(self, config: BenchConfig, versions: object) -> None:
             pass
 
         def __enter__(self) -> Rehearsal:

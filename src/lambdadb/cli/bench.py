@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -13,7 +14,9 @@ from lambdadb.errors import LambdaDBError
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Shape
 from lambdadb.lab.bench import report
-from lambdadb.lab.bench.config import OWN_TABLE, BenchConfig, place
+from lambdadb.lab.bench.cluster_url import place
+from lambdadb.lab.bench.config import EXPERIMENT, OWN_TABLES, BenchConfig
+from lambdadb.lab.bench.real import RealClusters, problems_of, read_capacity
 from lambdadb.lab.bench.records import Record, as_line
 from lambdadb.lab.bench.runner import Bench
 from lambdadb.lab.bench.summary import failures, successes, summary
@@ -22,6 +25,8 @@ from lambdadb.lab.bench.terminal import print_table, progress
 FAILED, INTERRUPTED = 1, 130
 # Bytes written before a run to see that the folder takes its report: more than a report has.
 PROBE = 4_000_000
+# Seconds without a connection after which Aurora pauses a cluster, at least (Aurora User Guide).
+LEAST_AUTO_PAUSE = 300.0
 
 
 @click.command()
@@ -67,6 +72,45 @@ PROBE = 4_000_000
     help="A real auto-pausing cluster instead of the embedded ones.",
 )
 @click.option(
+    "--secret",
+    metavar="NAME",
+    help="The Secrets Manager secret with the login to --hot and --cold: name or ARN.",
+)
+@click.option("--iam", is_flag=True, help="Log in to --hot and --cold by IAM, as the URL's user.")
+@click.option(
+    "--create/--no-create",
+    default=True,
+    show_default=True,
+    help="Make the table in --hot and --cold where it is missing. A role without CREATE needs "
+    "--no-create, and a table that its owner has made.",
+)
+@click.option(
+    "--clean-up",
+    is_flag=True,
+    help="Afterwards drop the table that this run made. In one that was there before, delete the rows "
+    "of this experiment.",
+)
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(1, 86_400),
+    help="Seconds between invocations, by default the published 600 hot and 720 cold.",
+)
+@click.option(
+    "--steady/--no-steady",
+    default=True,
+    show_default=True,
+    help="Whether steady traffic follows on the hot cluster: 10 invocations of each handler, one every "
+    "20 seconds.",
+)
+@click.option(
+    "--experiment",
+    default=EXPERIMENT,
+    show_default=True,
+    metavar="NAME",
+    help="The run's name, in each log line and in each row.",
+)
+@click.option(
     "--out",
     default="lambdadb-bench",
     show_default=True,
@@ -83,6 +127,13 @@ def bench(
     shape: str,
     hot: str | None,
     cold: str | None,
+    secret: str | None,
+    iam: bool,
+    create: bool,
+    clean_up: bool,
+    interval: float | None,
+    steady: bool,
+    experiment: str,
     out: Path,
     yes: bool,
     as_json: bool,
@@ -102,8 +153,17 @@ def bench(
     FOLDER gets results.jsonl (a line per measurement; unfinished.jsonl while they come),
     summary.json, report.html and its pictures as PNG.
 
-    With --hot or --cold, real clusters are measured instead, in real time, one handler after the
-    other. All that is created there is one table, lambdadb_bench_vector_table; it stays.
+    With --hot or --cold, real clusters are measured instead, from this machine and in real time, one
+    handler after the other. All that is created there is a table in each, lambdadb_bench_hot and
+    lambdadb_bench_cold. What would make every invocation fail is said before the first one. How long
+    the cluster was paused comes from CloudWatch, where boto3 finds credentials.
+
+    \b
+    Permissions for --hot and --cold:
+      database  the extension vector; CREATE in the schema, or the table with SELECT, INSERT and USAGE
+                of its sequence (--no-create), and DELETE for --clean-up there
+      AWS       secretsmanager:GetSecretValue (--secret), rds-db:connect (--iam),
+                cloudwatch:GetMetricData (paused share)
 
     \b
     Examples:
@@ -116,7 +176,8 @@ def bench(
     Exit codes:
       0    all invocations succeeded
       1    an invocation failed, or a result could not be written; the rest is reported
-      2    nothing was run: a wrong option, a missing extra, a folder that cannot be written
+      2    nothing was run: a wrong option, login, port or right, a missing extra, a folder that cannot
+           be written
       130  interrupted by Ctrl-C or SIGTERM; what was measured is reported
     """
     urls = {kind: url for kind, url in (("hot", hot), ("cold", cold)) if url}
@@ -127,21 +188,43 @@ def bench(
             resume=resume,
             shape=Shape(shape),
             urls=urls,
+            secret=secret,
+            iam=iam,
+            create=create,
+            clean_up=clean_up,
+            interval=interval,
+            steady=steady,
+            experiment=experiment,
         )
+        if urls:
+            announce(config, yes=yes)
+        probe(out)
+        check(config)
     except (LabError, LambdaDBError) as error:
         raise click.UsageError(str(error)) from error
-    if urls:
-        announce(config, yes=yes)
-    probe(out)
     sys.exit(measure(config, out, as_json=as_json))
 
 
 def announce(config: BenchConfig, *, yes: bool) -> None:
     """Say what will be created on a real cluster, and ask for confirmation without --yes."""
     for kind, url in config.urls.items():
+        makes = "gets one table" if config.create else "has to have one table"
+        stays = "Afterwards it is left as it was" if config.clean_up else "It stays there"
         click.echo(
-            f"The {kind} cluster {place(url)} gets one table, {OWN_TABLE}, with a row per "
-            "invocation. It stays there; nothing else is created or changed.",
+            f"The {kind} cluster {place(url)} {makes}, {OWN_TABLES[kind]}, with a row per "
+            f"invocation. {stays}; nothing else is created or changed.",
+            err=True,
+        )
+    if config.is_one_database:
+        click.echo(
+            "Both URLs are one database: its cold part runs first, then its hot one. It is hot only if "
+            "it does not pause within the interval.",
+            err=True,
+        )
+    if "cold" in config.urls and config.interval_of("cold") <= LEAST_AUTO_PAUSE:
+        click.echo(
+            f"The cold cluster will not pause: Aurora waits {LEAST_AUTO_PAUSE:.0f} s at least, and an "
+            f"invocation comes every {config.interval_of('cold'):g} s.",
             err=True,
         )
     click.echo(f"It takes about {config.minutes:.0f} minutes.", err=True)
@@ -153,6 +236,16 @@ def announce(config: BenchConfig, *, yes: bool) -> None:
         )
     if not click.confirm("Go on?", err=True):
         raise click.UsageError("Nothing was run.")
+
+
+def check(config: BenchConfig) -> None:
+    """Find what would make every invocation fail, before the first one."""
+    found = []
+    for kind, url in config.urls.items():
+        click.echo(f"Connecting to {place(url)}; a cluster that pauses has to wake up.", err=True)
+        found += [f"{kind}: {finding.name}: {finding}" for finding in problems_of(config, kind)]
+    if found:
+        raise LabError("\n".join(["nothing was run.", *found]))
 
 
 def probe(folder: Path) -> None:
@@ -172,19 +265,34 @@ def probe(folder: Path) -> None:
 
 
 def measure(config: BenchConfig, out: Path, *, as_json: bool) -> int:
-    """Run the benchmark, write and print its results, and give the exit code."""
+    """Run the benchmark on this machine, and give the exit code."""
     results = Results(out)
-    with Bench(config) as running, call_instead(running.interrupt):
+    real = RealClusters(config)
+    with Bench(config, real.versions) as running, call_instead(running.interrupt):
         with progress(config.invocations) as show:
+            began = datetime.now(timezone.utc)
             for record in running.records():
                 results.add(record)
                 show(record)
         complete = not running.interrupted
-        written = results.finish(complete=complete)
-        if as_json:
-            click.echo(json.dumps(summary(results.records, complete=complete), indent=2))
-        else:
-            print_table(results.records, out if written else None, complete=complete)
+        if complete and config.urls:
+            click.echo("Reading the capacity from CloudWatch, a few minutes at most.", err=True)
+            until = datetime.now(timezone.utc)
+            for record in read_capacity(config, began, until, running.stop.wait):
+                results.add(record)
+    if config.clean_up:
+        for line in real.clean_up():
+            click.echo(line, err=True)
+    return finish(results, complete=complete, as_json=as_json)
+
+
+def finish(results: Results, *, complete: bool, as_json: bool) -> int:
+    """Write and print the results, and give the exit code."""
+    written = results.finish(complete=complete)
+    if as_json:
+        click.echo(json.dumps(summary(results.records, complete=complete), indent=2))
+    else:
+        print_table(results.records, results.folder if written else None, complete=complete)
     for line in results.missing:
         click.echo(f"Not written: {line}", err=True)
     if not complete:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
+from typing import Any
 
 import pytest
 
 from lambdadb.errors import InvalidSettings
 from lambdadb.lab import LabError
+from lambdadb.lab.bench.cluster_url import cluster_of, place, redacted, with_tls
 from lambdadb.lab.bench.config import (
     STEADY_ROUNDS,
     BenchConfig,
     Cell,
     idle_session_timeout,
     lanes,
-    place,
 )
 from lambdadb.lab.bench.records import POLICIES, InvocationRecord, Record, RunRecord, as_line
-from lambdadb.lab.bench.runner import Bench, log_line, with_tls
+from lambdadb.lab.bench.runner import Bench, log_line
 
 URL = "postgresql+psycopg://app:p%40ss-word@orders.example.com/orders?sslmode=require"
 OTHER = "postgresql+psycopg://app@hot.example.com/orders"
@@ -51,9 +52,17 @@ def test_cells_of_a_real_cluster_run_one_after_the_other() -> None:
     assert config.aurora_types == ("cold",)
 
 
+def test_steady_traffic_follows_on_the_hot_url() -> None:
+    """Its cells take their turns on the same cluster, and a cold URL alone has none."""
+    (lane,) = lanes(BenchConfig(speed=1, urls={"hot": URL}))
+    assert [cell.aurora_type for cell in lane] == ["hot"] * 4 + ["steady"] * 4
+
+
 def test_time_that_real_clusters_take() -> None:
     """The time told beforehand counts the pause before each handler against a cold cluster."""
-    assert BenchConfig(speed=1, rounds=2, urls={"hot": URL}).minutes == 40
+    steady = 4 * (STEADY_ROUNDS - 1) * 20 / 60
+    assert BenchConfig(speed=1, rounds=2, urls={"hot": URL}).minutes == 40 + steady
+    assert BenchConfig(speed=1, rounds=3, urls={"cold": URL}, interval=600).minutes == 120
     assert BenchConfig(speed=1, rounds=2, urls={"hot": OTHER, "cold": URL}).minutes == 96
 
 
@@ -85,10 +94,42 @@ def test_wrong_url_is_refused_without_its_password() -> None:
         "postgresql://app@ORDERS.example.com:5432/orders?connect_timeout=3",
     ],
 )
-def test_one_database_cannot_be_hot_and_cold(same: str) -> None:
-    """Two URLs of one database are refused: the cells would wait for each other's pauses."""
-    with pytest.raises(LabError, match=r"same database, orders\.example\.com:5432/orders"):
-        BenchConfig(speed=1, urls={"hot": URL, "cold": same})
+def test_one_database_for_both_urls(same: str) -> None:
+    """Its cells take turns, the cold ones first: hot ones would keep it awake."""
+    config = BenchConfig(speed=1, rounds=2, urls={"hot": URL, "cold": same})
+    (lane,) = lanes(config)
+    assert [cell.aurora_type for cell in lane] == ["cold"] * 4 + ["hot"] * 4 + ["steady"] * 4
+    assert config.minutes == 96 + 40 + 12
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"secret": "a", "iam": True}, "one of the two"),
+        ({"secret": "a"}, "has a password, and --secret"),
+        ({"iam": True, "urls": {"cold": "postgresql://host/orders"}}, "names no user"),
+        ({"secret": "a", "urls": {}}, "for a cluster given by URL"),
+        ({"clean_up": True, "urls": {}}, "for a cluster given by URL"),
+    ],
+)
+def test_logins_that_contradict_each_other(options: dict[str, Any], text: str) -> None:
+    """A login comes from one place; what is for real clusters alone is not silently ignored."""
+    with pytest.raises(LabError, match=text):
+        BenchConfig(**{"speed": 1, "urls": {"hot": URL}, **options})
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("db.cluster-x.eu-west-1.rds.amazonaws.com", ("DBClusterIdentifier", "db")),
+        ("db.cluster-ro-x.eu-west-1.rds.amazonaws.com", ("DBClusterIdentifier", "db")),
+        ("one.x.eu-west-1.rds.amazonaws.com", ("DBInstanceIdentifier", "one")),
+        ("db.example.com", None),
+    ],
+)
+def test_cluster_that_cloudwatch_knows(host: str, found: tuple[str, str] | None) -> None:
+    """The dimension of its metrics comes from the endpoint's name."""
+    assert cluster_of(f"postgresql://u@{host}/d") == found
 
 
 @pytest.mark.parametrize("url", ["postgresql:///orders", "postgresql://host", "postgresql://"])
@@ -125,9 +166,8 @@ def test_place_of_a_cluster() -> None:
 
 def test_no_password_in_a_message() -> None:
     """A password is taken out of a message, as it is and as a URL writes it."""
-    bench = Bench(BenchConfig(speed=1, urls={"cold": URL}))
-    assert bench.redacted("login p@ss-word or p%40ss-word failed") == "login *** or *** failed"
-    assert Bench(BenchConfig()).redacted("nothing to hide") == "nothing to hide"
+    assert redacted("login p@ss-word or p%40ss-word failed", [URL]) == "login *** or *** failed"
+    assert redacted("nothing to hide", []) == "nothing to hide"
 
 
 def test_idle_timer_follows_the_speed() -> None:

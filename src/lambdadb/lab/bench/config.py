@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from platform import python_version
 
-from lambdadb.engine import parse_url
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Shape
+from lambdadb.lab.bench.cluster_url import check_login, database_of, place
 from lambdadb.lab.bench.records import AURORA_TYPES, POLICIES, RunRecord
 
 EXPERIMENT = "lambdadb_bench"
@@ -24,9 +24,12 @@ STEADY_ROUNDS = 10
 STEADY_ROUND_TRIP = 0.001
 # Published: 300 s configured, a pause after 420 s observed.
 AUTO_PAUSE = 420.0
-# The table as published; on somebody's own cluster under a name that can only be this benchmark's.
+# The table as published; on somebody's own cluster one for each, under names that can only be this
+# benchmark's. So two cells never share a sequence of ids, also where two URLs are one database.
 TABLE = "vector_table"
-OWN_TABLE = "lambdadb_bench_vector_table"
+OWN_TABLES = {"hot": "lambdadb_bench_hot", "cold": "lambdadb_bench_cold"}
+# Steady traffic follows the hot cell, against the same cluster.
+CLUSTER = {"hot": "hot", "cold": "cold", "steady": "hot"}
 # PerEnvironment's default, in seconds of the lab.
 IDLE_SESSION_TIMEOUT = 60.0
 PACKAGES = ("sqlalchemy-lambdadb", "sqlalchemy", "psycopg", "awslambdaric")
@@ -46,6 +49,20 @@ class BenchConfig:
     """What a connect meets while the embedded cold cluster wakes up."""
     urls: Mapping[str, str] = field(default_factory=dict)
     """Real clusters, `hot` and `cold`; none: both are embedded."""
+    secret: str | None = None
+    """Name or ARN of the secret with the login to real clusters."""
+    iam: bool = False
+    """Log in to real clusters by IAM, as the URL's user."""
+    create: bool = True
+    """Whether a table that a real cluster lacks is made there."""
+    clean_up: bool = False
+    """Whether real clusters are left as they were found."""
+    interval: float | None = None
+    """Seconds between invocations, hot and cold; by default the published ones."""
+    steady: bool = True
+    """Whether steady traffic follows on the hot cluster."""
+    experiment: str = EXPERIMENT
+    """The run's name: in each log line, and in the column `content` of each row."""
 
     def __post_init__(self) -> None:
         if not self.speed >= 1 or not self.resume > 0:
@@ -55,16 +72,31 @@ class BenchConfig:
             )
         if self.urls and self.speed != 1:
             raise LabError("real clusters run in real time: leave the speed at 1")
-        databases = [database_of(kind, url) for kind, url in self.urls.items()]
-        if len(set(databases)) < len(databases):
-            raise LabError(
-                f"the hot and the cold URL are the same database, {place(self.urls['hot'])}: one cannot "
-                "be hot and pause. Give two clusters, or one of the two options"
-            )
+        if self.secret and self.iam:
+            raise LabError("--secret and --iam: give one of the two, as a login comes from one place")
+        for_urls = [self.secret, self.iam, not self.create, self.clean_up]
+        if any(for_urls) and not self.urls:
+            raise LabError("--secret, --iam, --no-create and --clean-up are for a cluster given by URL")
+        for kind, url in self.urls.items():
+            database_of(kind, url)
+            check_login(kind, url, secret=self.secret, iam=self.iam)
 
     @property
     def aurora_types(self) -> tuple[str, ...]:
-        return tuple(kind for kind in AURORA_TYPES if not self.urls or kind in self.urls)
+        kinds = AURORA_TYPES if self.steady else AURORA_TYPES[:2]
+        return tuple(kind for kind in kinds if not self.urls or CLUSTER[kind] in self.urls)
+
+    @property
+    def is_one_database(self) -> bool:
+        """Whether the hot and the cold URL are the same database."""
+        databases = [database_of(kind, url) for kind, url in self.urls.items()]
+        return len(set(databases)) < len(databases)
+
+    def interval_of(self, aurora_type: str) -> float:
+        """Seconds between two invocations."""
+        return (
+            INTERVAL[aurora_type] if aurora_type == "steady" else self.interval or INTERVAL[aurora_type]
+        )
 
     def rounds_of(self, aurora_type: str) -> int:
         """Invocations of each handler against that cluster."""
@@ -73,8 +105,13 @@ class BenchConfig:
     @property
     def minutes(self) -> float:
         """How long real clusters take: a cold one has to pause before each handler's first, too."""
-        waits = {"hot": self.rounds - 1, "cold": self.rounds}
-        return max(len(POLICIES) * waits[kind] * INTERVAL[kind] / 60 for kind in self.aurora_types)
+        waits = {"hot": self.rounds - 1, "steady": STEADY_ROUNDS - 1, "cold": self.rounds}
+        lasting = {kind: waits[kind] * self.interval_of(kind) for kind in self.aurora_types}
+        by_cluster = [
+            sum(lasting[kind] for kind in self.aurora_types if CLUSTER[kind] == cluster)
+            for cluster in self.urls
+        ]
+        return len(POLICIES) * (sum if self.is_one_database else max)(by_cluster) / 60
 
     @property
     def invocations(self) -> int:
@@ -94,11 +131,18 @@ def lanes(config: BenchConfig) -> list[list[Cell]]:
     Cells that run one after the other, for each thread.
 
     Embedded ones have a server each. Steady traffic waits for the hot cell, so that fewer start at once.
+    On a real cluster all take turns; on one database for both, too, the cold cells first.
     """
     if config.urls:
-        return [[Cell(kind, policy) for policy in POLICIES] for kind in config.aurora_types]
-    short = [[Cell("hot", policy), Cell("steady", policy)] for policy in POLICIES]
-    return [*short, *([Cell("cold", policy)] for policy in POLICIES)]
+        kinds = sorted(config.aurora_types, key=("cold", "hot", "steady").index)
+        cells = [Cell(kind, policy) for kind in kinds for policy in POLICIES]
+        if config.is_one_database:
+            return [cells]
+        return [
+            [cell for cell in cells if CLUSTER[cell.aurora_type] == cluster] for cluster in config.urls
+        ]
+    short = [kind for kind in config.aurora_types if CLUSTER[kind] == "hot"]
+    return [[Cell(kind, policy) for kind in kinds] for kinds in (short, ["cold"]) for policy in POLICIES]
 
 
 def description(config: BenchConfig) -> RunRecord:
@@ -110,38 +154,11 @@ def description(config: BenchConfig) -> RunRecord:
         resume=config.resume if embedded else None,
         shape=config.shape.value if embedded else None,
         auto_pause=AUTO_PAUSE if embedded else None,
-        interval={kind: INTERVAL[kind] for kind in config.aurora_types},
-        clusters={kind: place(config.urls.get(kind)) for kind in config.aurora_types},
+        interval={kind: config.interval_of(kind) for kind in config.aurora_types},
+        clusters={kind: place(config.urls.get(CLUSTER[kind])) for kind in config.aurora_types},
+        experiment=config.experiment,
         versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
     )
-
-
-def place(url: str | None) -> str:
-    """Where a cluster is, without user, password or options."""
-    if url is None:
-        return "embedded"
-    parts = parse_url(url)
-    return f"{parts.host}:{parts.port or 5432}/{parts.database}"
-
-
-def database_of(kind: str, url: str) -> tuple[str, int, str]:
-    """
-    Host, port and database of a real cluster.
-
-    Raises:
-        LabError: It is no PostgreSQL. Or the URL leaves the host or the database to libpq, which takes
-            them from variables that the functions do not have.
-    """
-    parts = parse_url(url)
-    if parts.get_backend_name() != "postgresql":
-        backend = parts.get_backend_name()
-        raise LabError(f"the {kind} URL is of {backend}; the benchmark needs PostgreSQL")
-    if not parts.host or not parts.database:
-        raise LabError(
-            f"the {kind} URL needs a host and a database: "
-            "postgresql+psycopg://user:password@host:5432/database"
-        )
-    return parts.host.lower(), parts.port or 5432, parts.database
 
 
 def idle_session_timeout(config: BenchConfig) -> float:

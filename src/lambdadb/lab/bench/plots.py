@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,6 +36,7 @@ STYLE = {
 }
 STATES = {"paused": ("#56B4E9", ""), "resuming": ("#F0E442", "///"), "available": ("#999999", "")}
 DPI = 130
+SOURCE = "published, January 2025"
 
 
 def draw(records: Sequence[Record]) -> dict[str, bytes]:
@@ -47,7 +49,7 @@ def draw(records: Sequence[Record]) -> dict[str, bytes]:
 
 def elapsed(records: Sequence[Record]) -> bytes:
     """Seconds of each invocation, hot and cold on one scale, beside the published ones."""
-    kinds = [kind for kind in run_of(records).interval if kind in PUBLISHED]
+    kinds = list(run_of(records).interval)
     figure, panels = panels_of(kinds)
     for axes, kind in zip(panels, kinds, strict=True):
         most = 2
@@ -61,9 +63,9 @@ def elapsed(records: Sequence[Record]) -> bytes:
             y = [record.elapsed for record in done if record.elapsed is not None]
             axes.plot(x, y, marker, color=colour, label=NAMES[policy], markersize=7)
             most = max([most, *(record.number for record in done)])
-        for number, line in enumerate(PUBLISHED[kind]["lines"], start=1):
+        for number, line in enumerate(lines_of(kind), start=1):
             point = (number + 0.36, line["elapsed"])
-            name = "published" if number == 1 else None
+            name = SOURCE if number == 1 else None
             axes.plot(*point, "D", color="black", fillstyle="none", label=name, markersize=7)
             axes.annotate(
                 seconds(line["elapsed"]),
@@ -77,10 +79,16 @@ def elapsed(records: Sequence[Record]) -> bytes:
         axes.set_yscale("log")
         axes.set_ylim(0.001, 100)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_title(f"{kind} cluster")
+        axes.set_title("steady traffic" if kind == "steady" else f"{kind} cluster")
     panels[0].set_ylabel("elapsed: connect to COMMIT\n(seconds, log scale)")
     legend(figure, panels[0])
     return png(figure, records)
+
+
+def lines_of(kind: str) -> list[dict[str, Any]]:
+    """The published log lines of a cluster; none of steady traffic."""
+    lines: list[dict[str, Any]] = PUBLISHED.get(kind, {}).get("lines", [])
+    return lines
 
 
 def id_steps(records: Sequence[Record]) -> bytes:
@@ -109,7 +117,7 @@ def id_steps(records: Sequence[Record]) -> bytes:
             most = max([most, *(record.number for record in done)])
             top = max([top, *(step * 1.2 for step in steps)])
         ids = [line["new_id"] for line in PUBLISHED[kind]["lines"]]
-        axes.axhline(ids[1] - ids[0], color="black", linestyle="--", linewidth=1, label="published")
+        axes.axhline(ids[1] - ids[0], color="black", linestyle="--", linewidth=1, label=SOURCE)
         numbered(axes, most, first=2)
         axes.set_title(f"{kind} cluster")
     panels[0].set_ylim(0, top)  # for all panels: they share it
@@ -140,7 +148,8 @@ def paused(records: Sequence[Record]) -> bytes:
     axes.invert_yaxis()
     axes.margins(x=0.01)
     axes.set_xlabel("minutes since the first invocation (▼ = an invocation)")
-    axes.set_title(f"{PUBLISHED['name']}: every 12 minutes, cold cluster", fontsize=11)
+    interval = run_of(records).interval["cold"]
+    axes.set_title(f"{PUBLISHED['name']}: every {interval / 60:g} minutes, cold cluster", fontsize=11)
     handles = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="black", linewidth=0.4, label=state)
         for state, (colour, hatch) in STATES.items()

@@ -24,6 +24,9 @@ class RunRecord:
     interval: Mapping[str, float]
     clusters: Mapping[str, str]
     versions: Mapping[str, str]
+    experiment: str = "lambdadb_bench"
+    place: str = "this machine"
+    """Where the functions ran."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +75,50 @@ class ChangeRecord:
     reason: str
 
 
-Record = RunRecord | ServerRecord | InvocationRecord | ChangeRecord
+@dataclass(frozen=True, kw_only=True)
+class CapacityRecord:
+    """A real cluster's capacity over a minute, as CloudWatch has it."""
+
+    aurora_type: str
+    timestamp: str
+    """The minute's beginning."""
+    acu: float
+    """Average of `ServerlessDatabaseCapacity`; 0 only if it was paused for the whole minute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoteRecord:
+    """Something about the run that its reader has to know, such as why a figure is not there."""
+
+    text: str
+
+
+KINDS = (RunRecord, ServerRecord, InvocationRecord, ChangeRecord, CapacityRecord, NoteRecord)
+Record = RunRecord | ServerRecord | InvocationRecord | ChangeRecord | CapacityRecord | NoteRecord
+
+
+def from_line(line: str) -> Record:
+    """
+    Read a line of results.jsonl.
+
+    Raises:
+        ValueError: It is none.
+    """
+    fields = json.loads(line)
+    name = fields.pop("record", None)
+    for kind in KINDS:
+        if name_of(kind) == name:
+            try:
+                return kind(**fields)
+            except TypeError as error:
+                raise ValueError(f"a line of results.jsonl does not fit: {error}") from error
+    raise ValueError(f"a line of results.jsonl is of an unknown kind: {name}")
+
+
+def name_of(kind: type[Record]) -> str:
+    return kind.__name__.removesuffix("Record").lower()
 
 
 def as_line(record: Record) -> str:
     """One line of results.jsonl; `record` names its kind."""
-    return json.dumps({"record": type(record).__name__.removesuffix("Record").lower(), **asdict(record)})
+    return json.dumps({"record": name_of(type(record)), **asdict(record)})

@@ -23,6 +23,7 @@ from lambdadb.lab.bench.summary import (
     known,
     label,
     listed,
+    notes_of,
     percent,
     run_of,
     seconds,
@@ -65,6 +66,7 @@ def page(records: Sequence[Record], pictures: dict[str, str], *, complete: bool)
         errors=Counter(
             (record.aurora_type, NAMES[record.policy], record.error) for record in failures(records)
         ).most_common(),
+        notes=notes_of(records),
         name=PUBLISHED["name"],
         published=PUBLISHED["what"],
     )

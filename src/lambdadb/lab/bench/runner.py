@@ -7,29 +7,26 @@ every figure in seconds means the same at any speed.
 from __future__ import annotations
 
 import json
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import quote
 
-from sqlalchemy import make_url
-
-from lambdadb.drivers.psycopg import tls
-from lambdadb.engine import parse_url
+from lambdadb import PerInvocation, create_engine
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, ClusterEvent, State
+from lambdadb.lab.bench.cluster_url import redacted, with_tls
 from lambdadb.lab.bench.config import (
     AUTO_PAUSE,
-    EXPERIMENT,
+    CLUSTER,
     FIRST_ID,
-    INTERVAL,
-    OWN_TABLE,
+    OWN_TABLES,
     STEADY_ROUND_TRIP,
     TABLE,
     BenchConfig,
@@ -39,13 +36,13 @@ from lambdadb.lab.bench.config import (
     lanes,
     timestamp,
 )
+from lambdadb.lab.bench.real import login_variables
 from lambdadb.lab.bench.records import ChangeRecord, InvocationRecord, Record, ServerRecord
 from lambdadb.lab.bench.table import prepare
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.environment import Environment
 from lambdadb.lab.postgres import Postgres
 
-TLS: tuple[str, ...] = ("sslmode", "sslrootcert")
 # Each file is the code of a function, as Lambda would unzip it: not modules of this package.
 HANDLERS = Path(__file__).with_name("handlers")
 
@@ -67,15 +64,21 @@ class Bench:
     Embedded cells have their own server and run at the same time. Cells of a real cluster run one
     after the other, as one open session of another cell would keep the cluster awake. Leaving the
     context ends everything that was started, in mid-invocation too.
+
+    Args:
+        config: What is run.
+        versions: Of the servers of real clusters, as `real.prepare_clusters` found them.
     """
 
-    def __init__(self, config: BenchConfig) -> None:
+    def __init__(
+        self, config: BenchConfig, versions: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
         self.config = config
+        self.versions = versions or {}
         # A SimpleQueue may be put to from a signal handler while the same thread waits on it.
         self.queue: queue.SimpleQueue[Record | Literal["ended", "interrupted"]] = queue.SimpleQueue()
         self.interrupted = False
         self.stop = threading.Event()
-        self.preparing = threading.Lock()
         self.environments: list[Environment] = []
         self.threads = [
             threading.Thread(target=self.drive, args=(lane,), name=f"bench-{number}", daemon=True)
@@ -155,8 +158,8 @@ class Bench:
                 number=0,
                 at=0.0,
                 timestamp=timestamp(),
-                experiment=EXPERIMENT,
-                error=self.redacted(f"{type(error).__name__}: {error}"),
+                experiment=self.config.experiment,
+                error=redacted(f"{type(error).__name__}: {error}", self.config.urls.values()),
             )
         )
 
@@ -168,7 +171,7 @@ class Bench:
             stack.callback(self.environments.remove, environment)
             if stage.cluster is None and cell.aurora_type == "cold":
                 # Preparing the table woke the cluster: give it the time to pause again.
-                self.stop.wait(INTERVAL["cold"])
+                self.stop.wait(self.config.interval_of("cold"))
             self.invoke_all(cell, stage, environment)
 
     def invoke_all(self, cell: Cell, stage: Stage, environment: Environment) -> None:
@@ -185,18 +188,18 @@ class Bench:
             # From the end of the first invocation to the end of a later one are whole intervals.
             measured_from = measured_from or stage.clock.now()
             if number < rounds:
-                self.sleep_until(stage.clock, began + number * INTERVAL[cell.aurora_type])
+                self.sleep_until(stage.clock, began + number * self.config.interval_of(cell.aurora_type))
 
     def stage(self, cell: Cell, stack: ExitStack) -> Stage:
-        given = self.config.urls.get(cell.aurora_type)
-        if given is not None:
-            url = with_tls(given)
-            with self.preparing:  # both URLs may be names of one database
-                versions = prepare(url, OWN_TABLE, first_id=None)
-            stage = Stage(url, OWN_TABLE, LabClock(), None)
+        cluster_name = CLUSTER[cell.aurora_type]
+        if cluster_name in self.config.urls:
+            url = with_tls(self.config.urls[cluster_name], always=self.config.iam)
+            versions = self.versions.get(cluster_name, {})
+            stage = Stage(url, OWN_TABLES[cluster_name], LabClock(), None)
         else:
             server = stack.enter_context(Postgres())
-            versions = prepare(server.url(), TABLE, first_id=FIRST_ID[cell.aurora_type])
+            engine = create_engine(server.url(), policy=PerInvocation())
+            versions = prepare(engine, TABLE, first_id=FIRST_ID[cell.aurora_type])
             clock = LabClock()
             cluster = stack.enter_context(self.cluster(cell, server, clock))
             stage = Stage(cluster.url(), TABLE, clock, cluster)
@@ -241,8 +244,9 @@ class Bench:
                 "DATABASE_URL": stage.url,
                 "TABLE": stage.table,
                 "AURORA_TYPE": cell.aurora_type,
-                "EXPERIMENT": EXPERIMENT,
+                "EXPERIMENT": self.config.experiment,
                 "IDLE_SESSION_TIMEOUT": str(idle_session_timeout(self.config)),
+                **login_variables(self.config, stage.url, os.environ),
             },
         )
 
@@ -263,7 +267,7 @@ class Bench:
             environment.invoke({"round": number})
             record.update(log_line(environment.log))
         except LabError as failure:
-            record["error"] = self.redacted(str(failure))
+            record["error"] = redacted(str(failure), self.config.urls.values())
             self.await_resume(cluster)
         if cluster:
             record["round_trips"] = cluster.round_trips - trips
@@ -278,7 +282,7 @@ class Bench:
             **{
                 "aurora_type": cell.aurora_type,
                 "policy": cell.policy,
-                "experiment": EXPERIMENT,
+                "experiment": self.config.experiment,
                 **record,
             }
         )
@@ -294,15 +298,6 @@ class Bench:
     def sleep_until(self, clock: LabClock, at: float) -> None:
         self.stop.wait(max(0.0, at - clock.now()) / self.config.speed)
 
-    def redacted(self, message: str) -> str:
-        """The message without any cluster's password."""
-        for url in self.config.urls.values():
-            parts = make_url(url)
-            for password in (parts.password, parts.query.get("password")):
-                for secret in {str(password or ""), quote(str(password or ""), safe="")} - {""}:
-                    message = message.replace(secret, "***")
-        return message
-
 
 def log_line(log: Sequence[str]) -> dict[str, Any]:
     """The handler's last JSON line."""
@@ -311,17 +306,3 @@ def log_line(log: Sequence[str]) -> dict[str, Any]:
             fields: dict[str, Any] = json.loads(entry)
             return fields
     raise LabError("the handler returned, but logged no JSON line")
-
-
-def with_tls(url: str) -> str:
-    """
-    The URL with what verifies the server, written out.
-
-    lambdadb's handlers would add it by themselves. libpq alone, as in the other two, would give the
-    login to a server that nobody has verified.
-    """
-    parts = parse_url(url).set(drivername="postgresql+psycopg")
-    query = {name: value for name, value in parts.query.items() if isinstance(value, str)}
-    chosen = tls.apply_tls_defaults({**query, "host": parts.host}, {})
-    added = {name: str(chosen[name]) for name in TLS if name in chosen}
-    return parts.update_query_dict(added).render_as_string(hide_password=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -13,8 +14,10 @@ from typing import Any
 from lambdadb.lab.bench.records import (
     AURORA_TYPES,
     POLICIES,
+    CapacityRecord,
     ChangeRecord,
     InvocationRecord,
+    NoteRecord,
     Record,
     RunRecord,
     ServerRecord,
@@ -119,8 +122,40 @@ def cell(records: Sequence[Record], aurora_type: str, policy: str) -> CellSummar
         resume_wait=sum(record.resume_wait or 0.0 for record in done),
         round_trips=median(later) if later else None,
         sessions_left=max(left, default=None),
-        paused_share=shares[-1] if shares else None,
+        paused_share=shares[-1] if shares else paused_share_of(records, aurora_type, done),
     )
+
+
+def capacity_of(records: Sequence[Record], aurora_type: str) -> list[tuple[datetime, float]]:
+    """A real cluster's capacity: each minute's beginning, and the average in ACU."""
+    return sorted(
+        (datetime.fromisoformat(record.timestamp), record.acu)
+        for record in records
+        if isinstance(record, CapacityRecord) and record.aurora_type == aurora_type
+    )
+
+
+def paused_share_of(
+    records: Sequence[Record], aurora_type: str, done: Sequence[InvocationRecord]
+) -> float | None:
+    """
+    Share of the whole minutes from the first invocation to the last that a real cluster was paused.
+
+    A minute counts as paused if CloudWatch has no capacity for it but 0, so each pause may be up to two
+    minutes longer than it counts.
+    """
+    capacity = capacity_of(records, aurora_type)
+    if not capacity or len(done) < 2:
+        return None
+    begin = datetime.fromisoformat(done[0].timestamp)
+    end = datetime.fromisoformat(done[-1].timestamp) - timedelta(minutes=1)
+    values = [acu for at, acu in capacity if begin <= at <= end]
+    return sum(acu == 0 for acu in values) / len(values) if values else None
+
+
+def notes_of(records: Sequence[Record]) -> list[str]:
+    """What the reader of this run has to know, each once."""
+    return list(dict.fromkeys(record.text for record in records if isinstance(record, NoteRecord)))
 
 
 def run_of(records: Sequence[Record]) -> RunRecord:
@@ -150,6 +185,7 @@ def summary(records: Sequence[Record], *, complete: bool) -> dict[str, Any]:
         "run": asdict(run),
         "servers": [json.loads(server) for server in servers],
         "cells": [asdict(one) for one in cells(records)],
+        "notes": notes_of(records),
         "published": PUBLISHED,
     }
 

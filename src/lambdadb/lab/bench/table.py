@@ -1,76 +1,109 @@
-"""The experiment's table, on a server of the lab or on somebody's cluster."""
+"""The experiment's tables, on a server of the lab or on somebody's cluster."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import ProgrammingError
+from collections.abc import Sequence
 
-import lambdadb
-from lambdadb.lab import LabError
+from sqlalchemy import Connection, Engine, text
 
-VERSIONS = text(
-    "SELECT current_setting('server_version') AS postgresql, current_database() AS database, "
-    "(SELECT extversion FROM pg_extension WHERE extname = 'vector') AS vector"
+from lambdadb.errors import ConnectFailed
+from lambdadb.operate.checks import (
+    Finding,
+    check_connect,
+    check_rights,
+    check_table,
+    check_vector,
+    read_facts,
+    read_table_facts,
 )
 
+RIGHTS = ("SELECT", "INSERT")
+"""What an invocation needs: RETURNING reads the new id."""
+LOCK = text("SELECT pg_advisory_xact_lock(hashtext('lambdadb bench'))")
 
-def prepare(url: str, table: str, *, first_id: int | None) -> dict[str, str]:
+
+def prepare(engine: Engine, table: str, *, first_id: int) -> dict[str, str]:
+    """Make extension and table on a server of the lab, and give the server's versions."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
+        make(connection, table)
+        connection.execute(
+            text("SELECT setval(pg_get_serial_sequence(:table, 'id'), :first, false)"),
+            {"table": table, "first": first_id},
+        )
+        facts = read_facts(connection)
+    return {"postgresql": facts.server_version, "vector": str(facts.vector)}
+
+
+def problems(
+    engine: Engine, table: str, *, create: bool = True, clean_up: bool = False
+) -> list[Finding]:
     """
-    Make the table where there is none, and give the server's versions.
+    What keeps the benchmark from running in somebody's database. Nothing is changed there.
 
     Args:
-        first_id: The id that the next row gets; the extension is made, too. None leaves both, and an
-            existing table, to the cluster's owner.
-
-    Raises:
-        LabError: The extension is missing, or the role may not make the table.
+        create: Whether a missing table is to be made.
+        clean_up: Whether the rows of an existing table are to be deleted afterwards.
     """
-    engine = lambdadb.create_engine(
-        url, policy=lambdadb.PerInvocation(), retry=lambdadb.ResumeRetry(timeout=150.0)
-    )
-    with engine.begin() as connection:
-        if first_id is not None:
-            connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
-        found = connection.execute(VERSIONS).mappings().one()
-        if found["vector"] is None:
-            raise LabError(
-                f"the database {found['database']} has no extension vector. As its owner, run there: "
-                "CREATE EXTENSION vector"
-            )
-        make_table(connection, table)
-        if first_id is not None:
-            connection.execute(
-                text("SELECT setval(pg_get_serial_sequence(:table, 'id'), :first, false)"),
-                {"table": table, "first": first_id},
-            )
-    return {name: str(found[name]) for name in ("postgresql", "vector")}
-
-
-def make_table(connection: Connection, table: str) -> None:
-    """
-    Make the table with its index, unless it is there: that needs no right to CREATE.
-
-    Raises:
-        LabError: It is not there, and the role may not make it.
-    """
-    if connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is not None:
-        return
+    rights = [*RIGHTS, *(["DELETE"] if clean_up else [])]
     try:
-        for statement in definition(table):
-            connection.execute(text(statement))
-    except ProgrammingError as error:
-        role = connection.engine.url.username
-        raise LabError(
-            f"the role {role} could not make the table {table} ({error.orig}). As the database's owner, "
-            f"run there: {'; '.join(definition(table))}; GRANT SELECT, INSERT ON {table} TO {role}; "
-            f"GRANT USAGE ON SEQUENCE {table}_id_seq TO {role}"
-        ) from error
+        with engine.connect() as connection:
+            facts = read_facts(connection)
+            found = read_table_facts(connection, table, rights)
+    except ConnectFailed as error:
+        return [check_connect(error)]
+    findings = [
+        check_vector(facts),
+        check_table(facts, found, definition(table), rights, create=create),
+        check_rights(facts, found),
+    ]
+    return [finding for finding in findings if finding is not None]
 
 
-def definition(table: str) -> tuple[str, str]:
+def make_missing(engine: Engine, table: str) -> tuple[dict[str, str], bool]:
+    """
+    Make the table in somebody's database unless it is there.
+
+    A lock keeps two benchmarks from making it at once.
+
+    Returns:
+        The server's versions, and whether the table was made now.
+    """
+    with engine.begin() as connection:
+        connection.execute(LOCK)
+        facts = read_facts(connection)
+        missing = not read_table_facts(connection, table, RIGHTS).exists
+        if missing:
+            make(connection, table)
+    return {"postgresql": facts.server_version, "vector": str(facts.vector)}, missing
+
+
+def clean_up(engine: Engine, table: str, experiment: str, *, made: bool) -> str:
+    """
+    Drop a table that this run made; of one that was there before, delete this experiment's rows.
+
+    Returns:
+        What was done, as a sentence.
+    """
+    with engine.begin() as connection:
+        if made:
+            connection.execute(text(f"DROP TABLE {table}"))
+            return f"The table {table} was dropped."
+        statement = text(f"DELETE FROM {table} WHERE content = :experiment")  # noqa: S608 its own name
+        gone = connection.execute(statement, {"experiment": experiment}).rowcount
+    return f"{gone} rows of {experiment} were deleted from the table {table}, which was there before."
+
+
+def make(connection: Connection, table: str) -> None:
+    for statement in definition(table):
+        connection.exec_driver_sql(statement)
+
+
+def definition(table: str) -> Sequence[str]:
     """The statements that make the table as published."""
     return (
-        f"CREATE TABLE {table} (id serial PRIMARY KEY, content text, embedding vector(1536))",
-        f"CREATE INDEX {table}_embedding ON {table} "
+        f"CREATE TABLE IF NOT EXISTS {table} "
+        "(id serial PRIMARY KEY, content text, embedding vector(1536))",
+        f"CREATE INDEX IF NOT EXISTS {table}_embedding ON {table} "
         "USING ivfflat (embedding vector_l2_ops) WITH (lists = 100)",
     )

@@ -25,6 +25,7 @@ from lambdadb.lab.bench.summary import (
     known,
     label,
     listed,
+    notes_of,
     percent,
     run_of,
     seconds,
@@ -98,6 +99,8 @@ def print_table(records: list[Record], out: Path | None, *, complete: bool) -> N
         )
     for message, where in grouped_errors(records).items():
         console.print(f"Error: {'; '.join(where)}: {message}")
+    for note in notes_of(records):
+        console.print(f"Note: {note}")
     if not complete:
         console.print("Interrupted: this is what was measured until then.")
     if out is not None:
@@ -117,9 +120,8 @@ def fitting_table(records: list[Record], console: Console) -> tuple[Table, list[
 
 
 def table_of(records: list[Record], wanted: Sequence[str]) -> Table:
-    table = Table(
-        title="Hot and cold Aurora from Lambda", caption=label(run_of(records)), box=SIMPLE_HEAD
-    )
+    caption = f"{label(run_of(records))}\npublished: {PUBLISHED['name']}, Aurora PostgreSQL 16.6"
+    table = Table(title="Hot and cold Aurora from Lambda", caption=caption, box=SIMPLE_HEAD)
     for heading in ("cluster", "handler"):
         table.add_column(heading, no_wrap=True)
     for heading in wanted:

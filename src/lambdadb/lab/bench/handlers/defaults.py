@@ -19,6 +19,17 @@ def count(dbapi_connection: object, record: object) -> None:  # noqa: ARG001 SQL
     cost.connects += 1
 
 
+@event.listens_for(engine, "do_connect")
+def read_login(
+    dialect: object,  # noqa: ARG001 SQLAlchemy's own
+    record: object,  # noqa: ARG001
+    arguments: object,  # noqa: ARG001
+    parameters: dict[str, object],
+) -> None:
+    """Read the login at each connect, as SQLAlchemy's documentation shows it."""
+    parameters.update(experiment.login())
+
+
 def handler(event: object, context: object) -> dict[str, object]:  # noqa: ARG001 Lambda's own
     """Insert one row."""
     cost.begin()

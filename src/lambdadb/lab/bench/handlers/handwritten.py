@@ -15,7 +15,7 @@ def handler(event: object, context: object) -> dict[str, object]:  # noqa: ARG00
     """Insert one row."""
     row = experiment.random_row()
     started = time.perf_counter()
-    connection = psycopg.connect(URL)
+    connection = psycopg.connect(URL, **experiment.login())
     try:
         with connection.cursor() as cursor:
             cursor.execute(experiment.INSERT_PSYCOPG, row)

@@ -16,6 +16,7 @@ engine = lambdadb.create_engine(
     os.environ["DATABASE_URL"],
     # Given from outside because the benchmark lets idle time pass faster than the server's clock.
     policy=lambdadb.PerEnvironment(idle_session_timeout=float(os.environ["IDLE_SESSION_TIMEOUT"])),
+    credentials=experiment.credentials(),
     tracer=cost,
 )
 

@@ -15,6 +15,7 @@ cost = experiment.Connects()
 engine = lambdadb.create_engine(
     os.environ["DATABASE_URL"],
     policy=lambdadb.PerInvocation(),
+    credentials=experiment.credentials(),
     tracer=cost,
 )
 

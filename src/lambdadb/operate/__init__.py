@@ -1,0 +1,1 @@
+"""What an operator asks of a database, and what the answers mean. No function imports it."""
