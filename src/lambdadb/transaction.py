@@ -298,8 +298,9 @@ class _TransactionRunner:
                 self._standby_error = error
             if meaning in ("lost", "not the writer"):
                 raise _Repeat(error) from error
-            if self._standby_error is not None and isinstance(error, DatabaseResuming):
-                raise self._standby_error from error  # it was awake, and time is over
+            over = meaning == "out of time" or isinstance(error, DatabaseResuming)
+            if over and self._standby_error is not None:
+                raise self._standby_error from error  # the server is there, and takes no writes
             return False  # a connect has its own retries
         if transaction.commit_state == "done":
             # An error after COMMIT is only logged: a caller that sees an error would do the work again.

@@ -24,6 +24,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    delete,
     func,
     insert,
     literal,
@@ -130,6 +131,8 @@ def test_both_forms_store_and_give_the_same_numbers(engines, values):
                     select(documents.c.e).where(documents.c.id == number)
                 ).scalar()
             assert single(found) == values
+        with writer.begin() as connection:  # other tests add the vectors of this table
+            connection.execute(delete(documents).where(documents.c.id == number))
 
 
 # Expressions of the type, of which statements are made

@@ -12,6 +12,7 @@ def dsn(server):
     return server.url().replace("+psycopg", "")
 
 
+@pytest.mark.sweep
 def test_a_standby_follows_and_is_promoted():
     """It has the primary's rows and password, refuses writes, and takes them after promote()."""
     with Postgres(password="it's") as primary, Standby(primary) as standby:
