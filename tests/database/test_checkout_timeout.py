@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 import lambdadb
 import lambdadb.pool
-from lambdadb import ConnectionInUse, PerEnvironment, PerInvocation, aio
+from lambdadb import ConnectionInUse, PerEnvironment, PerInvocation, ResumeRetry, aio
 from lambdadb.lab.context import FakeContext
 
 ONE = text("SELECT 1")
@@ -23,7 +23,8 @@ LONG = 60.0
 def test_threads_wait_for_each_other(kind, connections, database, sessions):
     """Six threads on one or two connections: all of them get their turn, with that many sessions."""
     policy = kind(connections=connections, checkout_timeout=LONG)
-    engine = lambdadb.create_engine(database, policy=policy)
+    # A connect that takes long would have a second attempt, and so a second session.
+    engine = lambdadb.create_engine(database, policy=policy, retry=ResumeRetry(hedge_after=LONG))
     most, results, errors = [], [], []
 
     def use():
