@@ -169,6 +169,14 @@ class Sessions:
             [self._database],
         ).fetchall()
 
+    def wait_for_statement(self, statement: str, seconds: float = 30.0) -> None:
+        """Wait until one of them runs it."""
+        query = "SELECT FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND query = %s"
+        end = time.monotonic() + seconds
+        while not self._admin.execute(query, [self._database, statement]).fetchall():
+            assert time.monotonic() < end, f"no session runs {statement}"
+            time.sleep(0.01)
+
     def become(self, count: int, seconds: float = 10.0) -> list[tuple[int, str, str]]:
         """Wait until there are `count`: a closed session takes a moment to leave the view."""
         end = time.monotonic() + seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -116,6 +117,22 @@ def test_a_thread_left_behind_is_woken(moment, engine, sessions):
     assert errors
     with lambdadb.invocation(engine), engine.connect() as connection:
         connection.execute(ONE)
+
+
+def test_a_statement_sent_as_the_invocation_ends_does_not_run_on(engine, sessions, monkeypatch):
+    """A thread can still send one after the look at its connection: the server cancels that too."""
+    with lambdadb.invocation(engine):
+        connection = engine.connect()
+        connection.execute(ONE)
+        pgconn = connection.connection.driver_connection.pgconn
+
+        def dup(descriptor, dup=os.dup):
+            pgconn.send_query(b"SELECT pg_sleep(600)")
+            sessions.wait_for_statement("SELECT pg_sleep(600)")
+            return dup(descriptor)
+
+        monkeypatch.setattr("lambdadb.drivers.psycopg.connection.os.dup", dup)
+    sessions.become(0)
 
 
 def test_a_global_session_is_told_that_its_invocation_ended(engine):

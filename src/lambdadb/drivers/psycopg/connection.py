@@ -116,13 +116,13 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         self.aborted = True
         if self.pgconn.status != pq.ConnStatus.OK:
             return
-        if self.pgconn.transaction_status == ACTIVE:
-            _cancel(self.pgconn, self.deadline.clock)
-        with (
-            contextlib.suppress(OSError, psycopg.OperationalError),  # it has just been closed
-            socket.socket(fileno=os.dup(self.pgconn.socket)) as copy,
-        ):
-            copy.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError, psycopg.OperationalError):  # it has just been closed
+            cancel = _prepare_cancel(self.pgconn, self.deadline.clock)
+            with socket.socket(fileno=os.dup(self.pgconn.socket)) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+            # Only now can the thread send nothing more. What it sent before would run on.
+            if self.pgconn.transaction_status != _IDLE:
+                cancel()
 
     def _times(self) -> tuple[float, float] | None:
         """Return when a statement that is sent now is cancelled and closed. Raises if it is too late."""
@@ -144,7 +144,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             raise StatementTimeout("no answer came, and the connection was closed", sent=True)
         if not self.timed_out:
             self.timed_out = True
-            _cancel(self.pgconn, self.deadline.clock)
+            _prepare_cancel(self.pgconn, self.deadline.clock)()
 
     def _check_in_each_turn(
         self, cancel_at: float, close_at: float, generator: PQGen[Any], ready: Any = None
@@ -347,18 +347,18 @@ def make_invocation_ended(error: BaseException | None) -> InvocationEnded | None
     )
 
 
-def _cancel(pgconn: PGconn, clock: Clock) -> None:
+def _prepare_cancel(pgconn: PGconn, clock: Clock) -> Callable[[], None]:
     """
-    Ask the server to cancel the running statement, in a thread and on a connection of its own.
+    Return a function that asks the server to cancel the running statement.
 
-    libpq's older PQcancel is used only if there is nothing else, because psycopg calls it without
-    letting other threads run. The connection is not used again, whether or not the cancel arrives.
+    It does so in a thread and on a connection of its own, also after this connection was closed. libpq's
+    older PQcancel is used only if there is nothing else, because psycopg calls it without letting other
+    threads run. This connection is not used again, whether or not the cancel arrives.
     """
     try:
         cancel = pgconn.cancel_conn()
     except psycopg.NotSupportedError:  # libpq before 17 has nothing else
-        threading.Thread(target=_suppress_errors(pgconn.get_cancel().cancel), daemon=True).start()
-        return
+        return _in_thread(pgconn.get_cancel().cancel)
 
     def run() -> None:
         end = clock.now() + CANCEL
@@ -370,12 +370,12 @@ def _cancel(pgconn: PGconn, clock: Clock) -> None:
         finally:
             cancel.finish()
 
-    threading.Thread(target=_suppress_errors(run), daemon=True).start()
+    return _in_thread(run)
 
 
-def _suppress_errors(cancel: Callable[[], None]) -> Callable[[], None]:
+def _in_thread(cancel: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         with contextlib.suppress(psycopg.OperationalError):
             cancel()
 
-    return run
+    return lambda: threading.Thread(target=run, daemon=True).start()
