@@ -27,7 +27,14 @@ LISTS: list[tuple[str, str, str, str, dict[str, Any]]] = [
         "DBClusterParameterGroupName",
         {},
     ),
-    ("rds", "describe_db_cluster_snapshots", "DBClusterSnapshots", "DBClusterSnapshotIdentifier", {}),
+    # AWS deletes the automated ones with their cluster. moto keeps them.
+    (
+        "rds",
+        "describe_db_cluster_snapshots",
+        "DBClusterSnapshots",
+        "DBClusterSnapshotIdentifier",
+        {"SnapshotType": "manual"},
+    ),
     ("secretsmanager", "list_secrets", "SecretList", "ARN", {}),
     ("lambda", "list_functions", "Functions", "FunctionName", {}),
     ("lambda", "list_layers", "Layers", "LayerName", {}),
