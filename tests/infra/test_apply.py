@@ -68,7 +68,9 @@ def inventory(endpoint: str) -> dict[str, set[str]]:
     """The names of everything that the account has, by the operation that lists it."""
     return {
         operation: {
-            item[name] for item in getattr(client(service, endpoint), operation)(**arguments)[key]
+            item[name]
+            for item in getattr(client(service, endpoint), operation)(**arguments)[key]
+            if item.get("State") != "deleted"  # a VPC endpoint is listed for some time after its end
         }
         for service, operation, key, name, arguments in LISTS
     }
