@@ -187,7 +187,7 @@ variable "build" {
 
   validation {
     condition     = fileexists("${var.build}/function.zip") && fileexists("${var.build}/layer-${var.architecture}.zip")
-    error_message = "There is no function.zip, or no layer for this architecture, in ${var.build}. Build them: nox -s package. Run terraform in infra/terraform/experiment, or with -chdir."
+    error_message = "There is no function.zip, or no layer for this architecture, in ${var.build}. Build them: nox -s package -- --python ${trimprefix(var.runtime, "python")}. Run terraform in infra/terraform/experiment, or with -chdir."
   }
 }
 
