@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes.util
 import os
+import shutil
 import ssl
 import sys
 from collections.abc import Sequence
@@ -114,6 +115,17 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", "-n", "4", "--dist", "worksteal", *paths)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session
+def infra(session: nox.Session) -> None:
+    """Terraform's own checks, its plan held to rules, and apply and destroy against moto's server."""
+    if shutil.which("terraform") is None:
+        session.skip("terraform is not on PATH")
+    install(session, ".[lab]", "test")
+    session.run("terraform", "fmt", "-check", "-diff", "-recursive", "infra", external=True)
+    # Arguments for `terraform init`, such as the folder of the provider, are in TF_CLI_ARGS_init.
+    session.run("pytest", "-m", "infra", "-rs", "tests/infra", *session.posargs)
 
 
 @nox.session
