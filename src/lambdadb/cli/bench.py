@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from lambdadb.cli.signals import call_instead
 from lambdadb.errors import LambdaDBError
@@ -240,6 +242,11 @@ def announce(config: BenchConfig, *, yes: bool) -> None:
 
 def check(config: BenchConfig) -> None:
     """Find what would make every invocation fail, before the first one."""
+    if (config.secret or config.iam) and find_spec("boto3") is None:
+        raise LabError(
+            "the hand-written handlers read their login with boto3, which is not installed: "
+            "pip install '.[aws]' in a clone of lambdadb; nothing was run"
+        )
     found = []
     for kind, url in config.urls.items():
         click.echo(f"Connecting to {place(url)}; a cluster that pauses has to wake up.", err=True)
@@ -280,10 +287,15 @@ def measure(config: BenchConfig, out: Path, *, as_json: bool) -> int:
             until = datetime.now(timezone.utc)
             for record in read_capacity(config, began, until, running.stop.wait):
                 results.add(record)
+    code = finish(results, complete=complete, as_json=as_json)
     if config.clean_up:
-        for line in real.clean_up():
-            click.echo(line, err=True)
-    return finish(results, complete=complete, as_json=as_json)
+        try:
+            for line in real.clean_up():
+                click.echo(line, err=True)
+        except SQLAlchemyError as error:
+            click.echo(f"Not cleaned up: {error}", err=True)
+            return code or FAILED
+    return code
 
 
 def finish(results: Results, *, complete: bool, as_json: bool) -> int:
