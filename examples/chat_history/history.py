@@ -79,7 +79,12 @@ def remember(
     role: str = "user",
     limit: int = 5,
 ) -> list[str]:
-    """Store a message once, and return the user's other messages that are nearest to it."""
+    """
+    Store a message once, and return the user's other messages that are nearest to it.
+
+    Args:
+        key: Identifies the message among those of all users. A second one with it is not stored.
+    """
     # Before the transaction: it takes long, and the transaction may run again.
     vector = normalize(embed(content))
 
@@ -91,7 +96,8 @@ def remember(
         return found
 
     def find(session: Session) -> list[str]:
-        # The index gives the nearest of all users. Go on until enough are this user's.
+        # The index gives the nearest of all users. It goes on until enough are this user's, for at most
+        # hnsw.max_scan_tuples rows (pgvector 0.8).
         session.execute(text("SET LOCAL hnsw.iterative_scan = strict_order"))
         nearest = (
             select(Message.content)
