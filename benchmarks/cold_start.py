@@ -57,7 +57,7 @@ HOST = "orders.cluster-c9akciq32.eu-west-1.rds.amazonaws.com"
 TOKENS = {
     "RdsIam": f"""
 from lambdadb.credentials.rds_iam import RdsIam
-next(RdsIam().logins({{"host": "{HOST}", "user": "app"}}))
+next(RdsIam().logins({{"host": "{HOST}", "port": 5432, "user": "app"}}))
 """,
     "botocore.auth": f"""
 from botocore.auth import SigV4QueryAuth
