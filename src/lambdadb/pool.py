@@ -15,8 +15,6 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
-# SQLAlchemy's private names are used in this module only. `_ConnectionRecord` is its record of a
-# connection in a pool, `_do_get` and `_do_return_conn` are what a pool overrides.
 from lambdadb import pool_registry
 from lambdadb.checkout import Checkout, Waiters, find_user_code
 from lambdadb.deadline import Deadline

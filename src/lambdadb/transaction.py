@@ -192,7 +192,7 @@ class _TransactionRunner:
         )
         self._tracer: Tracer | None = connector.settings.tracer
         self._runs = 0
-        self._standby_error: Exception | None = None
+        self._standby_error: Exception | None = None  # why the last run could not begin
         self._question = OutcomeQuestion(
             self._engine, idempotency_key, deadline=self._deadline, random=self._random
         )
@@ -251,6 +251,7 @@ class _TransactionRunner:
     def _begin_and_work(self, run: _Run) -> None:
         with self._engine.connect() as connection, connection.begin() as begun:
             transaction = run.transaction = self._driver.begin(connection)
+            self._standby_error = None
             try:
                 with self._open_handle(connection, begun) as (handle, flush, commit):
                     if self._idempotency_key is not None:

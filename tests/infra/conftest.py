@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +44,9 @@ def terraform(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Terraf
     try:
         terraform.init()
     except TerraformError as error:
-        if "Failed to query available provider packages" in str(error):
+        # Whoever named a folder expects the tests to run.
+        named = "TF_CLI_ARGS_init" in os.environ
+        if not named and "Failed to query available provider packages" in str(error):
             pytest.skip(OUT_OF_REACH)
         raise
     return terraform

@@ -21,10 +21,7 @@ def count(dbapi_connection: object, record: object) -> None:  # noqa: ARG001 SQL
 
 @event.listens_for(engine, "do_connect")
 def read_login(
-    dialect: object,  # noqa: ARG001 SQLAlchemy's own
-    record: object,  # noqa: ARG001
-    arguments: object,  # noqa: ARG001
-    parameters: dict[str, object],
+    _dialect: object, _record: object, _arguments: object, parameters: dict[str, object]
 ) -> None:
     """Read the login at each connect, as SQLAlchemy's documentation shows it."""
     parameters.update(experiment.login())
