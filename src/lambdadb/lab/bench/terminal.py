@@ -120,7 +120,7 @@ def fitting_table(records: list[Record], console: Console) -> tuple[Table, list[
 
 
 def table_of(records: list[Record], wanted: Sequence[str]) -> Table:
-    caption = f"{label(run_of(records))}\npublished: {PUBLISHED['name']}, Aurora PostgreSQL 16.6"
+    caption = f"{label(run_of(records))}\n{PUBLISHED['name']}, Aurora PostgreSQL 16.6"
     table = Table(title="Hot and cold Aurora from Lambda", caption=caption, box=SIMPLE_HEAD)
     for heading in ("cluster", "handler"):
         table.add_column(heading, no_wrap=True)
