@@ -31,6 +31,7 @@ COMMANDS = {
     "bench": Command("Measure four handlers against a hot and a cold cluster.", "lab", LAB),
     "emulate": Command("Run an emulated Aurora cluster that pauses.", "lab", LAB),
     "layer": Command("Build the Lambda layer.", "layer", CLI),
+    "sessions": Command("Show who holds a server's connections.", "cli", CLI),
 }
 
 

@@ -50,6 +50,7 @@ def lambdadb() -> None:
       lambdadb bench                      measure four handlers, hot and cold, in a minute or two
       lambdadb emulate --cold --speed 20  a cluster that pauses, to point your own code at
       lambdadb layer                      the Lambda layer, for any Python and architecture
+      lambdadb sessions URL               who holds the connections
     """
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from sqlalchemy import Connection, text
 
@@ -16,14 +17,37 @@ from lambdadb.errors import ConnectFailed
 from lambdadb.faults import Fault
 
 
+class Weight(str, Enum):
+    """How much a finding matters. The members are in order, the worst first."""
+
+    CRITICAL = "critical"
+    """Something fails now."""
+    WARNING = "warning"
+    """Something will fail, or costs money for nothing."""
+    NOTE = "note"
+    """Something that is good to know."""
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst."""
+        return list(Weight).index(self)
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something that is wrong, and what to do about it."""
 
     name: str
-    """What was checked: `login`, `network`, `extension`, `table` or `rights`."""
+    """The rule, such as `login`, `table` or `slots`."""
     problem: str
+    """What was seen."""
     remedy: str
+    """What to do: a statement, a command or a line of Terraform. Empty if nothing has to be done."""
+    meaning: str = ""
+    """What follows from it."""
+    source: str = ""
+    """Where this can be read, or that it was measured."""
+    weight: Weight = Weight.CRITICAL
 
     def __str__(self) -> str:
         return f"{self.problem} {self.remedy}".strip()

@@ -1,0 +1,261 @@
+"""The command `lambdadb sessions`: who holds the connections of a server."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from lambdadb.cli.findings import finding_facts, make_console, print_findings
+from lambdadb.cli.login import WAKE, login_options
+from lambdadb.errors import ConnectFailed, LambdaDBError
+from lambdadb.faults import Fault
+from lambdadb.operate.login import connected, make_engine, place
+from lambdadb.operate.sessions import (
+    Holder,
+    Snapshot,
+    Wakefulness,
+    duration,
+    examine,
+    holders,
+    keeps_awake,
+)
+from lambdadb.operate.snapshot import read_snapshot
+
+TAG = "lambdadb sessions"
+FAILED = 1
+BAR = 12
+FULL = (
+    " A user with reserved connections can still log in: on Aurora the master user, or one with "
+    "rds_superuser; elsewhere a superuser, or one with pg_use_reserved_connections."
+)
+
+
+@click.command()
+@click.argument("urls", metavar="URL...", nargs=-1, required=True)
+@login_options
+@click.option(
+    "--watch",
+    metavar="SECONDS",
+    type=click.FloatRange(0.2, 3600),
+    help="Look again after so many seconds, until Ctrl-C. The connection stays open meanwhile.",
+)
+@click.option("--all", "every", is_flag=True, help="A line for each session, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object a line, one for each look.")
+def sessions(
+    urls: tuple[str, ...],
+    secret: str | None,
+    iam: bool,
+    timeout: float,
+    watch: float | None,
+    every: bool,
+    as_json: bool,
+) -> None:
+    """
+    Show who holds the connections of a server: by function, state, age and idle time.
+
+    A holder is a session's own name (application_name, program_name): with lambdadb, the function's.
+    The one that holds most is marked. Below the table stands what is wrong: sessions that others wait
+    for, long transactions, a server that is nearly full, sessions without a name. The last part says
+    who would keep an auto-pausing cluster awake from now on.
+
+    Several URLs are shown one below the other, such as a writer and its readers.
+
+    Looking needs one connection, for a moment, and nothing is changed. A paused cluster wakes up by
+    it. Statements are shown without their literals.
+
+    \b
+    Permissions:
+      database  pg_read_all_stats (or pg_monitor); PROCESS in MySQL. Without it other users' sessions
+                have a name and no state.
+      AWS       secretsmanager:GetSecretValue (--secret), rds-db:connect (--iam)
+
+    \b
+    Examples:
+      lambdadb sessions postgresql://ops@orders.cluster-x.eu-west-1.rds.amazonaws.com/shop --iam
+      lambdadb sessions "$WRITER" "$READER" --secret shop/ops --watch 2
+      lambdadb sessions "$URL" --json | jq '.holders[0]'
+
+    \b
+    Exit codes:
+      0    shown
+      1    a server could not be asked; the others are shown
+      2    nothing was asked: a wrong URL or option
+      130  ended by Ctrl-C or SIGTERM
+    """
+    try:
+        engines = {
+            place(url): make_engine(url, secret=secret, iam=iam, tag=TAG, timeout=timeout)
+            for url in urls
+        }
+    except LambdaDBError as error:
+        raise click.UsageError(str(error)) from error
+    for server in engines:
+        how = "and stays connected" if watch else "for a moment"
+        click.echo(f"Connecting to {server} {how}. {WAKE}", err=True)
+    console = make_console()
+    failed = False
+    with ExitStack() as stack:
+        connections: dict[str, Connection] = {}
+        for server, engine in engines.items():
+            try:
+                connections[server] = stack.enter_context(connected(engine))
+            except SQLAlchemyError as error:
+                failed = True
+                click.echo(f"{server}: {explain(error)}", err=True)
+                continue
+            if not watch:
+                # Shown at once, and closed before the next server is asked.
+                show(console, [read_snapshot(connections[server], server)], every, as_json=as_json)
+                connections.pop(server).close()
+        if watch and connections:
+            follow(console, connections, watch, every, as_json=as_json)
+    sys.exit(FAILED if failed else 0)
+
+
+def explain(error: SQLAlchemyError) -> str:
+    """Why a server could not be asked, and the way in if it is full."""
+    full = isinstance(error, ConnectFailed) and error.fault is Fault.EXHAUSTED
+    return f"{error}{FULL if full else ''}"
+
+
+def follow(
+    console: Console, connections: dict[str, Connection], pause: float, every: bool, *, as_json: bool
+) -> None:
+    """Look again and again, in place on a terminal, until a signal ends it."""
+    if as_json or not console.is_terminal:
+        while True:
+            for server, connection in connections.items():
+                show(console, [read_snapshot(connection, server)], every, as_json=as_json)
+            time.sleep(pause)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            found = [read_snapshot(connection, server) for server, connection in connections.items()]
+            with console.capture() as captured:
+                show(console, found, every, as_json=False)
+            live.update(Text.from_ansi(captured.get()), refresh=True)
+            time.sleep(pause)
+
+
+def show(console: Console, snapshots: Sequence[Snapshot], every: bool, *, as_json: bool) -> None:
+    """Print snapshots: tables, or an object a line."""
+    for snapshot in snapshots:
+        if as_json:
+            click.echo(json.dumps(facts(snapshot)))
+            sys.stdout.flush()
+            continue
+        console.print(headline(snapshot))
+        console.print(holder_table(holders(snapshot)))
+        if every:
+            console.print(session_table(snapshot))
+        print_findings(console, examine(snapshot))
+        console.print(awake_lines(keeps_awake(snapshot)))
+
+
+def facts(snapshot: Snapshot) -> dict[str, Any]:
+    """All that is known, for programs."""
+    slots = {**asdict(snapshot.slots), "ordinary": snapshot.slots.ordinary, "free": snapshot.slots.free}
+    return {
+        **asdict(snapshot),
+        "slots": slots,
+        "holders": [asdict(holder) for holder in holders(snapshot)],
+        "findings": [finding_facts(finding) for finding in examine(snapshot)],
+        "keeps_awake": [asdict(one) for one in keeps_awake(snapshot)],
+    }
+
+
+def headline(snapshot: Snapshot) -> Group:
+    """Which server it is, and how full."""
+    slots = snapshot.slots
+    kind = "reader" if snapshot.reader else "writer"
+    first = Text(snapshot.server, style="bold").append(
+        f"  {snapshot.kind} {snapshot.version}, {kind}", style="dim"
+    )
+    style = "red" if slots.free == 0 else "yellow" if slots.free < 0.2 * slots.ordinary else "green"
+    second = Text(bar(slots.used / slots.limit, 30), style=style).append(
+        f"  {slots.used} of {slots.limit} connections used, {slots.free} free for ordinary users, "
+        f"{slots.reserved} reserved",
+        style="default",
+    )
+    return Group(Text(""), first, second)
+
+
+def holder_table(found: Sequence[Holder]) -> Table:
+    """A row for each holder; the one that stands out is marked, in colour and by an arrow."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("", width=1)
+    table.add_column("holder", overflow="ellipsis", no_wrap=True)
+    table.add_column("user", overflow="ellipsis", no_wrap=True)
+    table.add_column("sessions", justify="right")
+    table.add_column("share", no_wrap=True)
+    table.add_column("states")
+    table.add_column("oldest", justify="right", no_wrap=True)
+    table.add_column("idle for", justify="right", no_wrap=True)
+    for holder in found:
+        states = ", ".join(f"{count} {state}" for state, count in holder.states.items())
+        table.add_row(
+            "▶" if holder.stands_out else "",
+            holder.name,
+            ", ".join(holder.users),
+            str(holder.count),
+            f"{bar(holder.share, BAR)} {holder.share:>4.0%}",
+            states,
+            duration(holder.age) if holder.age is not None else "",
+            duration(holder.idle) if holder.idle is not None else "",
+            style="bold red" if holder.stands_out else "",
+        )
+    if not found:
+        table.add_row("", "nobody else is connected")
+    return table
+
+
+def session_table(snapshot: Snapshot) -> Table:
+    """A row for each session, the oldest first."""
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("id", "holder", "client", "state", "age", "idle for", "waits for", "statement"):
+        table.add_column(heading, overflow="ellipsis", no_wrap=heading != "statement")
+    for one in snapshot.sessions:
+        table.add_row(
+            str(one.id),
+            one.holder,
+            one.client,
+            one.state,
+            duration(one.age),
+            duration(one.idle) if one.idle is not None else "",
+            ", ".join(map(str, one.waits_for)),
+            one.statement[:80],
+        )
+    return table
+
+
+def awake_lines(found: Sequence[Wakefulness]) -> Text:
+    """Who keeps an auto-pausing cluster awake from now on, the longest first."""
+    text = Text("Would keep an auto-pausing cluster awake: ", style="bold")
+    if not found:
+        return text.append("nobody.\n", style="not bold")
+    for one in found[:3]:
+        when = "with no end" if one.seconds is None else f"for {duration(one.seconds)}"
+        many = f" ({one.count} sessions)" if one.count > 1 else ""
+        text.append(f"\n  {one.holder}{many}: {when}; {one.reason}.", style="not bold")
+    if len(found) > 3:
+        text.append(f"\n  and {len(found) - 3} more.", style="not bold")
+    return text.append("\n")
+
+
+def bar(share: float, width: int) -> str:
+    """A share as a bar of characters; something for each that is not 0."""
+    full = max(round(min(share, 1.0) * width), 1 if share > 0 else 0)
+    return "█" * full + "░" * (width - full)

@@ -1,0 +1,21 @@
+"""
+Ask a server for its sessions, whichever database it is.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from lambdadb.operate import postgresql
+from lambdadb.operate.sessions import Snapshot
+
+
+def read_snapshot(connection: Connection, server: str) -> Snapshot:
+    """
+    The sessions of the server that a connection leads to.
+
+    Args:
+        connection: In autocommit.
+        server: What the server is to be called.
+    """
+    return postgresql.read_snapshot(connection, server)

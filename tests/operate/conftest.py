@@ -1,0 +1,84 @@
+"""A real PostgreSQL for operators, and a database in it for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import make_url
+
+from lambdadb.cli.group import lambdadb as group
+from lambdadb.lab.postgres import Postgres
+from lambdadb.operate.login import connected, make_engine
+from lambdadb.operate.sessions import Snapshot
+from lambdadb.operate.snapshot import read_snapshot
+
+PASSWORD = "canary-operate-5d1c"
+LIMIT = 60
+Connect = Callable[..., "psycopg.Connection[Any]"]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """A server with few connections, and TLS and roles as initdb leaves them."""
+    with Postgres(password=PASSWORD, settings={"max_connections": str(LIMIT)}) as server:
+        yield server
+
+
+@pytest.fixture
+def connect(server: Postgres) -> Iterator[Connect]:
+    """Open sessions of any user, which end with the test."""
+    with ExitStack() as stack:
+
+        def open_session(
+            name: str = "", *, user: str = "postgres", database: str = "postgres"
+        ) -> psycopg.Connection[Any]:
+            url = make_url(server.url(database)).set(drivername="postgresql", username=user)
+            connection = psycopg.connect(
+                url.render_as_string(hide_password=False), application_name=name, autocommit=True
+            )
+            stack.callback(connection.close)
+            return connection
+
+        yield open_session
+
+
+@pytest.fixture
+def admin(connect: Connect) -> psycopg.Connection[Any]:
+    """The operator's own session, in autocommit."""
+    return connect("admin")
+
+
+@pytest.fixture
+def role(admin: psycopg.Connection[Any]) -> Iterator[str]:
+    """An ordinary role that can log in; gone after the test, with all that it owns."""
+    name = f"app_{next(_numbers)}"
+    admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    yield name
+    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [name])
+    admin.execute(f"DROP OWNED BY {name}")
+    admin.execute(f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def snapshot(server: Postgres) -> Callable[..., Snapshot]:
+    """What `lambdadb sessions` reads, as any user."""
+
+    def read(user: str = "postgres") -> Snapshot:
+        url = make_url(server.url()).set(username=user).render_as_string(hide_password=False)
+        with connected(make_engine(url, tag="look", timeout=10)) as connection:
+            return read_snapshot(connection, "server")
+
+    return read
+
+
+@pytest.fixture
+def lambdadb() -> Callable[..., Result]:
+    """Run the command line in this process."""
+    return lambda *arguments: CliRunner().invoke(group, list(arguments))
