@@ -19,7 +19,7 @@ FLOORS = [
     {"checkout", "connect", "http"},
     {"pool_registry", "slot"},
     {"pool"},
-    {"invocation", "loop_clock", "outcome"},
+    {"invocation", "loop_clock", "outcome", "resume"},
     {"transaction"},
     {"asgi", "plugin"},
     {"engine"},

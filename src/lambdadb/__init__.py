@@ -14,7 +14,12 @@ def lambda_handler(event, context):
 ```
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lambdadb.gc_pause import gc_paused
+
+if TYPE_CHECKING:
+    from lambdadb.resume import wake
 
 with gc_paused():
     from lambdadb.engine import create_engine
@@ -56,10 +61,15 @@ __all__ = [
     "run_transaction",
     "trace",
     "transactional",
+    "wake",
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
+    if name == "wake":
+        from lambdadb.resume import wake  # few functions need it
+
+        return wake
     if name == "__version__":
         from importlib.metadata import version  # takes time, and a cold start does not need it
 

@@ -1,5 +1,5 @@
 """
-`create_async_engine`, `run_transaction` and `transactional` for asynchronous code.
+`create_async_engine`, `run_transaction`, `transactional` and `wake` for asynchronous code.
 
 Connects and pool are the same as in synchronous code. They wait on the event loop.
 
@@ -19,6 +19,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from lambdadb import transaction
 from lambdadb.engine import parse_url, with_plugin
+from lambdadb.errors import InvalidSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lambdadb.credentials import AsyncCredentials, Credentials
     from lambdadb.outcome import IdempotencyKey
     from lambdadb.policy import Policy
+    from lambdadb.resume import DatabaseState
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
 
@@ -129,6 +131,15 @@ def transactional(
         return call
 
     return decorate
+
+
+async def wake(engine: AsyncEngine, *, within: float = 1.0) -> DatabaseState:
+    """`lambdadb.wake` for an asynchronous engine. Promises, errors and costs are the same."""
+    from lambdadb.resume import wake as wake_engine
+
+    if not isinstance(engine, AsyncEngine):
+        raise InvalidSettings(f"aio.wake() got {type(engine).__name__}: use lambdadb.wake.")
+    return await greenlet_spawn(wake_engine, engine.sync_engine, within=within)
 
 
 class _SyncSessions:

@@ -109,7 +109,7 @@ class LambdaDBPlugin(CreateEnginePlugin):
         """Check the server, and restore the URL that users expect, with SQLAlchemy's driver name."""
         dialect: Any = engine.dialect
         arguments, parameters = dialect.create_connect_args(engine.url)
-        self._connector.check_target(arguments, {**parameters, **self._connect_args})
+        self._connector.set_target(arguments, {**parameters, **self._connect_args})
         engine.url = self.url.set(drivername=f"{dialect.name}+{dialect.driver}")
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from typing_extensions import assert_type
 
 from lambdadb import handler, invocation, trace
-from lambdadb.aio import create_async_engine, run_transaction, transactional
+from lambdadb.aio import create_async_engine, run_transaction, transactional, wake
 
 engine = create_async_engine("postgresql+psycopg://app@host/orders")
 sessions = async_sessionmaker(engine)
@@ -52,3 +52,4 @@ async def results(context: object) -> None:
         assert_type(await run_transaction(sessions, count_by_session), str)
         assert_type(await cancel(1, reason="late"), bool)
         assert_type(await render(1), str)
+        assert_type((await wake(engine)).awake, bool)

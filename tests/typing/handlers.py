@@ -29,7 +29,9 @@ from lambdadb import (
     run_transaction,
     trace,
     transactional,
+    wake,
 )
+from lambdadb.resume import DatabaseState
 
 engine = create_engine(
     "postgresql+psycopg://app@host/orders",
@@ -72,6 +74,13 @@ def store_over_http(event: dict[str, Any], context: object) -> dict[str, Any]:
     with invocation(engine, context), rare.connect() as connection:
         rows = connection.execute(text("SELECT count(*) FROM orders")).scalar_one()
     return {"statusCode": 200, "body": str(rows)}
+
+
+def warm_up() -> int | None:
+    """The state of a database that is being woken."""
+    state = wake(engine, within=0.5)
+    assert_type(state, DatabaseState)
+    return None if state.awake else state.retry_after
 
 
 def count(connection: Connection) -> int:

@@ -45,12 +45,17 @@ class Connector:
     invocations: ActiveInvocations = field(default_factory=ActiveInvocations)
     random: Random = field(default_factory=SystemRandom)  # no seed: copies of a process differ
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    target: Target | None = None
+    """What the engine's URL and `connect_args` name. A listener to `do_connect` may choose another."""
     _idle_seconds: float | None = None
     _warned: set[str] = field(default_factory=set)
 
-    def connect(self, target: Target) -> Any:
+    def connect(self, target: Target, *, within: float | None = None) -> Any:
         """
         Open a session. Wait for a database that is waking up.
+
+        Args:
+            within: Seconds after which to give up, if the settings and the invocation allow more.
 
         Raises:
             ConnectFailed: No session could be opened. `DatabaseResuming`: try again a little later.
@@ -62,6 +67,8 @@ class Connector:
         """
         history = ConnectHistory(self.clock, target)
         deadline = self.settings.retry.connect_deadline(self.clock, self.invocations.deadline)
+        if within is not None:
+            deadline = deadline.earlier(Deadline(self.clock.now() + within))
         if not deadline.remaining(self.clock):
             raise self._describe_out_of_time()
         with start_span(self.settings.tracer, "connect", history.began) as history.handle:
@@ -78,15 +85,18 @@ class Connector:
         statements = StatementDeadline(self.invocations, self.clock, self.settings.retry.reserve)
         return target.to_dbapi_connection(attempt, statements, deadline.at)
 
-    def check_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> None:
+    def set_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> None:
         """
-        Refuse, while the engine is made, a server that must not get the login of a store.
+        Set the engine's own target, while the engine is made.
+
+        A server that must not get the login of a store is refused.
 
         Raises:
             InvalidSettings: The URL, `connect_args` or the environment choose such a server.
         """
         try:
-            self._check_verified(self.driver.make_target(arguments, parameters))
+            self.target = self.driver.make_target(arguments, parameters)
+            self._check_verified(self.target)
         except AttemptFailed as failure:
             raise InvalidSettings(f"{failure.text[0].upper()}{failure.text[1:]}.") from None
 
