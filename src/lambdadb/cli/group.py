@@ -51,6 +51,7 @@ def lambdadb() -> None:
       lambdadb emulate --cold --speed 20  a cluster that pauses, to point your own code at
       lambdadb layer                      the Lambda layer, for any Python and architecture
       lambdadb sessions URL               who holds the connections
+      lambdadb doctor URL                 what keeps it awake, what will break, and what to do
       lambdadb wake URL --wait            wake a paused cluster, before a deployment
     """
 

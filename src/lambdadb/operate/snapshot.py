@@ -1,5 +1,5 @@
 """
-Ask a server for its sessions, whichever database it is.
+Ask a server for its sessions, and about itself, whichever database it is.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from lambdadb.operate import postgresql
+from lambdadb.operate.server import ServerFacts
 from lambdadb.operate.sessions import Snapshot
 
 
@@ -19,3 +20,8 @@ def read_snapshot(connection: Connection, server: str) -> Snapshot:
         server: What the server is to be called.
     """
     return postgresql.read_snapshot(connection, server)
+
+
+def read_server(connection: Connection) -> ServerFacts | None:
+    """What the server says about itself; None if lambdadb has no rules for it."""
+    return postgresql.read_server_facts(connection)
