@@ -282,6 +282,17 @@ def test_a_login_from_a_store_of_ones_own(app: str, aws: dict[str, str]) -> None
         assert function.invoke(None) == "app"
 
 
+def test_a_caller_beyond_the_budget(app: str, shop: Shop) -> None:
+    """A role that may have no more connections is 503 over HTTP; with one more it is 200."""
+    event = {"requestContext": {"http": {"method": "GET"}}}
+    with environment("budget.lambda_handler", app.replace("//", "//app:pw@")) as function:
+        shop.connection.execute("ALTER ROLE app CONNECTION LIMIT 0")
+        answer = function.invoke(event)
+        assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (503, "5")
+        shop.connection.execute("ALTER ROLE app CONNECTION LIMIT 1")
+        assert function.invoke(event)["statusCode"] == 200
+
+
 def test_a_login_from_an_asynchronous_store(app: str) -> None:
     """A login that is refused makes the store's next question a fresh one."""
     asked = []

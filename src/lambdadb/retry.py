@@ -28,6 +28,10 @@ OUTSIDE_INVOCATION = 60.0
 # Seconds to pause after "too many connections". The pause doubles from the first value to the second.
 _EXHAUSTED_FIRST, _EXHAUSTED_MOST = 0.25, 4.0
 
+# Seconds after which a client is asked to try again when no connection was free. Nobody knows when one
+# will be. It is about the longest pause, so that clients come no faster than connects.
+_EXHAUSTED_AFTER = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeRetry:
@@ -61,10 +65,17 @@ class ResumeRetry:
     max_backoff: float = 0.5
     """Longest pause, in seconds, after a refusal. Each pause is a random time from its upper half."""
 
+    exhausted_timeout: float | None = None
+    """
+    Seconds for which a connect waits while all connections of the server, or of its role, are in use.
+    None: as long as for a resume. With a few seconds an HTTP caller gets its 503 soon, and waiting does
+    not use up the function's concurrency.
+    """
+
     def __post_init__(self) -> None:
-        for name in ("timeout", "hedge_after", "max_backoff"):
+        for name in ("timeout", "hedge_after", "max_backoff", "exhausted_timeout"):
             value = getattr(self, name)
-            if value is None and name == "timeout":
+            if value is None and name.endswith("timeout"):
                 continue
             if not (isinstance(value, (int, float)) and value > 0):
                 raise InvalidSettings(
@@ -90,8 +101,10 @@ class ResumeRetry:
             longest = min(_EXHAUSTED_FIRST * 2.0**number, _EXHAUSTED_MOST)
         return longest * random.uniform(0.5, 1.0)
 
-    def retry_after(self, waited: float) -> int:
+    def retry_after(self, waited: float, fault: Fault = Fault.RESUMING) -> int:
         """Return the whole seconds until another try is worthwhile, after `waited` seconds in vain."""
+        if fault is Fault.EXHAUSTED:
+            return _EXHAUSTED_AFTER
         expected = next((typical for typical in _TYPICAL_RESUMES if typical > waited), waited + 5.0)
         return max(1, math.ceil(expected - waited))
 

@@ -251,5 +251,7 @@ class Connector:
             waited=history.seconds,
             attempts=history.attempts,
             orig=self.driver.error(last.text),
-            retry_after=self.settings.retry.retry_after(history.seconds) if fault.can_pass else None,
+            retry_after=(
+                self.settings.retry.retry_after(history.seconds, fault) if fault.can_pass else None
+            ),
         )

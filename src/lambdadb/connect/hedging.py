@@ -11,6 +11,7 @@ started again when it got no answer for `hedge_after` seconds.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from random import Random
 
@@ -43,6 +44,8 @@ class HedgedConnect:
     _winner: Attempt | None = None
     _renew_at: float = 0.0
     _number: int = 0
+    _exhausted_since: float | None = None
+    """When the server first said that all of its connections are in use."""
 
     def run(self) -> Attempt:
         """Return the first attempt that logs in. Raises `AttemptFailed` if none can in time."""
@@ -67,7 +70,15 @@ class HedgedConnect:
                 self._end(attempt, None)
 
     def _can_wait(self, failure: AttemptFailed) -> bool:
+        if failure.fault is Fault.EXHAUSTED and self._exhausted_left() <= 0:
+            return False
         return failure.fault.can_pass and not (failure.refused and self.refusal_is_final)
+
+    def _exhausted_left(self) -> float:
+        """Seconds for which the connect may still wait for a free connection."""
+        if self.retry.exhausted_timeout is None or self._exhausted_since is None:
+            return math.inf
+        return self._exhausted_since + self.retry.exhausted_timeout - self.clock.now()
 
     def _keep_trying(self, first: AttemptFailed) -> Attempt:
         failures = iter([first])
@@ -114,7 +125,7 @@ class HedgedConnect:
 
     def _pause(self, seconds: float) -> None:
         """Pause between attempts, while an attempt that is still open may log in."""
-        end = self.clock.now() + seconds
+        end = self.clock.now() + min(seconds, max(self._exhausted_left(), 0.0))
         while self._winner is None and (left := end - self.clock.now()) > 0:
             try:
                 self._drive(left)
@@ -143,6 +154,8 @@ class HedgedConnect:
                 self._renew_at = self.clock.now() + KEEP_AFTER_ANSWER
         except AttemptFailed as failure:
             self.history.add_failure(failure.fault)
+            if failure.fault is Fault.EXHAUSTED and self._exhausted_since is None:
+                self._exhausted_since = self.clock.now()
             self._end(attempt, failure.fault)
             if self._winner is None:
                 raise

@@ -251,6 +251,22 @@ def test_taken_connections_are_waited_for_with_growing_pauses(connector_to, cloc
     assert 8 <= len(connector.driver.made) <= 20
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_taken_connections_are_waited_for_as_long_as_the_setting_says(connector_to, clock, seed):
+    """`exhausted_timeout` ends the wait for a free connection, and no other wait."""
+    text = "FATAL:  sorry, too many clients already"
+    retry = ResumeRetry(timeout=60, exhausted_timeout=3)
+    began = clock.now()
+    connector = connector_to(refusing(math.inf, text), HELD, retry=retry, seed=seed)
+    with pytest.raises(ConnectFailed) as caught:
+        connect(connector, host="h")
+    assert clock.now() - began == pytest.approx(3, abs=0.1)
+    assert caught.value.fault is Fault.EXHAUSTED
+    assert caught.value.retry_after == 5
+    resuming = connector_to(refusing(clock.now() + 15, STARTING), HELD, retry=retry, seed=seed)
+    connect(resuming, host="h")
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "/tmp"])
 @pytest.mark.parametrize("text", ["Connection refused", "No such file or directory"])
 def test_a_refusal_on_a_developers_machine_is_an_answer(connector_to, clock, host, text):
