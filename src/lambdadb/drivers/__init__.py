@@ -30,3 +30,9 @@ register(
     "lambdadb.drivers.psycopg.dialect",
     "PsycopgDialect",
 )
+register(
+    ("mysql", "mysql+pymysql", "mysql+asyncmy", "mysql+aiomysql"),
+    "lambdadb+pymysql",
+    "lambdadb.drivers.pymysql.dialect",
+    "PyMySQLDialect",
+)

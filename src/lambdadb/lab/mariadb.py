@@ -104,7 +104,11 @@ class MariaDB:
             "init-file": str(directory / "init.sql"),
             "port": str(self.port),
         }
-        command = [str(server), "--no-defaults", *(f"--{name}={value}" for name, value in options.items())]
+        command = [
+            str(server),
+            "--no-defaults",
+            *(f"--{name}={value}" for name, value in options.items()),
+        ]
         self._process = self._run(command, signal.SIGTERM)
         self._wait_until_ready()
 

@@ -1,0 +1,1 @@
+"""PyMySQL, for synchronous and asynchronous engines."""
