@@ -174,6 +174,13 @@ def differences(session: nox.Session) -> None:
 
 
 @nox.session
+def mysql(session: nox.Session) -> None:
+    """The contract tests on a real MariaDB; needs it installed (Debian: mariadb-server)."""
+    install(session, ".[lab]", "test")
+    session.run("pytest", "tests/contract", "-k", "pymysql", "-rs", *session.posargs)
+
+
+@nox.session
 def containers(session: nox.Session) -> None:
     """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
     install(session, ".[lab]", "test", "containers")
