@@ -107,19 +107,28 @@ class DeadlineConnection(Connection):
     def query(self, sql: Any, unbuffered: bool = False) -> Any:
         """Send a statement, and read its answer or, if `unbuffered`, the beginning of it."""
         if self.unit is not None:
-            self.unit.check_statement(sql)
+            self.unit.check_statement(sql, self._send)
         before, self.is_clean = self.is_clean, False
         try:
             affected = super().query(sql, unbuffered)
         except pymysql.Error as error:
-            if self.unit is not None:
-                self.unit.note_error(error)
             if isinstance(error, StatementTimeout) and not error.sent:
                 self.is_clean = before
-            raise self.translate_failure(error) from error.__cause__
+            cause = error if self.unit is None else self.unit.note_error(error)
+            raise self.translate_failure(cause) from error.__cause__
         if self.unit is not None:
             self.unit.note_answer(self.server_status)
         return affected
+
+    def _send(self, query: str) -> None:
+        """Send one of lambdadb's own statements, past the unit of work."""
+        self.is_clean = False
+        super().query(query)
+
+    def prove_open(self) -> None:
+        """Find out whether the unit of work has committed its transaction inside of a statement."""
+        if self.unit is not None:
+            self.unit.prove_open(self._send)
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         """
@@ -173,6 +182,7 @@ class DeadlineConnection(Connection):
             self.stream.close()
             return
         with self.allow_late():
+            self.prove_open()
             super().rollback()
         self.is_clean = True
 

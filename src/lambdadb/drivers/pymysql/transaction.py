@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pymysql
 import sqlalchemy
+from pymysql.constants import CLIENT
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from lambdadb.drivers.base import Meaning, Outcome
@@ -29,12 +30,12 @@ from lambdadb.errors import InvalidSettings, OutOfTime, TransactionEnded
 # Another session may have the same id after a restart of the server, or on another one. The client's
 # address, with its port, as the server sees it, tells them apart.
 _SESSION = (
-    "SELECT HOST, DATABASE(), @@innodb_read_only FROM information_schema.PROCESSLIST"
-    " WHERE ID = CONNECTION_ID()"
+    "SELECT ID, HOST, CURRENT_USER(), DATABASE(), @@innodb_read_only"
+    " FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()"
 )
 _IS_THERE = (
-    "SELECT @@innodb_read_only, (SELECT COUNT(*) FROM information_schema.PROCESSLIST"
-    " WHERE ID = {thread} AND HOST = {host})"
+    "SELECT @@innodb_read_only, CURRENT_USER(), (SELECT COUNT(*)"
+    " FROM information_schema.PROCESSLIST WHERE ID = {thread} AND HOST = {host})"
 )
 _NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 # ER_OPTION_PREVENTS_STATEMENT (--read-only, --innodb-read-only, among others), ER_READ_ONLY_MODE
@@ -49,6 +50,7 @@ class TransactionHandle:
     unit: UnitOfWork
     thread: int
     host: str
+    user: str
     database: str | None
     takes_writes: bool
 
@@ -75,20 +77,27 @@ class TransactionHandle:
 
     @property
     def committed_by_unit(self) -> bool | None:
-        """Whether a statement of the unit has committed it."""
-        return self.unit.committed
+        """Whether a statement of the unit has committed it; None if that was not proven so far."""
+        return self.unit.committed or (None if self.unit.may_have_committed else False)
+
+    @property
+    def may_be_committed_by_unit(self) -> bool:
+        """Whether a statement that may commit, such as CALL, was sent, and its effect is not known."""
+        return self.committed_by_unit is None
 
     def allow_commit(self) -> None:
         """The unit of work has returned: the next COMMIT is sent; raises `UnitEnded` if it is over."""
-        if self.unit.ended or self.is_lost:
+        if not self.is_lost:
+            self.connection.prove_open()
+        if self.unit.ended or self.unit.conflict is not None or self.is_lost:
             raise UnitEnded("The unit of work returned from a transaction that had failed or ended.")
         self.unit.is_done = True
 
     def leave(self) -> None:
         """The unit of work is over: its connection may begin transactions again."""
-        self.connection.unit = None
         with contextlib.suppress(pymysql.Error):  # lost: then the server rolls back
             self.connection.rollback()
+        self.connection.unit = None
 
 
 def begin(connection: sqlalchemy.Connection) -> TransactionHandle:
@@ -110,23 +119,29 @@ def begin(connection: sqlalchemy.Connection) -> TransactionHandle:
             "parameters and return None, or do without run_transaction."
         )
     driver.commit_state = "none"
-    host, database, read_only = _ask(connection, _SESSION)[0]
+    ((thread, host, user, database, read_only),) = _ask(connection, _SESSION)
     if driver.get_autocommit():
         _do(connection, driver.begin)
         driver.is_clean = False
-    unit = driver.unit = UnitOfWork()
-    return TransactionHandle(driver, unit, driver.thread_id(), host, database, not read_only)
+    several = bool(driver.client_flag & CLIENT.MULTI_STATEMENTS)
+    unit = driver.unit = UnitOfWork(several_statements=several)
+    return TransactionHandle(driver, unit, thread, host, user, database, not read_only)
 
 
 def ask_outcome(connection: sqlalchemy.Connection, transaction: TransactionHandle) -> Outcome | None:
     """
     End the session of a transaction, and say what became of the transaction; None while it is there.
 
+    A user without the privilege PROCESS sees its own sessions only. So if this is another user than that
+    of the transaction, a session that is not seen may be there.
+
     **Costs:** one round trip; one more to end the session.
     """
+    if not transaction.is_lost:
+        return "unknown"  # it was rolled back, and may have been committed by the unit before
     driver: Any = connection.connection.driver_connection
     question = _IS_THERE.format(thread=transaction.thread, host=driver.escape(transaction.host))
-    ((read_only, there),) = _ask(connection, question)
+    ((read_only, user, there),) = _ask(connection, question)
     if read_only:
         connection.invalidate()  # not the writer, or not yet: the next connect may find it
         return None
@@ -137,7 +152,10 @@ def ask_outcome(connection: sqlalchemy.Connection, transaction: TransactionHandl
             if error_number(error.orig or error) != _NO_SUCH_THREAD:
                 raise
         return None
-    return "unknown" if transaction.commit_state == "sent" else "aborted"
+    if user != transaction.user:
+        return None
+    may_be_committed = transaction.commit_state == "sent" or transaction.may_be_committed_by_unit
+    return "unknown" if may_be_committed else "aborted"
 
 
 def names_same_tables(connection: sqlalchemy.Connection, transaction: TransactionHandle) -> bool:
@@ -153,13 +171,13 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
     """What an error of a statement means for its transaction."""
     original = error.orig if isinstance(error, DBAPIError) else error
     lost = transaction is not None and transaction.is_lost
-    unanswered = lost and transaction is not None and transaction.unit.may_have_committed
     if isinstance(original, (OutOfTime, StatementTimeout)):
-        return "unanswered commit" if original.sent and unanswered else "out of time"
+        unanswered = original.sent and transaction is not None and transaction.may_be_committed_by_unit
+        return "unanswered commit" if unanswered else "out of time"
     if isinstance(original, (TransactionEnded, UnitEnded)):
         return "ended"
     if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return "unanswered commit" if unanswered else "lost"
+        return "lost"
     if isinstance(error, PendingRollbackError) and lost:
         return "lost"  # SQLAlchemy could not roll a savepoint back, and hides the loss itself
     if not isinstance(original, pymysql.Error) or isinstance(original, InvocationClosed):
