@@ -174,6 +174,17 @@ def differences(session: nox.Session) -> None:
 
 
 @nox.session
+def mysql(session: nox.Session) -> None:
+    """Every test on a real MariaDB, the long ones too; needs it installed (Debian: mariadb-server)."""
+    install(session, ".[lab]", "test")
+    # Tests are skipped without MariaDB. This fails instead, with the command that installs it.
+    session.run("python", "-c", "from lambdadb.lab.mariadb import find_server; print(find_server())")
+    every = ["-m", "sweep or not sweep", "-rs", "-n", "2", *session.posargs]
+    session.run("pytest", "tests/contract", "-k", "pymysql", *every)
+    session.run("pytest", "tests/mysql", "tests/unit/drivers/pymysql", *every)
+
+
+@nox.session
 def containers(session: nox.Session) -> None:
     """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
     install(session, ".[lab]", "test", "containers")

@@ -11,6 +11,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import make_url
 
+from lambdadb.drivers import EXAMPLES
 from lambdadb.errors import InvalidSettings
 from lambdadb.gc_pause import gc_paused
 from lambdadb.url import check_url
@@ -43,14 +44,14 @@ def create_engine(
     to wait for a database that is waking up.
 
     Args:
-        url: `postgresql+psycopg://user@host/database`.
+        url: `postgresql+psycopg://user@host/database` or `mysql+pymysql://user@host/database`.
         policy: `PerEnvironment()`, the default, or `PerInvocation()`.
         retry: How long a connect waits for a database that is waking up; `ResumeRetry()` by default.
         credentials: A store that is asked for logins at each connect. None uses the URL's login.
         tracer: Records each connect, and the statements that it selects.
-        tag: The session's `application_name`, made of `{name}` (the default), `{version}` and
-            `{alias}` of the function. Outside Lambda a tag with `{name}` is not sent. An
-            `application_name` in the URL wins.
+        tag: The session's `application_name`, or with MySQL `program_name`, made of `{name}` (the
+            default), `{version}` and `{alias}` of the function. Outside Lambda a tag with `{name}` is
+            not sent. A name in the URL or in `connect_args` wins.
         allow_unverified_server: True sends a login of `credentials` also to a server that is not
             verified by `sslmode=verify-full`. A login of `RdsIam` still needs encryption.
         **keywords: Passed on to `sqlalchemy.create_engine`.
@@ -89,8 +90,7 @@ def parse_url(url: str | URL) -> URL:
     """
     if not isinstance(url, (str, URL)) or not url:
         raise InvalidSettings(
-            f"url is {url!r}. Is the environment variable that holds it set? "
-            "Use postgresql+psycopg://user@host:5432/database."
+            f"url is {url!r}. Is the environment variable that holds it set? Use {EXAMPLES}."
         )
     check_url(url)
     url = make_url(url)

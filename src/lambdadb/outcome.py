@@ -62,10 +62,7 @@ class OutcomeQuestion:
             what = one_line(str(getattr(failure, "orig", failure)))
             raise CommitInDoubt(transaction.id, f"the server could not be asked: {what}") from failure
         if outcome == "unknown":
-            raise CommitInDoubt(
-                transaction.id,
-                "the server has restarted, or another one has answered: its answer proves nothing",
-            ) from error
+            raise CommitInDoubt(transaction.id, transaction.doubt) from error
         return outcome
 
     def ask(self, transaction: Transaction) -> Outcome:

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from lambdadb.connect.connector import Connector
 from lambdadb.deadline import Clock
-from lambdadb.drivers import REGISTERED
+from lambdadb.drivers import EXAMPLES, REGISTERED
 from lambdadb.errors import InvalidSettings
 from lambdadb.policy import PerInvocation
 from lambdadb.pool import GuardedPool
@@ -51,7 +51,7 @@ class LambdaDBPlugin(CreateEnginePlugin):
         if url.drivername not in REGISTERED:
             raise InvalidSettings(
                 f"The driver {url.drivername!r} of the url is not supported. Supported are "
-                f"{', '.join(sorted(REGISTERED))}. Use postgresql+psycopg://user@host:5432/database."
+                f"{', '.join(sorted(REGISTERED))}. Use {EXAMPLES}."
             )
         self.url, from_url = read_url_settings(url.difference_update_query(["plugin"]))
         chosen = {**from_url, **{name: value for name, value in given.items() if value is not None}}

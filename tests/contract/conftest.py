@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import column, table, text
 
 import lambdadb
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import Fault
+from lambdadb.lab import LabError
 from lambdadb.lab.faultproxy.fault_point import Action, Direction, FaultPoint
+from lambdadb.lab.faultproxy.messages import MySQLMessages
 from lambdadb.lab.faultproxy.proxy import Proxy
+from lambdadb.lab.mariadb import MariaDB
 from lambdadb.lab.postgres import Postgres
 
 from . import scripted_driver
 
 INSERT = text("INSERT INTO unit (name) VALUES (:name)")
+NAME = table("unit", column("name")).c.name
 
 
 class ScriptedTestbed:
@@ -28,6 +34,7 @@ class ScriptedTestbed:
     drivername = "scripted+memory"
     tag_bytes = 10
     default_port = 1234
+    keeps_outcomes = True
 
     def __init__(self) -> None:
         self.server = scripted_driver.SERVER
@@ -56,23 +63,49 @@ class ScriptedTestbed:
         self.server.failures = [AttemptFailed(Fault.CREDENTIALS, "wrong password")]
 
 
-class PsycopgTestbed:
+class ProxiedTestbed:
+    """A real server behind a proxy."""
+
+    _proxy: Proxy
+    _password = True
+
+    def empty(self) -> None:
+        raise NotImplementedError
+
+    def lose_commit(self, engine: Any, *, done: bool) -> None:
+        # The recording of one unit of the same shape tells which message the COMMIT is.
+        self._proxy.arm(None)
+        lambdadb.run_transaction(engine, lambda connection: connection.execute(INSERT, {"name": "seen"}))
+        sent = [m for m in self._proxy.messages if m.direction is Direction.CLIENT_TO_SERVER]
+        heard = [m for m in self._proxy.messages if m.direction is Direction.SERVER_TO_CLIENT]
+        self.empty()
+        direction = Direction.SERVER_TO_CLIENT if done else Direction.CLIENT_TO_SERVER
+        last = len(heard if done else sent) - 1
+        self._proxy.arm(FaultPoint(direction, Action.CLOSE, message=last))
+
+    def refuse_attempts(self, count: int) -> None:
+        self._proxy.arm(FaultPoint(Direction.SERVER_TO_CLIENT, Action.CLOSE, message=0))
+
+    def refuse_login(self) -> None:
+        self._password = False
+
+
+class PsycopgTestbed(ProxiedTestbed):
     """An embedded PostgreSQL behind a proxy."""
 
     conflict = text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$")
     drivername = "postgresql+psycopg"
     tag_bytes = 63
     default_port = 5432
+    keeps_outcomes = True
 
     def __init__(self, server: Postgres, proxy: Proxy) -> None:
         self._server = server
         self._proxy = proxy
         self._proxy.arm(None)
-        self._password = True
         self._admin = psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True)
         self._admin.execute("DROP TABLE IF EXISTS unit; CREATE TABLE unit (name text)")
         self._admin.execute("SET application_name = 'admin'")
-        self._refused = 0
 
     def close(self) -> None:
         self.end_sessions()
@@ -92,25 +125,71 @@ class PsycopgTestbed:
         query = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
         self._admin.execute(f"{query} WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
 
+    def empty(self) -> None:
+        self._admin.execute("DELETE FROM unit")
+
     def rows(self) -> list[str]:
         return [name for (name,) in self._admin.execute("SELECT name FROM unit ORDER BY 1").fetchall()]
 
-    def lose_commit(self, engine: Any, *, done: bool) -> None:
-        # The recording of one unit of the same shape tells which message the COMMIT is.
+
+class PyMySQLTestbed(ProxiedTestbed):
+    """A MariaDB behind a proxy."""
+
+    conflict = text("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213")
+    drivername = "mysql+pymysql"
+    tag_bytes = 128
+    default_port = 3306
+    keeps_outcomes = False
+
+    def __init__(self, server: MariaDB, proxy: Proxy) -> None:
+        import pymysql
+
+        self._server = server
+        self._proxy = proxy
         self._proxy.arm(None)
-        lambdadb.run_transaction(engine, lambda connection: connection.execute(INSERT, {"name": "seen"}))
-        sent = [m for m in self._proxy.messages if m.direction is Direction.CLIENT_TO_SERVER]
-        heard = [m for m in self._proxy.messages if m.direction is Direction.SERVER_TO_CLIENT]
-        self._admin.execute("DELETE FROM unit")
-        direction = Direction.SERVER_TO_CLIENT if done else Direction.CLIENT_TO_SERVER
-        last = len(heard if done else sent) - 1
-        self._proxy.arm(FaultPoint(direction, Action.CLOSE, message=last))
+        place = {"host": "127.0.0.1", "port": server.port, "database": "orders"}
+        self._admin = pymysql.connect(**place, user="app", password=server.password, autocommit=True)
+        self._ask("DROP TABLE IF EXISTS unit")
+        self._ask("CREATE TABLE unit (name VARCHAR(50) PRIMARY KEY)")
 
-    def refuse_attempts(self, count: int) -> None:
-        self._proxy.arm(FaultPoint(Direction.SERVER_TO_CLIENT, Action.CLOSE, message=0))
+    def _ask(self, query: str) -> list[tuple[Any, ...]]:
+        with self._admin.cursor() as cursor:
+            cursor.execute(query)
+            return list(cursor.fetchall())
 
-    def refuse_login(self) -> None:
-        self._password = False
+    def close(self) -> None:
+        self.end_sessions()
+        self._admin.close()
+
+    @property
+    def url(self) -> str:
+        url = self._server.url(port=self._proxy.port)
+        return url if self._password else url.replace("//", "//no")
+
+    def sessions(self) -> list[Any]:
+        return [tag for (tag,) in self._ask(f"SELECT ATTR_VALUE {SESSIONS}")]
+
+    def end_sessions(self) -> None:
+        import pymysql
+
+        while threads := self._ask(f"SELECT ID {SESSIONS}"):
+            for (thread,) in threads:
+                with contextlib.suppress(pymysql.OperationalError):  # it has just ended by itself
+                    self._ask(f"KILL {thread}")
+            time.sleep(0.01)
+
+    def empty(self) -> None:
+        self._ask("DELETE FROM unit")
+
+    def rows(self) -> list[str]:
+        return [name for (name,) in self._ask("SELECT name FROM unit ORDER BY 1")]
+
+
+SESSIONS = """
+    FROM information_schema.PROCESSLIST LEFT JOIN performance_schema.session_connect_attrs
+         ON PROCESSLIST_ID = ID AND ATTR_NAME = 'program_name'
+    WHERE USER = 'app' AND ID <> CONNECTION_ID()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -120,12 +199,29 @@ def embedded() -> Iterator[tuple[Postgres, Proxy]]:
         yield server, proxy
 
 
-@pytest.fixture(params=["scripted", "psycopg"])
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[tuple[MariaDB, Proxy]]:
+    """One MariaDB and its proxy for all contract tests; skips where it is not installed."""
+    pytest.importorskip("pymysql", reason="needs the extra mysql")
+    server = MariaDB(settings={"performance-schema": "ON"})
+    try:
+        server.start()
+    except LabError as error:
+        pytest.skip(str(error))
+    with server, Proxy(server.port, protocol=MySQLMessages) as proxy:
+        yield server, proxy
+
+
+@pytest.fixture(params=["scripted", "psycopg", "pymysql"])
 def testbed(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A server of each kind, empty."""
     if request.param == "scripted":
         yield ScriptedTestbed()
         return
-    testbed = PsycopgTestbed(*request.getfixturevalue("embedded"))
+    testbed: Any
+    if request.param == "psycopg":
+        testbed = PsycopgTestbed(*request.getfixturevalue("embedded"))
+    else:
+        testbed = PyMySQLTestbed(*request.getfixturevalue("mariadb"))
     yield testbed
     testbed.close()

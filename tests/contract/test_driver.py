@@ -13,7 +13,7 @@ import lambdadb
 from lambdadb import ConnectFailed, ConnectionInUse, Fault, PerEnvironment, PerInvocation
 from lambdadb import run_transaction as run
 
-from .conftest import INSERT
+from .conftest import INSERT, NAME
 
 
 def wait_until(condition, seconds=30.0):
@@ -103,7 +103,7 @@ def test_an_ended_session_is_replaced(testbed, make_engine):
 
 def test_the_session_has_the_functions_name(testbed, make_engine, monkeypatch):
     """No longer than the server takes; cut with a digest."""
-    name = "a-function-with-a-name-that-is-longer-than-any-server-takes-as-a-sessions-tag"
+    name = "a-function-with-a-name-that-is-longer-than-any-server-takes-as-a-sessions-tag" * 2
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", name)
     with make_engine().connect():
         (tag,) = testbed.sessions()
@@ -160,8 +160,25 @@ def test_a_lost_answer_to_commit_is_settled(testbed, make_engine, done):
     run(engine, add("first"))
     testbed.lose_commit(engine, done=done)
     before = testbed.rows()
-    run(engine, add("a"))
+    if testbed.keeps_outcomes:
+        run(engine, add("a"))
+    else:
+        run(engine, lambda connection: None, idempotency_key=(NAME, "a"))
     assert testbed.rows() == sorted([*before, "a"])
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["done", "not done"])
+def test_a_lost_answer_is_in_doubt_where_no_record_is_kept(testbed, make_engine, done):
+    """Without a key, and the error says why. Where the server knows, it is settled."""
+    engine = make_engine()
+    run(engine, add("first"))
+    testbed.lose_commit(engine, done=done)
+    if testbed.keeps_outcomes:
+        run(engine, add("a"))
+        return
+    with pytest.raises(lambdadb.CommitInDoubt, match="keeps no record"):
+        run(engine, add("a"))
+    assert testbed.rows() == ["a"] * done
 
 
 def test_an_error_of_the_unit_rolls_it_back(testbed, make_engine):

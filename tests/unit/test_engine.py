@@ -49,7 +49,7 @@ def test_a_url_without_driver_means_psycopg():
         ("", "environment variable"),
         ("not a url", "parsed"),
         ("postgresql+psycopg://app:canary-secret@h:port/d", "parsed"),
-        ("mysql+pymysql://app:canary-secret@h/d", "mysql"),
+        ("oracle+oracledb://app:canary-secret@h/d", "oracle"),
         ("postgresql+asyncpg://app:canary-secret@h/d", "asyncpg"),
         ("postgresql+psycopg://app:canary@secret@h/d", "%40"),
     ],

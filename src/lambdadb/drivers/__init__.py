@@ -9,6 +9,9 @@ from sqlalchemy.dialects import registry
 REGISTERED: dict[str, str] = {}
 """The driver names of URLs, each with the name of lambdadb's dialect in SQLAlchemy's registry."""
 
+EXAMPLES = "postgresql+psycopg://user@host:5432/database or mysql+pymysql://user@host:3306/database"
+"""URLs of both databases, for errors."""
+
 
 def register(drivernames: tuple[str, ...], name: str, module: str, dialect: str) -> None:
     """
@@ -29,4 +32,10 @@ register(
     "lambdadb+psycopg",
     "lambdadb.drivers.psycopg.dialect",
     "PsycopgDialect",
+)
+register(
+    ("mysql", "mysql+pymysql", "mysql+asyncmy", "mysql+aiomysql"),
+    "lambdadb+pymysql",
+    "lambdadb.drivers.pymysql.dialect",
+    "PyMySQLDialect",
 )

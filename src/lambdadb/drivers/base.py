@@ -106,6 +106,9 @@ class Attempt(Protocol):
 class Transaction(Protocol):
     """The transaction of a unit of work. Its outcome can be asked for after its connection is lost."""
 
+    doubt: str
+    """Why an outcome that is `unknown` cannot be known, for the error."""
+
     @property
     def id(self) -> str:
         """The transaction's id on the server; empty if the node takes no writes."""

@@ -23,8 +23,9 @@ from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
 
 from lambdadb.deadline import Clock, StatementDeadline
+from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
 from lambdadb.drivers.psycopg.unit_of_work import Server, UnitEnded, UnitOfWork, is_refusal
-from lambdadb.errors import InvocationEnded, LambdaDBError, OutOfTime, TransactionEnded
+from lambdadb.errors import LambdaDBError, TransactionEnded
 
 # Only Linux distinguishes a socket that the peer closed from one with data. Elsewhere both are readable.
 CLOSING = getattr(select, "POLLRDHUP", 0)
@@ -321,30 +322,9 @@ def translate(error: BaseException) -> LambdaDBError | None:
         return error  # while connecting again; SQLAlchemy would wrap it in a StatementError
     if isinstance(error, UnitEnded):
         return TransactionEnded(str(error))
-    return (
-        make_out_of_time(error) if isinstance(error, StatementTimeout) else make_invocation_ended(error)
-    )
-
-
-def make_out_of_time(error: StatementTimeout) -> OutOfTime:
-    """The error for a statement that outlived the invocation's time."""
-    return OutOfTime(
-        f"Time was over, that of the invocation less its reserve, or that of a connect: {error}. Unless "
-        "it was a COMMIT, or in autocommit, it has no effect. Raise the function's timeout, or do less "
-        "in one invocation.",
-        sent=error.sent,
-    )
-
-
-def make_invocation_ended(error: BaseException | None) -> InvocationEnded | None:
-    """The error for a session that outlived its invocation."""
-    if not isinstance(error, InvocationClosed):
-        return None
-    return InvocationEnded(
-        "The invocation in which this session began has ended: its transaction was rolled back and its "
-        "connection closed. Open sessions inside the handler, in a `with` block; roll this one back, or "
-        "close it, before it is used again."
-    )
+    if isinstance(error, StatementTimeout):
+        return make_out_of_time(str(error), sent=error.sent)
+    return make_invocation_ended() if isinstance(error, InvocationClosed) else None
 
 
 def _prepare_cancel(pgconn: PGconn, clock: Clock) -> Callable[[], None]:

@@ -28,10 +28,10 @@ from lambdadb.drivers.psycopg.connection import (
 )
 from lambdadb.drivers.psycopg.driver import PsycopgDriver
 from lambdadb.drivers.psycopg.simple_query import ask
+from lambdadb.drivers.recording import RecordsStatements
 
 if TYPE_CHECKING:
     from lambdadb.connect.connector import Connector
-    from lambdadb.tracing.statements import StatementRecorder
 
 # The rows are types of extensions. Their codecs need the OID that the type has in this database.
 _QUESTIONS = """
@@ -53,7 +53,7 @@ class _Answers:
     types: Mapping[str, TypeInfo | None]
 
 
-class _LambdaDBDialect(PGDialect_psycopg):
+class _LambdaDBDialect(RecordsStatements, PGDialect_psycopg):
     """
     What the synchronous and the asynchronous dialect have in common.
 
@@ -65,7 +65,6 @@ class _LambdaDBDialect(PGDialect_psycopg):
 
     supports_statement_cache = True
     connector: Connector
-    statements: StatementRecorder | None
     _answers: _Answers | None = None
     _adapters: AdaptersMap | None = None
     """psycopg's adapters for later connections."""
@@ -174,33 +173,6 @@ class _LambdaDBDialect(PGDialect_psycopg):
         """Whether the transactions to come are DEFERRABLE; no round trip."""
         with allow_late(self.get_driver_connection(connection)):
             super().set_deferrable(connection, value)
-
-    # Statements are recorded here and not in listeners to SQLAlchemy's cursor events: one such listener
-    # costs each statement ten times as much as all else that is done where nothing is recorded.
-
-    def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
-        """Execute a statement."""
-        execute = super().do_execute
-        if self.statements is None:
-            execute(cursor, statement, parameters, context)
-        else:
-            self.statements.execute(execute, cursor, statement, parameters, context)
-
-    def do_executemany(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
-        """Execute a statement for each of `parameters`."""
-        execute = super().do_executemany
-        if self.statements is None:
-            execute(cursor, statement, parameters, context)
-        else:
-            self.statements.execute(execute, cursor, statement, parameters, context)
-
-    def do_execute_no_params(self, cursor: Any, statement: Any, context: Any = None) -> None:
-        """Execute a statement that has no parameters."""
-        execute = super().do_execute_no_params
-        if self.statements is None:
-            execute(cursor, statement, context)
-        else:
-            self.statements.execute(execute, cursor, statement, context)
 
 
 class PsycopgDialect(_LambdaDBDialect):

@@ -13,27 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from lambdadb.drivers.base import AttemptFailed
-from lambdadb.drivers.rds_endpoint import dns_suffix, is_proxy, region_of
-from lambdadb.drivers.resolver import is_address
+from lambdadb.drivers.roots import (
+    PROXY_ROOTS,
+    RDS_ROOT,
+    ROOTS,
+    find_roots,
+    find_system_roots,
+    is_this_machine,
+    own_file,
+    published_url,
+)
 from lambdadb.faults import Fault, one_line
 
-ROOTS = Path(__file__).parents[2] / "roots"
-"""The directory of RDS's root certificates, a file for each region."""
-PROXY_ROOTS = ROOTS / "proxy.pem"
-"""Amazon's public roots, which sign the certificates of RDS Proxy."""
-
-SYSTEM_ROOTS = (
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Amazon Linux
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian
-    "/etc/ssl/cert.pem",  # Alpine, macOS
-)
-"""Files of public root certificates, for a Python that knows none."""
-
-_RDS_ROOT = re.compile(r"Amazon RDS ([a-z]+-[a-z0-9-]+) Root CA")
-
-_OWN_FILE = (
-    "ship the server's root certificate with the function and name it: ?sslrootcert=/var/task/root.pem"
-)
+_ROOTS_PARAMETER = "sslrootcert"
+_OWN_FILE = own_file(_ROOTS_PARAMETER)
 
 _WEAKER = {
     "disable": "sends everything, the password included, as plain text",
@@ -177,14 +170,7 @@ def _get_parameter(name: str, parameters: Mapping[str, Any], environment: Mappin
 def is_local(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
     """Whether every host is this machine: a socket, libpq's default one included, or loopback."""
     places = [_get_parameter(name, parameters, environment) for name in ("host", "hostaddr")]
-    return all(_is_own(place) for place in ",".join(places).split(","))
-
-
-def _is_own(place: str) -> bool:
-    """Whether it is a socket or a loopback address. Without a host libpq uses a socket."""
-    if not place or place.startswith(("/", "@")) or place.lower() == "localhost":
-        return True
-    return is_address(place) and (place == "::1" or place.startswith("127."))
+    return all(is_this_machine(place) for place in ",".join(places).split(","))
 
 
 def _find_roots(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
@@ -192,55 +178,16 @@ def _find_roots(parameters: Mapping[str, Any], environment: Mapping[str, str]) -
     if libpq_own.exists():
         return str(libpq_own)
     hosts = _get_parameter("host", parameters, environment).split(",")
-    files = {_find_roots_of_host(host, environment) for host in hosts if not _is_own(host)}
+    files = {
+        find_roots(host, environment, _ROOTS_PARAMETER) for host in hosts if not is_this_machine(host)
+    }
     if len(files) > 1:
         raise AttemptFailed(
             Fault.UNTRUSTED,
             f"the hosts {', '.join(hosts)} have different authorities, and libpq takes one file: put "
             f"{' and '.join(sorted(files))} into one and name it with ?sslrootcert=",
         )
-    return files.pop() if files else _find_system_roots(environment)
-
-
-def _find_roots_of_host(host: str, environment: Mapping[str, str]) -> str:
-    region = region_of(host)
-    if region is None:
-        return _find_system_roots(environment)
-    if is_proxy(host):
-        return str(PROXY_ROOTS)
-    file = ROOTS / f"{region}.pem"
-    if not file.exists():
-        raise AttemptFailed(
-            Fault.UNTRUSTED,
-            f"this version of lambdadb has no root certificates of RDS in {region}: download "
-            f"{_get_published_url(region)} into the function's package and add "
-            f"?sslrootcert=/var/task/{region}-bundle.pem",
-        )
-    return str(file)
-
-
-def _find_system_roots(environment: Mapping[str, str]) -> str:
-    if named := environment.get("SSL_CERT_FILE"):
-        return named
-    for place in (ssl.get_default_verify_paths().cafile, *SYSTEM_ROOTS):
-        if place and Path(place).exists():
-            return place
-    raise AttemptFailed(
-        Fault.UNTRUSTED,
-        f"this system has no public root certificates in any of {', '.join(SYSTEM_ROOTS)}: {_OWN_FILE}",
-    )
-
-
-def _get_published_url(region: str) -> str:
-    """Return where AWS publishes the roots of a region (Aurora User Guide, "Using SSL/TLS")."""
-    store = "truststore.pki.rds.amazonaws.com"
-    if region.startswith("us-gov-"):
-        store = "truststore.pki.us-gov-west-1.rds.amazonaws.com"
-    elif region.startswith("cn-"):
-        store = "rds-truststore.s3.cn-north-1.amazonaws.com.cn"
-    elif dns_suffix(region) != "amazonaws.com":
-        return f"{region}-bundle.pem, from where AWS publishes it for that partition,"
-    return f"https://{store}/{region}/{region}-bundle.pem"
+    return files.pop() if files else find_system_roots(environment, _ROOTS_PARAMETER)
 
 
 _REFUSED = re.compile(r'at "([^"]+)"(?: \(([^)]+)\))?, port (\d+) failed: SSL error: certificate verify')
@@ -278,13 +225,11 @@ def _look_again(parameters: Mapping[str, Any], text: str, seconds: float) -> str
 def _get_advice(code: int, authority: str, roots: str) -> str:
     if code in (_EXPIRED, _NOT_YET_VALID):
         return "Renew the server's certificate; if it is valid, this machine's clock is wrong."
-    if found := _RDS_ROOT.search(authority):
+    if found := RDS_ROOT.search(authority):
         region = found[1]
         file = ROOTS / f"{region}.pem"
         if roots == str(file) or not file.exists():
-            return (
-                f"That root is newer than this lambdadb: upgrade, or use {_get_published_url(region)}."
-            )
+            return f"That root is newer than this lambdadb: upgrade, or use {published_url(region)}."
         return f"That is RDS in {region}: connect to the endpoint itself, not to an alias of it."
     if "Amazon" in authority or "Starfield" in authority:
         return f"That is a public authority of Amazon, as of RDS Proxy: ?sslrootcert={PROXY_ROOTS}"

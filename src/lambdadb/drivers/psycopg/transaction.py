@@ -91,6 +91,9 @@ class TransactionHandle:
     server: Server
     schemas: str | None
 
+    doubt = "the server has restarted, or another one has answered: its answer proves nothing"
+    """Why an unknown outcome is not known."""
+
     @property
     def id(self) -> str:
         """Its `xid8`; empty on a standby, where nothing can be written."""

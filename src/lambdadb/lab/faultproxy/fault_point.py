@@ -1,4 +1,4 @@
-"""Where a conversation with PostgreSQL can be damaged, how, and how far it is from there."""
+"""Where a conversation with a server can be damaged, how, and how far it is from there."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Message:
 
     Args:
         direction: Who said it.
-        kind: Its one-letter type; empty for what has none: the packets that open a connection,
-            and the server's one-byte answer to a request for encryption.
+        kind: Its one-letter type, in MySQL a command's number; empty for what has none: the packets that
+            open a connection, the server's answer to a request for encryption, what MySQL answers.
         length: Bytes on the wire, all of them.
         connection: Number of its connection, in the order of their first words since `arm()`.
     """

@@ -1,4 +1,4 @@
-"""A proxy that damages a real conversation with PostgreSQL at a chosen place."""
+"""A proxy that damages a real conversation with a server at a chosen place."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from lambdadb.lab.faultproxy.fault_point import (
     points_at_boundaries,
     points_in_bytes,
 )
+from lambdadb.lab.faultproxy.messages import MySQLMessages, PostgreSQLMessages
 from lambdadb.lab.listener import LOOPBACK, Listener, Port
-from lambdadb.lab.startup_packet import packet_length, parse
 
 __all__ = [
     "Action",
@@ -52,13 +52,21 @@ class Proxy:
         on_fault: Called in a thread when the fault point is reached, while nothing is forwarded and
             before either side sees the damage; `lambda: server.stop("immediate")` crashes the server
             at that moment. It must not use the proxy.
+        protocol: How its messages are found: `MySQLMessages` in front of MySQL.
 
     Raises:
-        LabError: From `close()`: `on_fault` raised, or something else than plain PostgreSQL passed.
+        LabError: From `close()`: `on_fault` raised, or something else than the plain protocol passed.
     """
 
-    def __init__(self, target_port: int, *, on_fault: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        target_port: int,
+        *,
+        on_fault: Callable[[], None] | None = None,
+        protocol: type[PostgreSQLMessages] | type[MySQLMessages] = PostgreSQLMessages,
+    ) -> None:
         self.port = 0
+        self.protocol = protocol
         self.target_port = target_port
         self.on_fault = on_fault
         self.armed = ArmedFault(None)
@@ -207,8 +215,7 @@ class Conversation:
         self._proxy = proxy
         self._tasks: list[asyncio.Task[None]] = []
         self._sockets = (client, server)
-        self._opening = True  # the client's packets have no type yet
-        self._asked = False  # the server owes an answer about encryption
+        self._messages = proxy.protocol()
         self._flowing = asyncio.Event()
         self._flowing.set()
 
@@ -245,7 +252,7 @@ class Conversation:
         try:
             while data := await way.receive():
                 way.buffer += data
-                while message := self._next_message(way):
+                while message := self._messages.take(way.direction, way.buffer):
                     await self._flowing.wait()
                     if await self._reaches_fault_point(way, *message):
                         return
@@ -303,30 +310,6 @@ class Conversation:
         await asyncio.wait(others)
         for side in self._sockets:
             end(side)
-
-    def _next_message(self, way: Way) -> tuple[str, bytes] | None:
-        """Take the next whole message from what was read: its type, and all of it."""
-        from_client = way.direction is Direction.CLIENT_TO_SERVER
-        # Whoever asks for encryption is answered by one byte, or else by an error message.
-        untyped = self._opening if from_client else self._asked and way.buffer[:1] != b"E"
-        start = 0 if untyped else 1
-        header = bytes(way.buffer[start : start + 4])
-        if untyped and not from_client:
-            length = 1
-        elif len(header) < 4:
-            return None
-        elif untyped and packet_length(header) is None:
-            raise LabError("Something else than a PostgreSQL client connected, or TLS was begun.")
-        else:
-            length = start + int.from_bytes(header, "big")
-        if len(way.buffer) < length:
-            return None
-        packet = bytes(way.buffer[:length])
-        del way.buffer[:length]
-        if untyped:
-            self._asked = from_client and parse(packet).asks_encryption
-            self._opening = self._asked or not from_client
-        return packet[:start].decode("latin-1"), packet
 
 
 def finish(side: socket.socket) -> None:

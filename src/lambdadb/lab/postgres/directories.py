@@ -69,17 +69,17 @@ class KeptDirectory:
         """Leave everything as it is."""
 
 
-def new_directory() -> Directory:
+def new_directory(prefix: str = "lambdadb-postgres-") -> Directory:
     """Make a directory that the server's user can reach and owns."""
     user = server_user()
     places = [Path(tempfile.gettempdir())]
     if user is None:
-        return Directory("lambdadb-postgres-", parent=places[0])
+        return Directory(prefix, parent=places[0])
     # TMPDIR may lie in a private home, closed to the server's user.
     places += [Path("/tmp"), Path("/var/tmp")]  # noqa: S108
     for place in places:
         if open_to_all(place):
-            directory = Directory("lambdadb-postgres-", parent=place)
+            directory = Directory(prefix, parent=place)
             shutil.chown(directory.path, user, primary_group(user))
             return directory
     raise LabError(

@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy.engine import make_url
 
 from lambdadb import ConnectFailed, Fault, InvalidSettings, create_engine
+from lambdadb.drivers import roots as lookup
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.psycopg import tls
 
@@ -25,7 +26,7 @@ CHINA = "orders.abc.rds.cn-north-1.amazonaws.com.cn"
 
 
 def roots(name: str) -> str:
-    return str(tls.ROOTS / f"{name}.pem")
+    return str(lookup.ROOTS / f"{name}.pem")
 
 
 @pytest.mark.parametrize(
@@ -149,9 +150,9 @@ def test_the_systems_roots_are_found_or_missed_aloud(tmp_path, monkeypatch):
     """Python knows them, or they are at one of the usual places, or there is an error."""
     known = tmp_path / "known.pem"
     paths = type("Paths", (), {"cafile": str(known)})
-    monkeypatch.setattr(tls.ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setattr(lookup.ssl, "get_default_verify_paths", lambda: paths)
     usual = tmp_path / "usual.pem"
-    monkeypatch.setattr(tls, "SYSTEM_ROOTS", (str(tmp_path / "missing.pem"), str(usual)))
+    monkeypatch.setattr(lookup, "SYSTEM_ROOTS", (str(tmp_path / "missing.pem"), str(usual)))
     assert "no public root certificates" in refusal("db.example")
     usual.touch()
     assert tls.apply_tls_defaults({"host": "db.example"}, {})["sslrootcert"] == str(usual)
@@ -183,7 +184,7 @@ def test_a_text_of_another_kind_comes_back():
     assert tls.explain_rejection({}, "something new", 1.0) == "something new."
 
 
-FILES = sorted(tls.ROOTS.glob("*.pem"))
+FILES = sorted(lookup.ROOTS.glob("*.pem"))
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")  # Starfield's is 0
@@ -223,8 +224,8 @@ def test_the_pages_comparison_runs_as_written(tmp_path):
     (command,) = re.findall(r"^grep .*$", page, re.M)
     package = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "lambdadb"
     package.mkdir(parents=True)
-    (package / "roots").symlink_to(tls.ROOTS)
-    ours = (tls.ROOTS / "eu-west-1.pem").read_text()
+    (package / "roots").symlink_to(lookup.ROOTS)
+    ours = (lookup.ROOTS / "eu-west-1.pem").read_text()
     for theirs, different in ((ours + "# and intermediates\n", False), (ours[5000:], True)):
         (tmp_path / "eu-west-1-bundle.pem").write_text(theirs)
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
