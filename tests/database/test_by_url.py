@@ -123,7 +123,7 @@ def test_credentials_in_the_url(url):
 def test_a_driver_that_there_is_not():
     """The drivers that there are stand in the error."""
     with pytest.raises(InvalidSettings, match=r"postgresql\+psycopg"):
-        sqlalchemy.create_engine("mysql+pymysql://u@h/d?plugin=lambdadb")
+        sqlalchemy.create_engine("mysql+mysqldb://u@h/d?plugin=lambdadb")
 
 
 @pytest.mark.filterwarnings("ignore:.*__version__.*:DeprecationWarning")
