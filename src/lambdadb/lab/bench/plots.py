@@ -29,8 +29,8 @@ from lambdadb.lab.bench.summary import (
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers differ as well.
 STYLE = {
-    "handwritten": ("#0072B2", "o"),
-    "defaults": ("#D55E00", "s"),
+    "hand_written": ("#0072B2", "o"),
+    "sqlalchemy_default": ("#D55E00", "s"),
     "per_environment": ("#009E73", "^"),
     "per_invocation": ("#CC79A7", "v"),
 }

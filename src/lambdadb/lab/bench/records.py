@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-POLICIES = ("handwritten", "defaults", "per_environment", "per_invocation")
+POLICIES = ("hand_written", "sqlalchemy_default", "per_environment", "per_invocation")
 AURORA_TYPES = ("hot", "cold", "steady")
 """A hot cluster, one that pauses, and a hot one under steady traffic."""
 

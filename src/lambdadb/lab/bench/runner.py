@@ -43,8 +43,8 @@ from lambdadb.lab.clock import LabClock
 from lambdadb.lab.environment import Environment
 from lambdadb.lab.postgres import Postgres
 
-# Each file is the code of a function, as Lambda would unzip it: not modules of this package.
-HANDLERS = Path(__file__).with_name("handlers")
+# The code of the functions, as Lambda would unzip it: not modules of this package.
+FUNCTIONS = Path(__file__).with_name("functions")
 
 
 @dataclass(frozen=True)
@@ -237,8 +237,8 @@ class Bench:
 
     def environment(self, cell: Cell, stage: Stage) -> Environment:
         return Environment(
-            f"{cell.policy}.handler",
-            path=[HANDLERS],
+            f"insert.{cell.policy}",
+            path=[FUNCTIONS],
             function_name=f"lambdadb-bench-{cell.aurora_type}-{cell.policy.replace('_', '-')}",
             environment={
                 "DATABASE_URL": stage.url,
@@ -246,6 +246,8 @@ class Bench:
                 "AURORA_TYPE": cell.aurora_type,
                 "EXPERIMENT": self.config.experiment,
                 "IDLE_SESSION_TIMEOUT": str(idle_session_timeout(self.config)),
+                # For a cluster on this machine; the URL of any other says how it is verified.
+                "PGSSLMODE": "prefer",
                 **login_variables(self.config, stage.url, os.environ),
             },
         )

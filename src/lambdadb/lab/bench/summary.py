@@ -25,8 +25,8 @@ from lambdadb.lab.bench.records import (
 
 PUBLISHED: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text())
 NAMES = {
-    "handwritten": "hand-written",
-    "defaults": "SQLAlchemy defaults",
+    "hand_written": "hand-written",
+    "sqlalchemy_default": "SQLAlchemy default",
     "per_environment": "PerEnvironment",
     "per_invocation": "PerInvocation",
 }
