@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from lambdadb.cli import bench
+from lambdadb.cli.bench import local
 from lambdadb.lab.bench import terminal
 from lambdadb.lab.bench.config import STEADY_ROUNDS, BenchConfig
 from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
@@ -317,8 +317,8 @@ def test_disk_that_fills_during_the_run(
             folder.rmdir()
             yield from rehearsed()[2:]
 
-    monkeypatch.setattr(bench, "Bench", Rehearsal)
-    assert bench.measure(BenchConfig(), folder, as_json=False) == 1
+    monkeypatch.setattr(local, "Bench", Rehearsal)
+    assert local.measure(BenchConfig(), folder, as_json=False) == 1
     printed = capsys.readouterr()
     assert "793, 826" in printed.out
     assert "unfinished.jsonl, from line 3 on: No such file" in printed.err

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
+from lambdadb.lab.bench import zigzag
 from lambdadb.lab.bench.records import POLICIES, Record
 from lambdadb.lab.bench.summary import (
     NAMES,
@@ -44,6 +45,8 @@ def draw(records: Sequence[Record]) -> dict[str, bytes]:
     pictures = {}
     if any(timeline(records, policy) for policy in POLICIES) and run_of(records).auto_pause is not None:
         pictures["paused.png"] = paused(records)
+    if zigzag.has_capacity(records):
+        pictures["capacity.png"] = png(zigzag.draw(records, STYLE), records)
     return {**pictures, "elapsed.png": elapsed(records), "id-steps.png": id_steps(records)}
 
 
