@@ -1,9 +1,10 @@
 """
 The report of a run on Lambda without AWS: `lambdadb bench --on lambda` against an emulation.
 
-The deployed functions run under AWS's runtime client, on PostgreSQL behind an emulated Aurora. Each reads
-its login from Secrets Manager, as moto plays it, and verifies the cluster's certificate. The lab serves
-their log lines, the clusters' metrics and the events of their pauses to real boto3.
+The functions that Terraform deploys run under AWS's runtime client, on PostgreSQL behind an emulated
+Aurora. Each reads its login from Secrets Manager, as moto plays it, and verifies the cluster's
+certificate. The lab serves their log lines, the clusters' metrics and the events of their pauses to real
+boto3.
 
 The network of the published day is not known. Two delays stand for it, chosen so that an invocation of
 the hot cluster takes as long as was published. So the hot figures show that the report adds up, and
@@ -36,9 +37,14 @@ import boto3
 import trustme
 from moto.server import ThreadedMotoServer
 
-from lambdadb.lab.aws import EmulatedAWS
-from lambdadb.lab.aws.experiment import EmulatedExperiment, EmulatedSettings, lasting, write_infra
 from lambdadb.lab.bench.records import POLICIES
+from lambdadb.lab.emulated_aws import EmulatedAWS
+from lambdadb.lab.emulated_aws.experiment import (
+    EmulatedExperiment,
+    EmulatedSettings,
+    lasting,
+    write_infra,
+)
 from lambdadb.lab.postgres import Postgres
 
 # Seconds: of a round trip to the cluster, and until Secrets Manager answers.

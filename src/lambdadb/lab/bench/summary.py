@@ -192,7 +192,7 @@ def label(run: RunRecord) -> str:
 
 
 def emulated_of(run: RunRecord) -> list[tuple[str, str]]:
-    """What was not real in a run of deployed functions, and what stood in for it; time is in the label."""
+    """What was not real in a run of deployed functions, and what stood in for it: all but time."""
     return [(name, how) for name, how in run.emulated.items() if name != "time"]
 
 

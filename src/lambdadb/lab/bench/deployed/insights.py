@@ -11,8 +11,9 @@ from lambdadb.lab.bench.deployed.clients import Refused, explained
 
 # The most rows that a query returns (CloudWatch Logs API reference, StartQuery).
 MOST_ROWS = 10_000
-# Seconds between two looks at a query, and in all: a query ends by itself after 60 minutes.
-LOOK, PATIENCE = 1.0, 300.0
+# Seconds between two looks at a query, the first and the most, and in all. A query ends by itself after
+# 60 minutes.
+FIRST_LOOK, LOOK, PATIENCE = 0.1, 2.0, 300.0
 WAITING = {"Scheduled", "Running"}
 # Looks at an account that has too many queries running already, before it is given up.
 TRIES = 20
@@ -75,12 +76,13 @@ def run(
 ) -> list[Row]:
     """One query's rows. It is stopped where the wait for it is cut short."""
     number = start(client, groups, text, begin, end, wait)
-    waited = 0.0
+    pause, waited = FIRST_LOOK, 0.0
     try:
         answer = look(client, number)
         while answer["status"] in WAITING and waited < PATIENCE:
-            wait(LOOK)
-            waited += LOOK
+            wait(pause)
+            waited += pause
+            pause = min(pause * 2, LOOK)
             answer = look(client, number)
     except BaseException:
         stop(client, number)

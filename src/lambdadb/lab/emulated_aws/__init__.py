@@ -7,6 +7,6 @@ moto, which plays other services in the tests, gives a query's rows without look
 
 from __future__ import annotations
 
-from lambdadb.lab.aws.server import EmulatedAWS
+from lambdadb.lab.emulated_aws.server import EmulatedAWS
 
 __all__ = ["EmulatedAWS"]

@@ -16,13 +16,13 @@ from typing import Any
 
 from lambdadb import PerInvocation, create_engine
 from lambdadb.lab.aurora import Cluster, ClusterEvent, State
-from lambdadb.lab.aws.server import EmulatedAWS, FunctionFailed
 from lambdadb.lab.bench.config import FIRST_ID, IDLE_SESSION_TIMEOUT, INTERVAL, TABLE
 from lambdadb.lab.bench.deployed.collection import EVENT_TEXTS
 from lambdadb.lab.bench.records import POLICIES
 from lambdadb.lab.bench.runner import FUNCTIONS
 from lambdadb.lab.bench.table import prepare
 from lambdadb.lab.clock import LabClock
+from lambdadb.lab.emulated_aws.server import EmulatedAWS, FunctionFailed
 from lambdadb.lab.environment import Environment, FunctionError, FunctionTimeout
 from lambdadb.lab.postgres import Postgres
 
@@ -183,7 +183,8 @@ class EmulatedExperiment:
         found = {
             "time": "idle time passed "
             f"{settings.speed:g} times as fast; connects, resumes and statements in real time",
-            "Lambda": "AWS's runtime client in processes of this machine, frozen between invocations",
+            "Lambda": "AWS's runtime client in processes of this machine, frozen between invocations. "
+            "They end with their turn",
             "Aurora": f"PostgreSQL behind a proxy of the lab; the cold one pauses after "
             f"{settings.auto_pause:g} s without a connection and needs {settings.resume:g} s to resume",
             "CloudWatch": "the lab's, with the functions' own lines. A cluster's capacity is 0 while it "

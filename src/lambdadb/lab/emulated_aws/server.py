@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from lambdadb.lab.aws import insights
-from lambdadb.lab.aws.insights import LogLine
+from lambdadb.lab.emulated_aws import insights
+from lambdadb.lab.emulated_aws.insights import LogLine
 
 STATISTICS: Mapping[str, Callable[[list[float]], float]] = {"Average": mean, "Maximum": max}
 # Values on a page of metrics, few so that a second page is common.
@@ -233,6 +233,7 @@ class Request(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # an answer in one packet: a second one would wait for the client's receipt
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
