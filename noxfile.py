@@ -199,6 +199,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def cloud(session: nox.Session) -> None:
+    """The report of `lambdadb bench --on lambda` without AWS, in build/cloud: about four minutes."""
+    benchmark(session, "test")
+
+
+@nox.session
 def resume(session: nox.Session) -> None:
     """Seconds lost after a resume, in each shape of failure, beside two common retry loops."""
     benchmark(session)

@@ -43,7 +43,7 @@ def imported_rooms(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             node.body = []
-    if path.parent.name == "handlers":
+    if path.parent.name == "functions":
         return set()  # code of functions, which use the package as users do
     names = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
     names += [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]

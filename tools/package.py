@@ -17,7 +17,7 @@ from pathlib import Path
 from lambdadb.layer import ARCHITECTURES, PYTHONS, LayerError, Target, build, find_interpreter, pack
 
 ROOT = Path(__file__).parents[1]
-CODE = ROOT / "examples" / "experiment"
+CODE = ROOT / "src" / "lambdadb" / "lab" / "bench" / "functions"
 OUTPUT = ROOT / "build" / "experiment"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 

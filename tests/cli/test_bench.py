@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from lambdadb.cli import bench
+from lambdadb.cli.bench import local
 from lambdadb.lab.bench import terminal
 from lambdadb.lab.bench.config import STEADY_ROUNDS, BenchConfig
 from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
@@ -43,7 +43,7 @@ def rehearsed() -> list[Record]:
     return [run] + [
         InvocationRecord(
             aurora_type="cold",
-            policy="handwritten",
+            policy="hand_written",
             number=number,
             at=0.0,
             timestamp="",
@@ -85,18 +85,18 @@ def test_bench_reports(benched: Finished) -> None:
 
 def test_bench_gives_the_published_ids(cells: dict[tuple[str, str], dict[str, object]]) -> None:
     """A cluster that pauses steps from 793 to 826; one that does not from 50 to 51."""
-    for policy in ("handwritten", "per_environment", "per_invocation"):
+    for policy in ("hand_written", "per_environment", "per_invocation"):
         assert cells["cold", policy]["ids"] == [793, 826]
-    for policy in ("handwritten", "defaults", "per_environment", "per_invocation"):
+    for policy in ("hand_written", "sqlalchemy_default", "per_environment", "per_invocation"):
         assert cells["hot", policy]["ids"] == [50, 51]
 
 
 def test_bench_shows_who_lets_it_pause(cells: dict[tuple[str, str], dict[str, object]]) -> None:
     """SQLAlchemy's pool keeps the cluster awake for good; the other handlers let it pause."""
-    assert cells["cold", "defaults"]["paused_share"] == 0
-    assert cells["cold", "defaults"]["sessions_left"] == 1
+    assert cells["cold", "sqlalchemy_default"]["paused_share"] == 0
+    assert cells["cold", "sqlalchemy_default"]["sessions_left"] == 1
     assert cells["cold", "per_invocation"]["sessions_left"] == 0
-    for policy in ("handwritten", "per_environment", "per_invocation"):
+    for policy in ("hand_written", "per_environment", "per_invocation"):
         share = cells["cold", policy]["paused_share"]
         assert isinstance(share, float)
         assert 0.2 < share < 0.5
@@ -135,7 +135,12 @@ def test_bench_of_a_cluster_that_refuses(tmp_path: Path) -> None:
         for one in json.loads(done.stdout)["cells"]
         if one["aurora_type"] == "cold"
     }
-    assert errors == {"handwritten": 1, "defaults": 1, "per_environment": 0, "per_invocation": 0}
+    assert errors == {
+        "hand_written": 1,
+        "sqlalchemy_default": 1,
+        "per_environment": 0,
+        "per_invocation": 0,
+    }
     rows = [
         json.loads(line)
         for line in (tmp_path / "lambdadb-bench" / "results.jsonl").read_text().splitlines()
@@ -143,7 +148,7 @@ def test_bench_of_a_cluster_that_refuses(tmp_path: Path) -> None:
     at = {
         row["kind"]: row["at"]
         for row in rows
-        if row["record"] == "change" and row["policy"] == "handwritten"
+        if row["record"] == "change" and row["policy"] == "hand_written"
     }
     assert 1 <= at["available"] - at["resuming"] < 10
 
@@ -312,8 +317,8 @@ def test_disk_that_fills_during_the_run(
             folder.rmdir()
             yield from rehearsed()[2:]
 
-    monkeypatch.setattr(bench, "Bench", Rehearsal)
-    assert bench.measure(BenchConfig(), folder, as_json=False) == 1
+    monkeypatch.setattr(local, "Bench", Rehearsal)
+    assert local.measure(BenchConfig(), folder, as_json=False) == 1
     printed = capsys.readouterr()
     assert "793, 826" in printed.out
     assert "unfinished.jsonl, from line 3 on: No such file" in printed.err

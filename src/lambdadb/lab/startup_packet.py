@@ -11,7 +11,7 @@ from dataclasses import dataclass
 LONGEST = 10_000  # PostgreSQL's own limit, MAX_STARTUP_PACKET_LENGTH
 CANCEL = 80877102
 ENCRYPTION = {80877103: "TLS", 80877104: "GSSAPI"}
-NOT_ENCRYPTED = b"N"
+NOT_ENCRYPTED, ENCRYPTED = b"N", b"S"
 TERMINATE = b"X\x00\x00\x00\x04"
 
 
@@ -29,6 +29,11 @@ class StartupPacket:
     def asks_encryption(self) -> bool:
         """Whether the client asks for TLS or GSSAPI first, and will go on after the answer."""
         return self.code in ENCRYPTION
+
+    @property
+    def asks_tls(self) -> bool:
+        """Whether it asks for TLS."""
+        return ENCRYPTION.get(self.code) == "TLS"
 
     @property
     def is_cancel(self) -> bool:

@@ -58,31 +58,31 @@ def invocation(kind: str, policy: str, number: int, **fields: object) -> Invocat
 
 
 def change(at: float, kind: str) -> ChangeRecord:
-    return ChangeRecord(aurora_type="cold", policy="handwritten", at=at, kind=kind, reason="")
+    return ChangeRecord(aurora_type="cold", policy="hand_written", at=at, kind=kind, reason="")
 
 
 ROWS: list[Record] = [
     run(),
     ServerRecord(
-        aurora_type="cold", policy="handwritten", versions={"postgresql": "18.4", "vector": "0.8.5"}
+        aurora_type="cold", policy="hand_written", versions={"postgresql": "18.4", "vector": "0.8.5"}
     ),
-    invocation("hot", "handwritten", 1, elapsed=0.02, new_id=50, paused_share=None),
-    invocation("hot", "handwritten", 2, elapsed=0.01, new_id=51, paused_share=0.0),
+    invocation("hot", "hand_written", 1, elapsed=0.02, new_id=50, paused_share=None),
+    invocation("hot", "hand_written", 2, elapsed=0.01, new_id=51, paused_share=0.0),
     change(1.5, "resuming"),
     change(16.5, "available"),
-    invocation("cold", "handwritten", 1, elapsed=15.5, new_id=793, round_trips=14),
+    invocation("cold", "hand_written", 1, elapsed=15.5, new_id=793, round_trips=14),
     change(300.0, "blocked"),
     change(437.0, "paused"),
     change(721.5, "resuming"),
-    invocation("cold", "handwritten", 2, elapsed=15.1, new_id=826, paused_share=0.4),
+    invocation("cold", "hand_written", 2, elapsed=15.1, new_id=826, paused_share=0.4),
     change(736.5, "available"),
-    invocation("cold", "handwritten", 3, error="OperationalError: <gone>", round_trips=2),
+    invocation("cold", "hand_written", 3, error="OperationalError: <gone>", round_trips=2),
 ]
 
 
 def test_figures_of_a_cell() -> None:
     """A cell's summary has median, least and most, ids and their steps, sums, and its errors."""
-    found = cell(ROWS, "cold", "handwritten")
+    found = cell(ROWS, "cold", "hand_written")
     assert (found.elapsed_min, found.elapsed_median, found.elapsed_max) == (15.1, 15.3, 15.5)
     assert (found.ids, found.id_steps) == ([793, 826], [33])
     assert (found.invocations, found.errors, found.connects) == (3, 1, 3)
@@ -92,7 +92,8 @@ def test_figures_of_a_cell() -> None:
 
 def test_cell_without_a_success() -> None:
     """A cell that only failed has no figures, and counts its errors."""
-    found = cell([run(), invocation("hot", "defaults", 0, error="LabError: x")], "hot", "defaults")
+    failed = invocation("hot", "sqlalchemy_default", 0, error="LabError: x")
+    found = cell([run(), failed], "hot", "sqlalchemy_default")
     assert (found.invocations, found.errors) == (0, 1)
     assert found.elapsed_median is None
     assert found.paused_share is None
@@ -100,7 +101,7 @@ def test_cell_without_a_success() -> None:
 
 def test_states_over_time() -> None:
     """The timeline runs from the first invocation to the last one's end, state by state."""
-    spans = timeline(ROWS, "handwritten")
+    spans = timeline(ROWS, "hand_written")
     assert [(state, begin, end) for state, begin, end in spans] == [
         ("paused", 1, 1.5),
         ("resuming", 1.5, 16.5),
@@ -109,7 +110,7 @@ def test_states_over_time() -> None:
         ("resuming", 721.5, 736.5),
         ("available", 736.5, 1441),
     ]
-    assert timeline(ROWS, "defaults") == []
+    assert timeline(ROWS, "sqlalchemy_default") == []
 
 
 def test_time_is_labelled() -> None:
@@ -170,7 +171,7 @@ STEADY: list[Record] = [
     *ROWS[1:],
     *(
         invocation("steady", policy, number, elapsed=0.01, new_id=number, round_trips=trips)
-        for policy, trips in (("handwritten", 7), ("per_environment", 2))
+        for policy, trips in (("hand_written", 7), ("per_environment", 2))
         for number in (1, 2, 3)
     ),
 ]
@@ -217,7 +218,7 @@ def test_one_error_is_shown_once(capsys: pytest.CaptureFixture[str], tmp_path: P
     terminal.print_table(rows, tmp_path, complete=True)
     out = " ".join(capsys.readouterr().out.split())
     assert out.count("no vector") == 1
-    assert "Error: hot, hand-written; hot, SQLAlchemy defaults; hot, PerEnvironment" in out
+    assert "Error: hot, hand-written; hot, SQLAlchemy default; hot, PerEnvironment" in out
 
 
 def test_run_without_a_row(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_run_without_a_row(tmp_path: Path) -> None:
 def test_real_cluster_has_no_timeline() -> None:
     """What is not known of a real cluster is not drawn."""
     real = run(auto_pause=None, resume=None, shape=None, speed=1.0, interval={"cold": 720.0})
-    rows = [real, invocation("cold", "handwritten", 1, elapsed=15.0, new_id=1)]
+    rows = [real, invocation("cold", "hand_written", 1, elapsed=15.0, new_id=1)]
     assert set(plots.draw(rows)) == {"elapsed.png", "id-steps.png"}
 
 

@@ -187,7 +187,7 @@ class Rehearsal(Bench):
     """A bench whose cells are played instead of run."""
 
     def run_cell(self, cell: Cell) -> None:
-        if cell.policy == "defaults":
+        if cell.policy == "sqlalchemy_default":
             raise RuntimeError("no such server")
         self.queue.put(row(cell))
 
@@ -200,9 +200,9 @@ def test_a_cell_that_fails_is_a_row() -> None:
     assert all(isinstance(one, InvocationRecord) for one in rows)
     errors = [one for one in rows if isinstance(one, InvocationRecord) and one.error]
     assert {(one.aurora_type, one.policy) for one in errors} == {
-        ("hot", "defaults"),
-        ("cold", "defaults"),
-        ("steady", "defaults"),
+        ("hot", "sqlalchemy_default"),
+        ("cold", "sqlalchemy_default"),
+        ("steady", "sqlalchemy_default"),
     }
     assert {one.error for one in errors} == {"RuntimeError: no such server"}
     assert len(rows) == 12
@@ -240,7 +240,7 @@ def test_interrupted_run_keeps_all_rows() -> None:
 
 def test_rows_are_json_lines() -> None:
     """Each row is one line of JSON that names its kind and holds the published fields."""
-    line = as_line(row(Cell("cold", "handwritten"), elapsed=15.2, new_id=793))
+    line = as_line(row(Cell("cold", "hand_written"), elapsed=15.2, new_id=793))
     assert "\n" not in line
     fields = json.loads(line)
     assert fields["record"] == "invocation"

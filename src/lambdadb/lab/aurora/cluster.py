@@ -7,6 +7,7 @@ are those that users have reported.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections import Counter
@@ -73,6 +74,7 @@ class Cluster:
         clock: The lab's time; real time by default.
         round_trip: Network delay in real seconds, half of it each way; none for TCP's handshake.
         port: Port to listen on; 0 chooses a free one.
+        tls: The server's side of TLS, with its certificate; None: encryption is declined.
         host: IPv4 address of this machine to listen on. Anything else than a loopback address lets
             other machines, and containers, connect; the server's password is all that stops them.
         paused: Whether it starts paused.
@@ -95,6 +97,7 @@ class Cluster:
         shape: Shape = Shape.HOLD,
         clock: LabClock | None = None,
         round_trip: float = 0.0,
+        tls: ssl.SSLContext | None = None,
         port: int = 0,
         host: str = LOOPBACK,
         paused: bool = False,
@@ -114,7 +117,9 @@ class Cluster:
         self.events: list[ClusterEvent] = []
         self.available_since = 0.0
         self._on_event = on_event
-        self._frontend = Frontend(server, shape, self.clock, round_trip, random or Random(), self._fail)
+        self._frontend = Frontend(
+            server, shape, self.clock, round_trip, random or Random(), self._fail, tls
+        )
         self._blockers: Counter[str] = Counter()
         self._pauses: list[tuple[float, float | None]] = []
         self._started = self._ended = 0.0

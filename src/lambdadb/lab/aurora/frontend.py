@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -76,6 +77,7 @@ class Frontend:
         round_trip: Network delay in real seconds.
         random: Source of the MIX shape's choices.
         on_error: Called with an error that no client is to blame for.
+        tls: The server's side of TLS; None: encryption is declined.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Frontend:
         round_trip: float,
         random: Random,
         on_error: Callable[[BaseException], None],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.connects = 0
         self.round_trips = 0
@@ -99,6 +102,7 @@ class Frontend:
         self._round_trip = round_trip
         self._random = random
         self._on_error = on_error
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
@@ -146,13 +150,16 @@ class Frontend:
         self.round_trips += 1
 
     async def _serve(self, client: socket.socket, shape: Shape) -> None:
-        tunnel = Tunnel(client, self._clock, self._round_trip, self._count_round_trip)
+        tunnel = Tunnel(client, self._clock, self._round_trip, self._count_round_trip, self._tls)
         try:
             if shape is Shape.REFUSE or (shape is Shape.RESET and await tunnel.wait_for_client()):
                 tunnel.reset()
             elif shape in (Shape.SILENT, Shape.DROP):
                 await tunnel.wait_for_end()
             elif shape is not Shape.RESET:
+                if self._tls is not None and shape is Shape.HOLD:
+                    # Held from its first packet on: the answer to its wish for TLS is late, too.
+                    await self._hold()
                 startup = await asyncio.wait_for(tunnel.read_startup(), STARTUP_TIMEOUT)
                 if startup is not None:
                     await self._answer(tunnel, startup, shape)
@@ -172,11 +179,15 @@ class Frontend:
             text = f"no pg_hba.conf entry for {entry}, SSL encryption"
             await tunnel.answer(fatal("28000", text))
         elif shape is Shape.HOLD:
-            while not self.available.is_set():
-                self.woken = True
-                await self.available.wait()
+            await self._hold()
             if not tunnel.client_left():
                 await self._hold_session(tunnel, startup)
+
+    async def _hold(self) -> None:
+        """Wait until the cluster is available; a wait wakes it."""
+        while not self.available.is_set():
+            self.woken = True
+            await self.available.wait()
 
     async def _hold_session(self, tunnel: Tunnel, startup: StartupPacket) -> None:
         session = Session(startup.application_name, self._clock.now(), tunnel)

@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 
+from lambdadb.lab.aurora.encryption import Encryption
 from lambdadb.lab.clock import LabClock
-from lambdadb.lab.startup_packet import NOT_ENCRYPTED, TERMINATE, StartupPacket, packet_length, parse
+from lambdadb.lab.startup_packet import (
+    ENCRYPTED,
+    NOT_ENCRYPTED,
+    TERMINATE,
+    StartupPacket,
+    packet_length,
+    parse,
+)
 
 CHUNK = 65536
 # Chunks under way in one direction: more than any window a client could notice.
@@ -29,6 +38,7 @@ class Tunnel:
         clock: The lab's time, for `used`.
         round_trip: Delay in real seconds, half of it each way.
         on_round_trip: Called at each round trip.
+        tls: The server's side of TLS; None: encryption is declined.
     """
 
     def __init__(
@@ -37,8 +47,11 @@ class Tunnel:
         clock: LabClock,
         round_trip: float,
         on_round_trip: Callable[[], None],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.client = client
+        self._tls = tls
+        self._encryption: Encryption | None = None
         self.used = clock.now()
         self._clock = clock
         self._round_trip = round_trip
@@ -47,7 +60,7 @@ class Tunnel:
 
     async def read_startup(self) -> StartupPacket | None:
         """
-        Read the startup packet, declining encryption before it.
+        Read the startup packet, with the encryption before it.
 
         `None` when the client left, or is not a PostgreSQL client.
         """
@@ -59,14 +72,37 @@ class Tunnel:
             startup = parse(head + rest)
             if not startup.asks_encryption:
                 return startup
-            await self.answer(NOT_ENCRYPTED)
+            if self._tls is not None and startup.asks_tls:
+                await self.answer(ENCRYPTED)
+                await self._encrypt(Encryption(self._tls))
+            else:
+                await self.answer(NOT_ENCRYPTED)
         return None
+
+    async def _encrypt(self, encryption: Encryption) -> None:
+        """Agree on TLS with the client; each of its flights is a round trip."""
+        loop = asyncio.get_running_loop()
+        while True:
+            done = encryption.shake_hands()
+            if out := encryption.to_send():
+                if not done:  # nobody waits for what comes after the last flight
+                    await asyncio.sleep(self._round_trip)
+                    self._clients_turn = True
+                await loop.sock_sendall(self.client, out)
+            if done:
+                self._encryption = encryption
+                return
+            data = await loop.sock_recv(self.client, CHUNK)
+            if not data:
+                raise ConnectionAbortedError("the client left in the middle of its handshake")
+            self._count()
+            encryption.take(data)
 
     async def answer(self, data: bytes) -> None:
         """Send the client something that does not come from the server."""
         await asyncio.sleep(self._round_trip)
         self._clients_turn = True
-        await asyncio.get_running_loop().sock_sendall(self.client, data)
+        await self._send(data)
 
     async def wait_for_client(self) -> bool:
         """Wait for a word of the client; False when it left instead."""
@@ -101,7 +137,7 @@ class Tunnel:
         async def to_client(data: bytes) -> None:
             self._clients_turn = True
             self.used = self._clock.now()
-            await loop.sock_sendall(self.client, data)
+            await self._send(data)
 
         async def from_server() -> bytes:
             return await loop.sock_recv(server, CHUNK)
@@ -145,6 +181,8 @@ class Tunnel:
                 if due > loop.time():
                     await asyncio.sleep(due - loop.time())
                 if not data:
+                    if target is self.client and self._encryption:
+                        await loop.sock_sendall(target, self._encryption.farewell())
                     target.shutdown(socket.SHUT_WR)
                     return
                 await send(data)
@@ -165,12 +203,29 @@ class Tunnel:
 
     async def _receive(self, count: int = CHUNK) -> bytes:
         """Read what the client says next; empty when it left."""
-        data = await asyncio.get_running_loop().sock_recv(self.client, count)
+        loop = asyncio.get_running_loop()
+        if self._encryption is None:
+            data: bytes | None = await loop.sock_recv(self.client, count)
+        else:
+            while (data := self._encryption.read(count)) is None:
+                wire = await loop.sock_recv(self.client, CHUNK)
+                if not wire:  # it left without a farewell
+                    return b""
+                self._encryption.take(wire)
         self.used = self._clock.now()
-        if data and data != TERMINATE and self._clients_turn:
+        if data and data != TERMINATE:
+            self._count()
+        return data or b""
+
+    async def _send(self, data: bytes) -> None:
+        wire = self._encryption.encrypted(data) if self._encryption else data
+        await asyncio.get_running_loop().sock_sendall(self.client, wire)
+
+    def _count(self) -> None:
+        """Count a round trip if it is one: the client speaks after it was spoken to."""
+        if self._clients_turn:
             self._clients_turn = False
             self._on_round_trip()
-        return data
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

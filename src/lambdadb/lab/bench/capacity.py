@@ -14,14 +14,21 @@ TRIES, PAUSE = 7, 30.0
 
 
 def read_metric(
-    client: Any, dimension: tuple[str, str], name: str, begin: datetime, end: datetime
+    client: Any,
+    dimension: tuple[str, str],
+    name: str,
+    begin: datetime,
+    end: datetime,
+    *,
+    statistic: str = "Average",
 ) -> list[tuple[datetime, float]]:
     """
-    Averages of a cluster's metric: each minute's beginning, and the value.
+    A cluster's metric: each minute's beginning, and the value.
 
     Args:
         client: A boto3 client of CloudWatch. It needs `cloudwatch:GetMetricData`.
         dimension: `DBClusterIdentifier` or `DBInstanceIdentifier`, and its value.
+        statistic: CloudWatch's name of what is made of the values within a minute.
     """
     key, value = dimension
     metric = {
@@ -29,7 +36,7 @@ def read_metric(
         "MetricName": name,
         "Dimensions": [{"Name": key, "Value": value}],
     }
-    query = {"Id": "m", "MetricStat": {"Metric": metric, "Period": MINUTE, "Stat": "Average"}}
+    query = {"Id": "m", "MetricStat": {"Metric": metric, "Period": MINUTE, "Stat": statistic}}
     found: list[tuple[datetime, float]] = []
     page: dict[str, str] = {}
     for _ in range(PAGES):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
+from lambdadb.lab.bench import zigzag
 from lambdadb.lab.bench.records import POLICIES, Record
 from lambdadb.lab.bench.summary import (
     NAMES,
@@ -29,8 +30,8 @@ from lambdadb.lab.bench.summary import (
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers differ as well.
 STYLE = {
-    "handwritten": ("#0072B2", "o"),
-    "defaults": ("#D55E00", "s"),
+    "hand_written": ("#0072B2", "o"),
+    "sqlalchemy_default": ("#D55E00", "s"),
     "per_environment": ("#009E73", "^"),
     "per_invocation": ("#CC79A7", "v"),
 }
@@ -44,6 +45,8 @@ def draw(records: Sequence[Record]) -> dict[str, bytes]:
     pictures = {}
     if any(timeline(records, policy) for policy in POLICIES) and run_of(records).auto_pause is not None:
         pictures["paused.png"] = paused(records)
+    if zigzag.has_capacity(records):
+        pictures["capacity.png"] = png(zigzag.draw(records, STYLE), records)
     return {**pictures, "elapsed.png": elapsed(records), "id-steps.png": id_steps(records)}
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import get_args
 
-POLICIES = ("handwritten", "defaults", "per_environment", "per_invocation")
+POLICIES = ("hand_written", "sqlalchemy_default", "per_environment", "per_invocation")
 AURORA_TYPES = ("hot", "cold", "steady")
 """A hot cluster, one that pauses, and a hot one under steady traffic."""
 
@@ -27,6 +29,8 @@ class RunRecord:
     experiment: str = "lambdadb_bench"
     place: str = "this machine"
     """Where the functions ran."""
+    emulated: Mapping[str, str] = field(default_factory=dict)
+    """What was not real in a run of deployed functions, and how it was emulated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +91,57 @@ class CapacityRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConnectionsRecord:
+    """The connections of a real cluster in a minute, as CloudWatch has them."""
+
+    aurora_type: str
+    timestamp: str
+    """The minute's beginning."""
+    most: float
+    """Maximum of `DatabaseConnections`. A paused cluster has no value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRecord:
+    """A pause or a resume of a real cluster's instance, as RDS reports it."""
+
+    aurora_type: str
+    timestamp: str
+    kind: str
+    """"pausing", "not paused", "paused", "resuming", "available", or "other"."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedRecord:
+    """What was read from AWS for a stretch of time, so that it is not read again."""
+
+    what: str
+    """"log", "capacity", "connections" or "events"."""
+    aurora_type: str
+    begin: str
+    end: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoteRecord:
     """Something about the run that its reader has to know, such as why a figure is not there."""
 
     text: str
 
 
-KINDS = (RunRecord, ServerRecord, InvocationRecord, ChangeRecord, CapacityRecord, NoteRecord)
-Record = RunRecord | ServerRecord | InvocationRecord | ChangeRecord | CapacityRecord | NoteRecord
+Record = (
+    RunRecord
+    | ServerRecord
+    | InvocationRecord
+    | ChangeRecord
+    | CapacityRecord
+    | ConnectionsRecord
+    | EventRecord
+    | FetchedRecord
+    | NoteRecord
+)
+KINDS: tuple[type[Record], ...] = get_args(Record)
 
 
 def from_line(line: str) -> Record:
@@ -113,6 +160,19 @@ def from_line(line: str) -> Record:
             except TypeError as error:
                 raise ValueError(f"a line of results.jsonl does not fit: {error}") from error
     raise ValueError(f"a line of results.jsonl is of an unknown kind: {name}")
+
+
+def read(file: Path) -> list[Record]:
+    """
+    Read results.jsonl; nothing where there is no such file. A last line without its end is left out.
+
+    Raises:
+        ValueError: A line of it is none.
+    """
+    if not file.exists():
+        return []
+    *lines, _ = file.read_text().split("\n")
+    return [from_line(line) for line in lines]
 
 
 def name_of(kind: type[Record]) -> str:

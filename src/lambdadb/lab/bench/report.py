@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,11 +14,14 @@ from typing import Any
 import jinja2
 
 from lambdadb.lab.bench import plots
-from lambdadb.lab.bench.records import Record
+from lambdadb.lab.bench.records import AURORA_TYPES, POLICIES, Record
+from lambdadb.lab.bench.sources import source
 from lambdadb.lab.bench.summary import (
     NAMES,
     PUBLISHED,
+    CellSummary,
     cells,
+    emulated_of,
     failures,
     known,
     label,
@@ -33,16 +36,27 @@ from lambdadb.lab.bench.summary import (
 TITLES = {"hot": "Hot cluster", "cold": "Cold cluster", "steady": "Steady traffic"}
 
 
-def write(records: Sequence[Record], folder: Path, *, complete: bool) -> list[str]:
-    """Write summary.json, the plots and report.html; give what could not be written, with why."""
+def write(
+    records: Sequence[Record], folder: Path, *, complete: bool, beside: Sequence[Record] = ()
+) -> list[str]:
+    """
+    Write summary.json, the pictures and report.html.
+
+    Args:
+        complete: False when the run was interrupted.
+        beside: The records of another run, which is shown beside this one.
+
+    Returns:
+        What could not be written, with why.
+    """
     missing = []
     pictures: dict[str, str] = {}
-    facts = summary(records, complete=complete)
+    facts = summary(records, complete=complete, beside=beside)
     contents = {"summary.json": (json.dumps(facts, indent=2) + "\n").encode()}
     for name, picture in plots.draw(records).items():
         contents[name] = picture
         pictures[name] = base64.b64encode(picture).decode()
-    contents["report.html"] = page(records, pictures, complete=complete).encode()
+    contents["report.html"] = page(records, pictures, complete=complete, beside=beside).encode()
     for name, content in contents.items():
         try:
             (folder / name).write_bytes(content)
@@ -51,13 +65,20 @@ def write(records: Sequence[Record], folder: Path, *, complete: bool) -> list[st
     return missing
 
 
-def page(records: Sequence[Record], pictures: dict[str, str], *, complete: bool) -> str:
+def page(
+    records: Sequence[Record],
+    pictures: dict[str, str],
+    *,
+    complete: bool,
+    beside: Sequence[Record] = (),
+) -> str:
     """The report as one HTML page that needs no other file and no network."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     run = run_of(records)
     return templates.get_template("report.html.j2").render(
         run=run,
+        emulated=emulated_of(run),
         label=label(run),
         complete=complete,
         columns=[column(records, kind) for kind in run.interval],
@@ -67,6 +88,7 @@ def page(records: Sequence[Record], pictures: dict[str, str], *, complete: bool)
             (record.aurora_type, NAMES[record.policy], record.error) for record in failures(records)
         ).most_common(),
         notes=notes_of(records),
+        beside=compared(records, beside) if beside else None,
         name=PUBLISHED["name"],
         published=PUBLISHED["what"],
     )
@@ -95,14 +117,44 @@ def column(records: Sequence[Record], kind: str) -> dict[str, Any]:
         ("paused", "", [percent(one.paused_share) for one in own]),
         ("errors", "", [str(one.errors) for one in own]),
     ]
+    run = run_of(records)
     return {
         "kind": kind,
         "title": TITLES[kind],
-        "interval": every(run_of(records).interval[kind]),
+        "interval": every(run.interval[kind]),
         "published": published and published["cluster"],
         "handlers": [NAMES[one.policy] for one in own],
-        "body": body,
+        "body": [(*row, source(run, kind, row[0]) if {*row[2]} != {"n/a"} else "") for row in body],
     }
+
+
+def compared(records: Sequence[Record], beside: Sequence[Record]) -> dict[str, Any]:
+    """Two runs by cluster and handler: each figure of one beside that of the other."""
+    runs = [run_of(records), run_of(beside)]
+    figures = [
+        {(one.aurora_type, one.policy): one for one in cells(of_run)} for of_run in (records, beside)
+    ]
+    rows = []
+    there = [cell for cell in product(AURORA_TYPES, POLICIES) if cell in figures[0] | figures[1]]
+    for kind, policy in there:
+        pair = [figure.get((kind, policy)) for figure in figures]
+        values = [(show(one) if one else "") for show in COMPARED.values() for one in pair]
+        rows.append((kind, NAMES[policy], values))
+    return {
+        "places": [run.place for run in runs],
+        "labels": [f"{run.place}, {run.started}: {label(run)}" for run in runs],
+        "figures": list(COMPARED),
+        "rows": rows,
+    }
+
+
+COMPARED: dict[str, Callable[[CellSummary], str]] = {
+    "elapsed, median": lambda one: seconds(one.elapsed_median),
+    "id steps": lambda one: listed(one.id_steps),
+    "connects": lambda one: str(one.connects),
+    "paused": lambda one: percent(one.paused_share),
+    "errors": lambda one: str(one.errors),
+}
 
 
 def every(interval: float) -> str:

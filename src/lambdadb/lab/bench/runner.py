@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from lambdadb import PerInvocation, create_engine
 from lambdadb.lab import LabError
@@ -36,6 +34,7 @@ from lambdadb.lab.bench.config import (
     lanes,
     timestamp,
 )
+from lambdadb.lab.bench.lanes import Lanes
 from lambdadb.lab.bench.real import login_variables
 from lambdadb.lab.bench.records import ChangeRecord, InvocationRecord, Record, ServerRecord
 from lambdadb.lab.bench.table import prepare
@@ -43,8 +42,8 @@ from lambdadb.lab.clock import LabClock
 from lambdadb.lab.environment import Environment
 from lambdadb.lab.postgres import Postgres
 
-# Each file is the code of a function, as Lambda would unzip it: not modules of this package.
-HANDLERS = Path(__file__).with_name("handlers")
+# The code of the functions, as Lambda would unzip it: not modules of this package.
+FUNCTIONS = Path(__file__).with_name("functions")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Stage:
     cluster: Cluster | None
 
 
-class Bench:
+class Bench(Lanes):
     """
     The experiment, running: iterate over `records()`, each comes as soon as it is measured.
 
@@ -67,86 +66,38 @@ class Bench:
 
     Args:
         config: What is run.
-        versions: Of the servers of real clusters, as `real.prepare_clusters` found them.
+        versions: Of the servers of real clusters, as `RealClusters` found them.
     """
 
     def __init__(
         self, config: BenchConfig, versions: Mapping[str, Mapping[str, str]] | None = None
     ) -> None:
+        super().__init__([partial(self.run_lane, lane) for lane in lanes(config)])
         self.config = config
         self.versions = versions or {}
-        # A SimpleQueue may be put to from a signal handler while the same thread waits on it.
-        self.queue: queue.SimpleQueue[Record | Literal["ended", "interrupted"]] = queue.SimpleQueue()
-        self.interrupted = False
-        self.stop = threading.Event()
         self.environments: list[Environment] = []
-        self.threads = [
-            threading.Thread(target=self.drive, args=(lane,), name=f"bench-{number}", daemon=True)
-            for number, lane in enumerate(lanes(config))
-        ]
 
     def records(self) -> Iterator[Record]:
         """Run the experiment, giving each record as it comes."""
         yield description(self.config)
-        for thread in self.threads:
-            thread.start()
-        running = len(self.threads)
-        while running and not self.interrupted:
-            try:
-                # Not one wait without end: where the system hands a signal to another thread, Python
-                # runs its handler only when this one wakes up.
-                record = self.queue.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            if record == "ended":
-                running -= 1
-            elif record == "interrupted":
-                self.interrupted = True
-                self.close()
-            else:
-                yield record
-        while not self.queue.empty():
-            record = self.queue.get()
-            if not isinstance(record, str):
-                yield record
-
-    def interrupt(self) -> None:
-        """Let `records()` end early, with what is measured by then; for a signal handler."""
-        self.queue.put("interrupted")
+        yield from super().records()
 
     def close(self) -> None:
         """End all cells now, in mid-invocation too."""
         self.stop.set()
         for environment in list(self.environments):
             environment.close()
-        for thread in self.threads:
-            if thread.ident is not None:
-                # One that still waits for a real cluster to wake ends with the process.
-                thread.join(timeout=15.0)
+        super().close()
 
-    def __enter__(self) -> Bench:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def drive(self, lane: list[Cell]) -> None:
+    def run_lane(self, lane: list[Cell]) -> None:
         """Run cells one after the other; what fails in one is a record, and the next one begins."""
-        try:
-            for cell in lane:
-                if self.stop.is_set():
-                    return
-                try:
-                    self.run_cell(cell)
-                except Exception as error:
-                    self.report_failure(cell, error)
-        finally:
-            self.queue.put("ended")
+        for cell in lane:
+            if self.stop.is_set():
+                return
+            try:
+                self.run_cell(cell)
+            except Exception as error:
+                self.report_failure(cell, error)
 
     def report_failure(self, cell: Cell, error: Exception) -> None:
         if self.stop.is_set():
@@ -237,8 +188,8 @@ class Bench:
 
     def environment(self, cell: Cell, stage: Stage) -> Environment:
         return Environment(
-            f"{cell.policy}.handler",
-            path=[HANDLERS],
+            f"insert.{cell.policy}",
+            path=[FUNCTIONS],
             function_name=f"lambdadb-bench-{cell.aurora_type}-{cell.policy.replace('_', '-')}",
             environment={
                 "DATABASE_URL": stage.url,
@@ -246,6 +197,8 @@ class Bench:
                 "AURORA_TYPE": cell.aurora_type,
                 "EXPERIMENT": self.config.experiment,
                 "IDLE_SESSION_TIMEOUT": str(idle_session_timeout(self.config)),
+                # For a cluster on this machine; the URL of any other says how it is verified.
+                "PGSSLMODE": "prefer",
                 **login_variables(self.config, stage.url, os.environ),
             },
         )

@@ -16,6 +16,8 @@ from lambdadb.lab.bench.records import (
     POLICIES,
     CapacityRecord,
     ChangeRecord,
+    ConnectionsRecord,
+    EventRecord,
     InvocationRecord,
     NoteRecord,
     Record,
@@ -25,8 +27,8 @@ from lambdadb.lab.bench.records import (
 
 PUBLISHED: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text())
 NAMES = {
-    "handwritten": "hand-written",
-    "defaults": "SQLAlchemy defaults",
+    "hand_written": "hand-written",
+    "sqlalchemy_default": "SQLAlchemy default",
     "per_environment": "PerEnvironment",
     "per_invocation": "PerInvocation",
 }
@@ -135,6 +137,24 @@ def capacity_of(records: Sequence[Record], aurora_type: str) -> list[tuple[datet
     )
 
 
+def connections_of(records: Sequence[Record], aurora_type: str) -> list[tuple[datetime, float]]:
+    """A real cluster's connections: each minute's beginning, and the most of that minute."""
+    return sorted(
+        (datetime.fromisoformat(record.timestamp), record.most)
+        for record in records
+        if isinstance(record, ConnectionsRecord) and record.aurora_type == aurora_type
+    )
+
+
+def events_of(records: Sequence[Record], aurora_type: str) -> list[tuple[datetime, str]]:
+    """The pauses and resumes of a real cluster: when, and which."""
+    return sorted(
+        (datetime.fromisoformat(record.timestamp), record.kind)
+        for record in records
+        if isinstance(record, EventRecord) and record.aurora_type == aurora_type
+    )
+
+
 def paused_share_of(
     records: Sequence[Record], aurora_type: str, done: Sequence[InvocationRecord]
 ) -> float | None:
@@ -164,13 +184,28 @@ def run_of(records: Sequence[Record]) -> RunRecord:
 
 def label(run: RunRecord) -> str:
     """How time passed: said wherever a time is shown."""
+    if "time" in run.emulated:
+        return run.emulated["time"]
     if run.speed == 1:
         return "all in real time"
     return f"idle time passed {run.speed:g} times as fast; connects, resumes and statements in real time"
 
 
-def summary(records: Sequence[Record], *, complete: bool) -> dict[str, Any]:
-    """What summary.json holds; `complete` is False when the run was interrupted."""
+def emulated_of(run: RunRecord) -> list[tuple[str, str]]:
+    """What was not real in a run of deployed functions, and what stood in for it: all but time."""
+    return [(name, how) for name, how in run.emulated.items() if name != "time"]
+
+
+def summary(
+    records: Sequence[Record], *, complete: bool, beside: Sequence[Record] = ()
+) -> dict[str, Any]:
+    """
+    What summary.json holds.
+
+    Args:
+        complete: False when the run was interrupted.
+        beside: The records of another run, which is shown beside this one.
+    """
     run = run_of(records)
     servers = sorted(
         {
@@ -186,7 +221,9 @@ def summary(records: Sequence[Record], *, complete: bool) -> dict[str, Any]:
         "servers": [json.loads(server) for server in servers],
         "cells": [asdict(one) for one in cells(records)],
         "notes": notes_of(records),
+        "events": [asdict(record) for record in records if isinstance(record, EventRecord)],
         "published": PUBLISHED,
+        **({"beside": summary(beside, complete=True)} if beside else {}),
     }
 
 

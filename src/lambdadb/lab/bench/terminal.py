@@ -21,6 +21,7 @@ from lambdadb.lab.bench.summary import (
     PUBLISHED,
     CellSummary,
     cells,
+    emulated_of,
     failures,
     known,
     label,
@@ -83,15 +84,27 @@ def told(record: Record) -> str:
         if record.error is None
         else record.error.partition("\n")[0]
     )
-    return f"{record.aurora_type}, {NAMES[record.policy]}, invocation {record.number}: {what}"
+    which = f"invocation {record.number}" if record.number else record.timestamp
+    return f"{record.aurora_type}, {NAMES[record.policy]}, {which}: {what}"
 
 
-def print_table(records: list[Record], out: Path | None, *, complete: bool) -> None:
-    """The figures per cell, and where the report is, on standard output."""
+def print_table(
+    records: list[Record], out: Path | None, *, complete: bool, beside: Sequence[Record] = ()
+) -> None:
+    """
+    The figures per cell, and where the report is, on standard output.
+
+    Args:
+        out: The report's folder; None: it was not written.
+        complete: False when the run was interrupted.
+        beside: The records of another run, whose table comes below.
+    """
     # A pipe has no width; a table of a screen's would be cut there.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
-    table, left_out = fitting_table(records, console)
-    console.print(table)
+    left_out: list[str] = []
+    for of_run in (records, list(beside)) if beside else (records,):
+        table, left_out = fitting_table(of_run, console)
+        console.print(table)
     if left_out:
         console.print(
             f"Left out, as they do not fit into {console.width} columns: {', '.join(left_out)}. "
@@ -99,6 +112,8 @@ def print_table(records: list[Record], out: Path | None, *, complete: bool) -> N
         )
     for message, where in grouped_errors(records).items():
         console.print(f"Error: {'; '.join(where)}: {message}")
+    for name, how in emulated_of(run_of(records)):
+        console.print(f"Emulated: {name}: {how}")
     for note in notes_of(records):
         console.print(f"Note: {note}")
     if not complete:
@@ -120,13 +135,15 @@ def fitting_table(records: list[Record], console: Console) -> tuple[Table, list[
 
 
 def table_of(records: list[Record], wanted: Sequence[str]) -> Table:
-    caption = f"{label(run_of(records))}\n{PUBLISHED['name']}, Aurora PostgreSQL 16.6"
-    table = Table(title="Hot and cold Aurora from Lambda", caption=caption, box=SIMPLE_HEAD)
+    run = run_of(records)
+    caption = f"{label(run)}\n{PUBLISHED['name']}, Aurora PostgreSQL 16.6"
+    title = f"Hot and cold Aurora from {run.place}{', emulated' if run.emulated else ''}"
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD)
     for heading in ("cluster", "handler"):
         table.add_column(heading, no_wrap=True)
     for heading in wanted:
         table.add_column(heading, justify="right", no_wrap=True)
-    for kind in run_of(records).interval:
+    for kind in run.interval:
         if kind in PUBLISHED:
             lines = PUBLISHED[kind]["lines"]
             known_ones = {

@@ -2,7 +2,8 @@
 Insert a row with a random vector, and log how long it took: one handler for each way to connect.
 
 Each handler is configured as a function of its own. All load the same modules, so only connecting
-differs. `AURORA_TYPE` (hot or cold) and `EXPERIMENT` are copied into the log line.
+differs. `AURORA_TYPE` (hot or cold) and `EXPERIMENT` are copied into the log line. `infra/terraform`
+deploys these files, and `lambdadb bench` runs them on this machine.
 """
 
 from __future__ import annotations
@@ -135,9 +136,9 @@ def insert(engine: Engine, policy: str) -> dict[str, object]:
 
 
 def random_row() -> dict[str, str]:
-    """Return a row's parameters: a text, and a random vector in pgvector's own text form."""
+    """Return a row: the experiment's name, and a random vector in pgvector's own text form."""
     vector = ",".join(f"{random.random():.7f}" for _ in range(DIMENSIONS))
-    return {"content": "lambdadb experiment", "embedding": f"[{vector}]"}
+    return {"content": os.environ["EXPERIMENT"], "embedding": f"[{vector}]"}
 
 
 def log(policy: str, elapsed: float, new_id: object) -> dict[str, object]:
