@@ -30,7 +30,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 import boto3
@@ -161,7 +161,7 @@ def main() -> int:
                 "network's are chosen so that the hot cluster takes as long as was published"
             },
         )
-        began = datetime.now(timezone.utc) - lasting(settings) - timedelta(minutes=1)
+        began = datetime.now(timezone.utc) - lasting(settings)
         aws = stack.enter_context(EmulatedAWS())
         experiment = stack.enter_context(EmulatedExperiment(aws, settings, began))
         experiment.run(lambda line: print(line, file=sys.stderr, flush=True))

@@ -13,7 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from lambdadb import ConnectFailed, Fault
 from lambdadb.cli.bench import local
+from lambdadb.lab import LabError
 from lambdadb.lab.bench import terminal
 from lambdadb.lab.bench.config import STEADY_ROUNDS, BenchConfig
 from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
@@ -247,6 +249,21 @@ def test_bench_with_an_unreachable_cluster(tmp_path: Path) -> None:
     assert "hot: address: No connection to" in done.stderr
     assert "nowhere.invalid" in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_a_cluster_that_goes_away_after_the_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What fails between the check and the first round is an error that says so."""
+
+    def gone(config: BenchConfig) -> None:
+        numbers = {"waited": 1.0, "attempts": 1}
+        raise ConnectFailed("gone", fault=Fault.UNREACHABLE, orig=OSError("gone"), **numbers)
+
+    monkeypatch.setattr(local, "RealClusters", gone)
+    config = BenchConfig(speed=1, urls={"hot": f"postgresql://app:{PASSWORD}@h/d"})
+    with pytest.raises(LabError, match="could not be prepared: ConnectFailed: gone"):
+        local.measure(config, tmp_path, as_json=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from random import Random
 
 import psycopg
 import pytest
+import trustme
 
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, ClusterEvent, Shape, State
@@ -375,3 +377,50 @@ def test_a_server_that_does_not_come_back_fails_loudly(tmp_path: Path) -> None:
         wait_until(lambda: "failed" in kinds(cluster))
         with pytest.raises(LabError, match=r"(?s)did not start.*lots"):
             cluster.close()
+
+
+def encrypted(folder: Path) -> tuple[ssl.SSLContext, dict[str, object]]:
+    """The server's side of TLS, and what makes a client verify it."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(folder / "root.pem"))
+    return context, {"sslmode": "verify-full", "sslrootcert": folder / "root.pem"}
+
+
+def test_a_held_connection_over_tls(server: Postgres, tmp_path: Path) -> None:
+    """The answer to the wish for TLS is held, too; then each flight of the handshake is a round trip."""
+    context, verified = encrypted(tmp_path)
+    cluster = Cluster(server, resume=RESUME, clock=LabClock(FAST), paused=True, tls=context)
+    with cluster:
+        with connect(cluster, **verified) as connection:
+            assert connection.pgconn.ssl_in_use
+            # The wish, the client's hello, its last flight with the startup packet, and two messages
+            # of SCRAM. One more if the client's first key is of a group that the server does not have.
+            assert cluster.round_trips in (5, 6)
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+            assert [session.application_name for session in cluster.sessions()] == [""]
+        wait_until(lambda: not cluster.sessions())
+        assert kinds(cluster) == ["resuming", "available"]
+
+
+def test_tls_delays_each_flight(server: Postgres, tmp_path: Path) -> None:
+    """A network's delay counts for the handshake as for everything else."""
+    context, verified = encrypted(tmp_path)
+    with Cluster(server, tls=context, round_trip=0.05) as cluster:
+        began = time.monotonic()
+        with connect(cluster, **verified):
+            assert time.monotonic() - began >= cluster.round_trips * 0.05
+
+
+def test_a_client_that_refuses_the_certificate(server: Postgres, tmp_path: Path) -> None:
+    """It gets its own error, the cluster goes on, and a client without TLS is served as well."""
+    context, verified = encrypted(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other = encrypted(tmp_path / "other")
+    with Cluster(server, tls=context) as cluster:
+        with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+            connect(cluster, **other)
+        with connect(cluster, sslmode="disable") as plain, connect(cluster, **verified) as safe:
+            assert not plain.pgconn.ssl_in_use
+            assert safe.pgconn.ssl_in_use

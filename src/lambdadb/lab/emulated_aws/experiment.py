@@ -202,7 +202,7 @@ class EmulatedExperiment:
         server = stack.enter_context(Postgres())
         engine = create_engine(server.url(), policy=PerInvocation())
         prepare(engine, TABLE, first_id=FIRST_ID[kind])
-        clock = LabClock(settings.speed)
+        clock = LabClock()  # until the schedule begins
         cold = kind == "cold"
         cluster = stack.enter_context(
             Cluster(
@@ -285,15 +285,17 @@ class EmulatedExperiment:
                     tell(f"{stage.kind}, {policy}: {failed}")
             # Another policy's session would keep the cluster awake.
             environment.end()
+        stage.clock.speed = 1.0
 
     def _moment(self, clock: LabClock) -> datetime:
         return self.began + timedelta(seconds=clock.now())
 
 
 def lasting(settings: EmulatedSettings) -> timedelta:
-    """How long the schedule takes, in the lab's time."""
+    """How long the schedule takes in the lab's time, at most: with a minute more for each invocation."""
     number = len(settings.policies) * settings.rounds
-    return timedelta(seconds=max(settings.interval.values()) * number + settings.resume * number)
+    longest = max(settings.interval.values()) + settings.resume + 60.0
+    return timedelta(seconds=longest * number)
 
 
 def group_of(environment: Environment) -> str:
