@@ -16,6 +16,7 @@ import pymysql
 from pymysql.connections import Connection
 
 from lambdadb.deadline import Clock, StatementDeadline
+from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
 from lambdadb.drivers.pymysql.stream import Stream
 from lambdadb.drivers.pymysql.unit_of_work import (
@@ -25,6 +26,7 @@ from lambdadb.drivers.pymysql.unit_of_work import (
     error_number,
 )
 from lambdadb.errors import LambdaDBError, TransactionEnded
+from lambdadb.faults import Fault
 
 CANCEL = 5  # seconds after which the thread that cancels gives up
 _LONG = 3600.0  # seconds of one turn of a wait without a deadline
@@ -74,8 +76,13 @@ class DeadlineConnection(Connection):
     """How far the COMMIT of the current transaction came; `none` also if the server has refused it."""
     unit: UnitOfWork | None = None
     """The unit of work of `run_transaction` that uses it now."""
+    trusts_key = True
+    """Whether a password may be encrypted with a key that the server sends, unverified."""
+    closing = False
+    """Whether it is being closed: then the last command is sent at any time."""
     _may_be_late = False
     """Whether the deadline does not apply now: for a rollback."""
+    _public_key: Any = None
 
     def watch(self, deadline: StatementDeadline, wait_limit: float) -> None:
         """End its statements at `deadline` from now on."""
@@ -89,6 +96,29 @@ class DeadlineConnection(Connection):
         return bool(super().open) and not self.stream.is_closed
 
     # What PyMySQL and SQLAlchemy call
+
+    @property
+    def server_public_key(self) -> Any:
+        """The key that encrypts a password where there is no TLS; PyMySQL's parameter."""
+        return self._public_key
+
+    @server_public_key.setter
+    def server_public_key(self, key: Any) -> None:
+        # PyMySQL sets it to the key that the server sends (caching_sha2_password, sha256_password). One
+        # in the way may send a key of his own, and would read the password.
+        if not self.trusts_key:
+            raise AttemptFailed(
+                Fault.UNTRUSTED,
+                "the server asked for a password that is encrypted with its own unverified key, on a "
+                "connection without TLS. The password was not sent. Leave out ssl_disabled, or give the "
+                "key: connect_args={'server_public_key': pem}",
+            )
+        self._public_key = key
+
+    def close(self) -> None:
+        """End the session, and close the connection."""
+        self.closing = True
+        super().close()
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """
@@ -216,7 +246,7 @@ class DeadlineConnection(Connection):
 
     def _before_command(self) -> None:
         """Raise if it is too late to send a command."""
-        if self._may_be_late or self._closed or self.deadline is None:
+        if self._may_be_late or self.closing or self.deadline is None:
             return
         if self.aborted:
             self.stream.close()

@@ -120,7 +120,9 @@ class PyMySQLTarget:
         """Return the DBAPI connection of a successful attempt, as SQLAlchemy's dialect expects it."""
         connection = attempt.connection
         assert connection is not None
-        connection.dial = partial(dial_plainly, self._make_connection)
+        if not is_proxy(str(self.parameters.get("host", ""))):
+            # The ids of a proxy's sessions are not the server's: KILL QUERY might meet somebody else's.
+            connection.dial = partial(dial_plainly, self._make_connection)
         connection.watch(deadline, connect_until)
         return connection
 
@@ -140,6 +142,7 @@ class PyMySQLTarget:
             },
             defer_connect=True,
         )
+        connection.trusts_key = self.is_local
         settings = {"autocommit": int(bool(given.get("autocommit", False)))}
         if self.idle_session_timeout is not None:
             settings["wait_timeout"] = self.idle_session_timeout

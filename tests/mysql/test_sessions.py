@@ -1,0 +1,179 @@
+"""What a session of MariaDB is opened with, what it costs, and how it ends."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+import lambdadb
+from lambdadb import PerEnvironment, PerInvocation
+from lambdadb.lab.faultproxy.proxy import Direction
+
+from .conftest import wait_until
+
+PAGE = Path(__file__).parents[2] / "docs" / "mysql.md"
+SETTINGS = text("SELECT @@autocommit, @@wait_timeout, @@sql_mode, @@collation_connection")
+
+
+class Base(DeclarativeBase):
+    """The tables of these tests."""
+
+
+class Unit(Base):
+    """The table that the server has."""
+
+    __tablename__ = "unit"
+    name: Mapped[str] = mapped_column(primary_key=True)
+
+
+def flights(server):
+    """How often a client had to wait, since the proxy was armed."""
+    directions = [message.direction for message in server.proxy.messages]
+    pairs = zip([Direction.CLIENT_TO_SERVER, *directions], directions, strict=False)
+    return sum(then is Direction.SERVER_TO_CLIENT for before, then in pairs if before is not then)
+
+
+def test_the_server_shows_the_functions_name(mode, server, monkeypatch):
+    """From the first moment of the session, in performance_schema.session_connect_attrs."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders-import")
+
+    def steps():
+        engine = mode.create_engine(server.url)
+        with engine.connect():
+            assert server.sessions() == ["orders-import"]
+        engine.dispose()
+
+    mode.run(steps)
+
+
+def test_a_session_begins_with_its_settings(mode, server):
+    """Transactions are on, it ends after a minute unused, and sql_mode is the server's."""
+    ((mode_of_server,),) = server.ask("SELECT @@global.sql_mode")
+
+    def steps():
+        engine = mode.create_engine(server.url, policy=PerEnvironment(idle_session_timeout=45))
+        with engine.connect() as connection:
+            autocommit, timeout, sql_mode, collation = connection.execute(SETTINGS).one()
+        assert (autocommit, timeout, sql_mode) == (0, 45, mode_of_server)
+        assert collation.startswith("utf8mb4")
+        engine.dispose()
+
+    mode.run(steps)
+
+
+def test_what_the_caller_sets_stays(server):
+    """`init_command` comes after lambdadb's own settings."""
+    command = "SET SESSION wait_timeout = 30, sql_mode = 'ANSI'"
+    engine = lambdadb.create_engine(server.url, connect_args={"init_command": command})
+    with engine.connect() as connection:
+        _, timeout, sql_mode, _ = connection.execute(SETTINGS).one()
+    assert timeout == 30
+    assert "ANSI" in sql_mode
+    engine.dispose()
+
+
+def test_what_connects_and_transactions_cost(mode, server):
+    """Flights on the wire, as docs/mysql.md says: the greeting, the login, one SET, and one question."""
+    counted = {}
+
+    def steps():
+        engine = mode.create_engine(server.url, policy=PerInvocation())
+        for name in ("first connect", "later connect"):
+            with lambdadb.invocation(engine):
+                server.proxy.arm(None)
+                with engine.connect():
+                    counted[name] = flights(server)
+                server.proxy.arm(None)
+                with engine.begin() as connection:
+                    connection.execute(text("INSERT INTO unit VALUES (:name)"), {"name": name})
+                counted["transaction"] = flights(server)
+                server.proxy.arm(None)
+                lambdadb.run_transaction(engine, lambda unit: unit.execute(text("SELECT 1")))
+                counted["run_transaction"] = flights(server)
+                server.proxy.arm(None)
+                with engine.connect():
+                    pass
+                counted["checkout"] = flights(server)
+        engine.dispose()
+
+    mode.run(steps)
+    assert counted == {
+        "first connect": 4,
+        "later connect": 3,
+        "transaction": 2,
+        "run_transaction": 3,
+        "checkout": 0,
+    }
+
+
+def test_a_session_that_the_server_has_ended_is_replaced(mode, server):
+    """After wait_timeout, without an error for the handler and without a round trip to see it."""
+
+    def steps():
+        engine = mode.create_engine(
+            server.url, connect_args={"init_command": "SET SESSION wait_timeout = 1"}
+        )
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO unit VALUES ('a')"))
+        wait_until(lambda: server.sessions() == [])
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO unit VALUES ('b')"))
+        engine.dispose()
+
+    mode.run(steps)
+    assert server.rows() == ["a", "b"]
+
+
+def test_the_orm_works(mode, server):
+    """A session of the ORM, with a query and a flush."""
+
+    def steps():
+        engine = mode.create_engine(server.url)
+        with Session(engine) as session, session.begin():
+            session.add_all([Unit(name="a"), Unit(name="b")])
+        with Session(engine) as session:
+            assert session.query(Unit).count() == 2
+        engine.dispose()
+
+    mode.run(steps)
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "SERIALIZABLE"])
+def test_an_isolation_level_is_set_and_taken_back(mode, server, level):
+    """For one use of the connection; the next one has the engine's own again."""
+
+    def steps():
+        engine = mode.create_engine(server.url)
+        with engine.connect() as connection:
+            before = connection.get_isolation_level()
+        with engine.execution_options(isolation_level=level).connect() as connection:
+            if level != "AUTOCOMMIT":  # of which SQLAlchemy's dialect does not tell
+                assert connection.get_isolation_level() == level
+            connection.execute(text("INSERT INTO unit VALUES ('a')"))
+        with engine.connect() as connection:
+            assert connection.get_isolation_level() == before
+        engine.dispose()
+
+    mode.run(steps)
+    assert server.rows() == ["a"] * (level == "AUTOCOMMIT")
+
+
+def test_the_view_names_who_holds_the_connections(server, monkeypatch):
+    """The published incident: of 56 connections one function holds 50, and the page's query shows it."""
+    query = re.search(r"```sql\n(SELECT[^`]*session_connect_attrs[^`]*)```", PAGE.read_text())
+    assert query, "the page has no such query"
+    held = []
+    for name, count in {"hot-insert": 50, "cold-insert": 6}.items():
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", name)
+        engine = lambdadb.create_engine(server.url, policy=PerEnvironment(connections=count))
+        held += [(engine, [engine.connect() for _ in range(count)])]
+    shown = server.ask(query[1].replace("%", "%%"))
+    assert [row[:2] for row in shown[:2]] == [("hot-insert", 50), ("cold-insert", 6)]
+    for engine, connections in held:
+        for connection in connections:
+            connection.close()
+        engine.dispose()
