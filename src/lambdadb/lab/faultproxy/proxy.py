@@ -22,7 +22,7 @@ from lambdadb.lab.faultproxy.fault_point import (
     points_at_boundaries,
     points_in_bytes,
 )
-from lambdadb.lab.faultproxy.messages import MySQLMessages, PostgreSQLMessages
+from lambdadb.lab.faultproxy.messages import Messages, PostgreSQLMessages
 from lambdadb.lab.listener import LOOPBACK, Listener, Port
 
 __all__ = [
@@ -63,7 +63,7 @@ class Proxy:
         target_port: int,
         *,
         on_fault: Callable[[], None] | None = None,
-        protocol: type[PostgreSQLMessages] | type[MySQLMessages] = PostgreSQLMessages,
+        protocol: type[Messages] = PostgreSQLMessages,
     ) -> None:
         self.port = 0
         self.protocol = protocol
