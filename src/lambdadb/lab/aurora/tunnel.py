@@ -8,12 +8,14 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 
+from lambdadb.lab import mysql_packets
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.startup_packet import NOT_ENCRYPTED, TERMINATE, StartupPacket, packet_length, parse
 
 CHUNK = 65536
 # Chunks under way in one direction: more than any window a client could notice.
 IN_FLIGHT = 256
+FAREWELLS = (TERMINATE, mysql_packets.QUIT)
 
 
 class Tunnel:
@@ -21,8 +23,8 @@ class Tunnel:
     A client's socket, its round trips, and the network delay on its way.
 
     A round trip is counted when the client speaks after it was spoken to: the first packet, and
-    each change of direction after it. The farewell (Terminate) waits for no answer and does not
-    count. The handshake of TCP itself is neither counted nor delayed.
+    each change of direction after it. The farewell (Terminate, COM_QUIT) waits for no answer and
+    does not count. The handshake of TCP itself is neither counted nor delayed.
 
     Args:
         client: The accepted socket, non-blocking.
@@ -61,6 +63,12 @@ class Tunnel:
                 return startup
             await self.answer(NOT_ENCRYPTED)
         return None
+
+    async def read_mysql_packet(self) -> bytes:
+        """Read one packet of a MySQL client; empty when the client left."""
+        head = await self._read_exactly(mysql_packets.HEADER)
+        rest = mysql_packets.packet_length(head) - mysql_packets.HEADER if head else 0
+        return head + await self._read_exactly(rest)
 
     async def answer(self, data: bytes) -> None:
         """Send the client something that does not come from the server."""
@@ -167,7 +175,7 @@ class Tunnel:
         """Read what the client says next; empty when it left."""
         data = await asyncio.get_running_loop().sock_recv(self.client, count)
         self.used = self._clock.now()
-        if data and data != TERMINATE and self._clients_turn:
+        if data and data not in FAREWELLS and self._clients_turn:
             self._clients_turn = False
             self._on_round_trip()
         return data

@@ -93,7 +93,7 @@ class PostgresFaultServer:
     def crash(self) -> None:
         """Crash the server, and start it again."""
         self._let_go()
-        self._server.stop("immediate")
+        self._server.crash()
         self._server.start()
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ class MariaDBFaultServer:
     def crash(self) -> None:
         """Crash the server, and start it again."""
         self._let_go()
-        self._server.stop(crash=True)
+        self._server.crash()
         self._server.start()
         self.set_defaults(self._defaults)  # SET GLOBAL lasts until a restart
 

@@ -50,7 +50,7 @@ class Proxy:
     Args:
         target_port: The server's port on 127.0.0.1.
         on_fault: Called in a thread when the fault point is reached, while nothing is forwarded and
-            before either side sees the damage; `lambda: server.stop("immediate")` crashes the server
+            before either side sees the damage; `server.crash` crashes the server
             at that moment. It must not use the proxy.
         protocol: How its messages are found: `MySQLMessages` in front of MySQL.
 
