@@ -17,6 +17,7 @@ more after an OperationalError, three times. All do the same work; a trial is ne
 
     nox -s faults                     # some minutes; --places 0 for all places, an hour
     nox -s faults -- --json faults.json
+    nox -s faults -- --engine mysql   # on a real MariaDB (Debian: mariadb-server)
 """
 
 from __future__ import annotations
@@ -33,16 +34,17 @@ from rich.progress import Progress
 from rich.table import Table
 
 from lambdadb.lab.faultproxy.fault_point import Action
+from lambdadb.lab.faultproxy.fault_servers import SERVERS, EngineName
 from lambdadb.lab.faultproxy.fault_sweep import Client, Trial, open_testbed, ours, peers, sweep
 
 MODES = [(Action.CLOSE, False), (Action.RESET, False), (Action.CLOSE, True)]
 
 
-def run(console: Console, places: int | None) -> list[Trial]:
+def run(engine: EngineName, console: Console, places: int | None) -> list[Trial]:
     """Every client in every mode, interleaved mode by mode on one server."""
     clients: list[Client] = [*peers(), *ours(), *ours(key=True)]
     trials = []
-    with open_testbed() as testbed, Progress(console=console) as progress:
+    with open_testbed(engine) as testbed, Progress(console=console) as progress:
         task = progress.add_task("sweeps", total=len(MODES) * len(clients))
         for action, crash in MODES:
             for client in clients:
@@ -83,12 +85,13 @@ def table(trials: list[Trial]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--engine", choices=sorted(SERVERS), default="postgresql")
     parser.add_argument("--places", type=int, default=40, help="for each client and kind of damage")
     parser.add_argument("--json", type=Path, help="write every trial to this file")
     chosen = parser.parse_args()
     logging.getLogger("lambdadb").setLevel(logging.ERROR)  # it warns of each lost answer
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    trials = run(Console(stderr=True), chosen.places or None)
+    trials = run(chosen.engine, Console(stderr=True), chosen.places or None)
     if chosen.json:
         rows = [{**dataclasses.asdict(trial), "point": str(trial.point)} for trial in trials]
         chosen.json.write_text(json.dumps(rows, indent=1))

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from lambdadb.lab.aurora import Cluster, Shape, State
+from lambdadb.lab.aurora import POSTGRES_SHAPES, Cluster, State
 from lambdadb.lab.postgres import Postgres
 
 CLIENTS = {"lambdadb": "lambdadb", "fixed": "every 20 s", "tenacity": "tenacity's defaults"}
@@ -118,7 +118,7 @@ def run(rounds: int, console: Console) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     with ExitStack() as stack, Progress(console=console) as progress:
         clusters = []
-        for shape in Shape:
+        for shape in POSTGRES_SHAPES:
             cluster = Cluster(stack.enter_context(Postgres()), auto_pause=0.2, shape=shape, paused=True)
             clusters.append(stack.enter_context(cluster))
         threads = stack.enter_context(ThreadPoolExecutor(len(clusters)))
@@ -139,7 +139,7 @@ def table(rows: list[dict[str, object]]) -> Table:
     shown.add_column("shape")
     for title in CLIENTS.values():
         shown.add_column(title, justify="right")
-    for shape in [*(shape.value for shape in Shape), None]:
+    for shape in [*(shape.value for shape in POSTGRES_SHAPES), None]:
         cells = []
         for name in CLIENTS:
             mine = [r for r in rows if r["client"] == name and shape in (None, r["shape"])]

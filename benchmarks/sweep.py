@@ -3,7 +3,7 @@ Units of work of run_transaction, damaged at places drawn at random, and what be
 
 Each trial draws a client (policy, synchronous or not, engine or ORM, with a key or without), what its
 unit of work does (rows, savepoints, the driver's cursors; COMMIT and ROLLBACK midway, which are
-refused), the settings of its sessions (by SET, by ALTER ROLE, by the URL), and the fault: the connection
+refused), the settings of its sessions (by SET, by the server, by the URL), and the fault: the connection
 is closed, reset, stalled or half dead, at a message boundary or after any byte, or the server crashes in
 that moment.
 
@@ -12,11 +12,13 @@ that moment.
   denied    a row is claimed not to be committed, and it is there
   torn      half of a unit is there, and the client was not told so
   hung      no answer within the invocation's time
-  doubt     CommitInDoubt: after a crash or a silence only
+  doubt     CommitInDoubt: after a crash or a silence only; on MySQL also when the answer to COMMIT is
+            lost and there is no idempotency key
   needless  the server could be asked, and the client was told something else than what is expected
 
     nox -s sweep                                  # 20,000 trials
     nox -s sweep -- --trials 500 --seed 7 --json sweep.json
+    nox -s sweep -- --engine mysql                # on a real MariaDB (Debian: mariadb-server)
 """
 
 from __future__ import annotations
@@ -38,17 +40,18 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lambdadb.lab.faultproxy.fault_servers import SERVERS, EngineName
 from lambdadb.lab.faultproxy.fault_sweep import Trial, open_testbed, random_sweep
 
 PROCESSES = min(2, os.cpu_count() or 1)
 
 
-def work(seed: str, trials: int, queue: Any) -> None:
+def work(engine: EngineName, seed: str, trials: int, queue: Any) -> None:
     """Run trials in a process of its own, and hand each one over."""
-    for name in ("lambdadb", "psycopg", "sqlalchemy.pool", "asyncio"):
+    for name in ("lambdadb", "psycopg", "pymysql", "sqlalchemy.pool", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they tell of each fault
     try:
-        with open_testbed() as testbed:
+        with open_testbed(engine) as testbed:
             for trial in itertools.islice(random_sweep(testbed, Random(seed)), trials):
                 queue.put(trial)
     except BaseException as error:
@@ -57,13 +60,13 @@ def work(seed: str, trials: int, queue: Any) -> None:
     queue.put(None)
 
 
-def run(trials: int, seed: int, console: Console) -> list[Trial]:
+def run(engine: EngineName, trials: int, seed: int, console: Console) -> list[Trial]:
     """All trials, on as many servers as there are processes."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     shares = [trials // PROCESSES + (number < trials % PROCESSES) for number in range(PROCESSES)]
     processes = [
-        context.Process(target=work, args=(f"{seed}.{number}", share, queue))
+        context.Process(target=work, args=(engine, f"{seed}.{number}", share, queue))
         for number, share in enumerate(shares)
     ]
     done: list[Trial] = []
@@ -123,11 +126,12 @@ def table(trials: list[Trial]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--engine", choices=sorted(SERVERS), default="postgresql")
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every trial to this file")
     chosen = parser.parse_args()
-    trials = run(chosen.trials, chosen.seed, Console(stderr=True))
+    trials = run(chosen.engine, chosen.trials, chosen.seed, Console(stderr=True))
     if chosen.json:
         rows = [{**dataclasses.asdict(trial), "point": str(trial.point)} for trial in trials]
         chosen.json.write_text(json.dumps(rows, indent=1))

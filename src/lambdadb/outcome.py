@@ -89,7 +89,8 @@ class OutcomeQuestion:
             return "unknown"  # the name means another table here
         assert self._idempotency_key is not None
         column, value = self._idempotency_key
-        found = connection.execute(select(column).where(column == value)).first()
+        # Without LIMIT a session with MySQL's sql_select_limit=0 would find nothing.
+        found = connection.execute(select(column).where(column == value).limit(1)).first()
         return "committed" if found is not None else "aborted"
 
     @contextmanager

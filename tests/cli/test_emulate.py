@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+import pymysql
 import pytest
+from sqlalchemy import make_url
+
+from lambdadb.lab.mariadb import DIRECTORIES
 
 from .processes import Started, descendants, gone, lambdadb
 
+MARIADB = os.pathsep.join([os.environ.get("PATH", ""), *DIRECTORIES])
 pytestmark = [pytest.mark.timeout(180), pytest.mark.sweep]
 
 
@@ -38,6 +45,34 @@ def test_emulate_prints_url_and_events(start: type[Started]) -> None:
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(20) == 0
     assert gone(children)
+
+
+@pytest.mark.skipif(shutil.which("mariadbd", path=MARIADB) is None, reason="MariaDB is not installed")
+def test_emulate_mysql(start: type[Started], tmp_path: Path) -> None:
+    """With --engine mysql the URL is PyMySQL's, the scripts have run, and a session's tag is shown."""
+    script = tmp_path / "schema.sql"
+    script.write_text("CREATE TABLE one (n INTEGER); INSERT INTO one VALUES (1);")
+    arguments = ["--engine", "mysql", "--auto-pause", "60", "--resume", "30", "--speed", "100"]
+    run = start("emulate", *arguments, "--shape", "login-close", "--init", str(script))
+    url = make_url(run.until(r"(mysql\+pymysql\S+)  \(").group(1))
+    place = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
+    with pymysql.connect(**place, database=url.database, program_name="shop") as connection:  # type: ignore[arg-type]
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT n FROM one")
+            assert cursor.fetchall() == ((1,),)
+        run.until("blocked .*1 of shop")
+    run.until(" paused ")
+    children = descendants(run.process.pid)
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(20) == 0
+    assert gone(children)
+
+
+def test_emulate_refuses_a_shape_of_the_other_database(tmp_path: Path) -> None:
+    """A shape that the engine does not have is a usage error that names those that it has."""
+    done = lambdadb("emulate", "--shape", "login-close", folder=tmp_path)
+    assert done.code == 2
+    assert "no-hba" in done.stderr
 
 
 def test_emulate_json(start: type[Started]) -> None:

@@ -143,7 +143,7 @@ def test_a_reused_transaction_id_proves_nothing(testbed):
     server, proxy = testbed.server, testbed.proxy
 
     def crash_and_reuse():
-        testbed.crash()
+        server.crash()
         with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as other:
             for _ in range(20):
                 other.execute("SELECT pg_current_xact_id()")
@@ -160,10 +160,10 @@ def test_a_reused_transaction_id_proves_nothing(testbed):
         if marker is None:
             with pytest.raises(CommitInDoubt):
                 run_transaction(engine, insert, idempotency_key=marker)
-            assert testbed.rows("unit") == 0
+            assert server.count_rows("unit") == 0
         else:
             run_transaction(engine, insert, idempotency_key=marker)
-            assert testbed.rows("unit") == 1
+            assert server.count_rows("unit") == 1
     engine.dispose()
 
 
@@ -188,7 +188,7 @@ def test_the_sweep_sees_what_a_naive_client_does(testbed):
 def test_a_byte_of_the_recording_is_the_same_byte_in_a_trial(testbed):
     """Units are of one length on the wire, so that the sweep reaches every byte of COMMIT."""
     client = ours()[0]
-    client.open(testbed.url)
+    client.open(testbed.url, testbed.server)
     shapes = {tuple((m.kind, m.length) for m in testbed.recording(client)[6:]) for _ in range(3)}
     client.close()
     assert len(shapes) == 1

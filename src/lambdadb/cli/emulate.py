@@ -18,12 +18,21 @@ from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, ClusterEvent, Shape
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.listener import LOOPBACK
+from lambdadb.lab.mariadb import DATABASE, USER, MariaDB
 from lambdadb.lab.postgres import Postgres
 
 SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
 
 
 @click.command()
+@click.option(
+    "--engine",
+    default="postgresql",
+    show_default=True,
+    type=click.Choice(["postgresql", "mysql"]),
+    help="Aurora PostgreSQL, or Aurora MySQL in front of a MariaDB that is installed here (Debian: "
+    "apt-get install mariadb-server).",
+)
 @click.option(
     "--cold/--hot",
     default=True,
@@ -49,7 +58,8 @@ SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
     "--data",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep the data, and the password, in this folder for the next run. [default: nothing is kept]",
+    help="Keep the data, and the password, in this folder for the next run; PostgreSQL only. [default: "
+    "nothing is kept]",
 )
 @click.option(
     "--init",
@@ -81,7 +91,15 @@ SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
     default=Shape.HOLD.value,
     show_default=True,
     type=SHAPES,
-    help="What a connect meets while it wakes up.",
+    help="What a connect meets while it wakes up. starting and no-hba are PostgreSQL's; error, "
+    "login-close and login-silent are MySQL's.",
+)
+@click.option(
+    "--error",
+    default=1040,
+    show_default=True,
+    type=click.IntRange(1000, 65535),
+    help="Number of MySQL's error packet, with --shape error.",
 )
 @click.option(
     "--speed",
@@ -100,6 +118,7 @@ SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
 @click.option("--paused", is_flag=True, help="Start in the paused state.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def emulate(
+    engine: str,
     cold: bool,
     port: int,
     host: str,
@@ -109,17 +128,19 @@ def emulate(
     resume: float,
     deep_resume: float,
     shape: str,
+    error: int,
     speed: float,
     round_trip: float,
     paused: bool,
     as_json: bool,
 ) -> None:
     """
-    Run an emulated Aurora serverless v2 cluster in front of a real PostgreSQL with pgvector.
+    Run an emulated Aurora serverless v2 cluster in front of a real PostgreSQL, or MariaDB.
 
     It prints its URL, then each pause and resume and what keeps it from pausing, until Ctrl-C. The
-    URL has a random password: without it nobody on this machine can log in. The extension vector is
-    there. The data are gone afterwards, unless --data keeps them; the password stays with them.
+    URL has a random password: without it nobody on this machine can log in. On PostgreSQL the
+    extension vector is there. What a resuming Aurora MySQL answers is not published: try every
+    --shape. The data are gone afterwards, unless --data keeps them; the password stays with them.
 
     \b
     Examples:
@@ -128,6 +149,7 @@ def emulate(
       lambdadb emulate --hot --round-trip 0.002
       lambdadb emulate --port 15432 --data shop --init schema.sql
       lambdadb emulate --host 0.0.0.0            for a client in a container
+      lambdadb emulate --engine mysql --paused --shape error --error 1053
 
     \b
     Exit codes:
@@ -137,6 +159,8 @@ def emulate(
     """
     if paused and not cold:
         raise click.UsageError("--paused: a hot cluster never pauses; leave out one of the two.")
+    if data is not None and engine == "mysql":
+        raise click.UsageError("--data keeps the data of PostgreSQL only; leave it out, or use --init.")
     for script in scripts:
         if not script.is_file():
             raise click.UsageError(f"--init: there is no file {script}.")
@@ -155,7 +179,7 @@ def emulate(
             ended.put(1)
 
     try:
-        with call_instead(lambda: ended.put(0)), Postgres(data=data) as server:
+        with call_instead(lambda: ended.put(0)), make_server(engine, data) as server:
             prepare(server, scripts)
             cluster = Cluster(
                 server,
@@ -163,6 +187,7 @@ def emulate(
                 resume=resume,
                 deep_resume=deep_resume,
                 shape=Shape(shape),
+                error_number=error,
                 clock=LabClock(speed),
                 round_trip=round_trip,
                 port=port,
@@ -172,7 +197,7 @@ def emulate(
             )
             with cluster:
                 if host != LOOPBACK:
-                    warn(host)
+                    warn(host, engine)
                 facts = {"url": cluster.url(), "state": cluster.state.value, "speed": speed}
                 fast = f", its time passes {speed:g} times as fast" if speed != 1 else ""
                 say(facts, f"{cluster.url()}  ({cluster.state.value}{fast})", as_json=as_json)
@@ -188,13 +213,21 @@ def emulate(
     sys.exit(code)
 
 
-def prepare(server: Postgres, scripts: Sequence[Path]) -> None:
+def make_server(engine: str, data: Path | None) -> Postgres | MariaDB:
+    """Make the server of an engine; it is not started."""
+    return MariaDB() if engine == "mysql" else Postgres(data=data)
+
+
+def prepare(server: Postgres | MariaDB, scripts: Sequence[Path]) -> None:
     """
     Make the extension, and run the scripts if the data are new.
 
     Raises:
         LabError: A script failed; new data are removed, so that it runs again the next time.
     """
+    if isinstance(server, MariaDB):
+        prepare_mariadb(server, scripts)
+        return
     with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         for script in scripts if server.is_new else ():
@@ -205,12 +238,42 @@ def prepare(server: Postgres, scripts: Sequence[Path]) -> None:
                 raise LabError(f"--init {script} failed, and nothing was kept: {error}") from error
 
 
-def warn(host: str) -> None:
+def prepare_mariadb(server: MariaDB, scripts: Sequence[Path]) -> None:
+    """
+    Run the scripts.
+
+    Raises:
+        LabError: A script failed.
+    """
+    import pymysql
+    from pymysql.constants import CLIENT
+
+    with pymysql.connect(
+        host=LOOPBACK,
+        port=server.port,
+        user=USER,
+        password=server.password,
+        database=DATABASE,
+        autocommit=True,
+        client_flag=CLIENT.MULTI_STATEMENTS,
+    ) as connection:
+        for script in scripts:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(script.read_text())
+                    while cursor.nextset():  # raises the error of the next statement
+                        pass
+            except pymysql.Error as error:
+                raise LabError(f"--init {script} failed: {error}") from error
+
+
+def warn(host: str, engine: str) -> None:
     """Say on standard error who can connect now, and how."""
+    plain = "ssl_disabled=true" if engine == "mysql" else "sslmode=disable"
     click.echo(
         f"Warning: listening on {host}: everybody who reaches it and has the password is superuser. In "
         "a container, write this machine's address (host.docker.internal with Docker Desktop) in place "
-        "of the URL's, and add ?sslmode=disable, as the emulator has no TLS.",
+        f"of the URL's, and add ?{plain}, as the emulator has no TLS.",
         err=True,
     )
 

@@ -112,11 +112,18 @@ class MariaDB:
         self._process = self._run(command, signal.SIGTERM)
         self._wait_until_ready()
 
-    def stop(self, *, crash: bool = False) -> None:
-        """Stop the server, or (`crash`) kill it, and keep its data for the next start."""
+    def stop(self) -> None:
+        """Stop the server, and keep its data for the next start."""
+        self._end(signal.SIGTERM)
+
+    def crash(self) -> None:
+        """Kill the server, and keep its data for the next start."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, ending: signal.Signals) -> None:
         if self._process is None:
             return
-        self._process.send_signal(signal.SIGKILL if crash else signal.SIGTERM)
+        self._process.send_signal(ending)
         try:
             self._process.wait(STOP_TIMEOUT)
         except TimeoutError:

@@ -86,7 +86,7 @@ class PyMySQLDialect(RecordsStatements, MySQLDialect_pymysql):
         mariadb = "MariaDB" in str(driver_connection.get_server_info())
         level = "@@tx_isolation" if mariadb else "@@transaction_isolation"
         settings = ", ".join(f"@@{name}" for name in _SETTINGS)
-        (row,) = driver_connection.ask(f"SELECT VERSION(), DATABASE(), {level}, {settings}")
+        (row,) = driver_connection.ask(f"SELECT VERSION(), DATABASE(), {level}, {settings} LIMIT 1")
         self._answers = dict(zip(("version", "schema", "level", *_SETTINGS), row, strict=True))
         try:
             super().initialize(connection)

@@ -27,15 +27,16 @@ from lambdadb.drivers.pymysql.connection import (
 from lambdadb.drivers.pymysql.unit_of_work import CONFLICTS, UnitEnded, UnitOfWork, error_number
 from lambdadb.errors import InvalidSettings, OutOfTime, TransactionEnded
 
+# LIMIT wins over a session's sql_select_limit, which may be 0.
 # Another session may have the same id after a restart of the server, or on another one. The client's
 # address, with its port, as the server sees it, tells them apart.
 _SESSION = (
     "SELECT ID, HOST, CURRENT_USER(), DATABASE(), @@innodb_read_only"
-    " FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()"
+    " FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID() LIMIT 1"
 )
 _IS_THERE = (
     "SELECT @@innodb_read_only, CURRENT_USER(), (SELECT COUNT(*)"
-    " FROM information_schema.PROCESSLIST WHERE ID = {thread} AND HOST = {host})"
+    " FROM information_schema.PROCESSLIST WHERE ID = {thread} AND HOST = {host}) LIMIT 1"
 )
 _NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 # ER_OPTION_PREVENTS_STATEMENT (--read-only, --innodb-read-only, among others), ER_READ_ONLY_MODE
@@ -164,7 +165,7 @@ def names_same_tables(connection: sqlalchemy.Connection, transaction: Transactio
 
     **Costs:** one round trip.
     """
-    return _ask(connection, "SELECT DATABASE()") == [(transaction.database,)]
+    return _ask(connection, "SELECT DATABASE() LIMIT 1") == [(transaction.database,)]
 
 
 def meaning_of(error: BaseException, transaction: TransactionHandle | None = None) -> Meaning:

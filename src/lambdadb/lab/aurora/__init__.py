@@ -1,8 +1,8 @@
-"""Aurora serverless v2 in front of a real PostgreSQL: it pauses, wakes, and fails on the way."""
+"""Aurora serverless v2 in front of a real server: it pauses, wakes, and fails on the way."""
 
 from __future__ import annotations
 
 from lambdadb.lab.aurora.cluster import Cluster, ClusterEvent, State
-from lambdadb.lab.aurora.frontend import SessionInfo, Shape
+from lambdadb.lab.aurora.frontend import MYSQL_SHAPES, POSTGRES_SHAPES, SessionInfo, Shape
 
-__all__ = ["Cluster", "ClusterEvent", "SessionInfo", "Shape", "State"]
+__all__ = ["MYSQL_SHAPES", "POSTGRES_SHAPES", "Cluster", "ClusterEvent", "SessionInfo", "Shape", "State"]

@@ -1,4 +1,4 @@
-"""Aurora serverless v2 in front of a real PostgreSQL: it pauses, wakes, and fails on the way.
+"""Aurora serverless v2 in front of a real server: it pauses, wakes, and fails on the way.
 
 The rules are those of the Aurora User Guide's pages on auto-pause; the failures during a resume
 are those that users have reported.
@@ -20,8 +20,11 @@ from typing import Any
 
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora.frontend import Frontend, SessionInfo, Shape
+from lambdadb.lab.aurora.mysql_frontend import MySQLFrontend
+from lambdadb.lab.aurora.postgres_frontend import PostgresFrontend
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.listener import ANY_ADDRESS, LOOPBACK, SEES_SYN, Listener, Port
+from lambdadb.lab.mariadb import MariaDB
 from lambdadb.lab.postgres import Postgres
 
 TICK = 0.01
@@ -55,7 +58,7 @@ class ClusterEvent:
 
 class Cluster:
     """
-    An Aurora serverless v2 cluster (hot, or cold: auto-pausing) in front of a real PostgreSQL.
+    An Aurora serverless v2 cluster, hot or cold (auto-pausing), before a real PostgreSQL or MariaDB.
 
     A cold cluster pauses when no user connection was open for `auto_pause` seconds, and never
     while one is open, however idle. Any attempt to connect wakes it, even one with a wrong
@@ -70,7 +73,9 @@ class Cluster:
             of real time.
         deep_after: A pause longer than this many lab seconds is a deep one.
         deep_resume: Lab seconds that the resume from a deep pause takes.
-        shape: What clients meet until the cluster is available.
+        shape: What clients meet until the cluster is available. What a resuming Aurora MySQL says is
+            not published: test with each shape.
+        error_number: The number of the error packet of the shape ERROR.
         clock: The lab's time; real time by default.
         round_trip: Network delay in real seconds, half of it each way; none for TCP's handshake.
         port: Port to listen on; 0 chooses a free one.
@@ -88,13 +93,14 @@ class Cluster:
 
     def __init__(
         self,
-        server: Postgres,
+        server: Postgres | MariaDB,
         *,
         auto_pause: float | None = None,
         resume: float = 15.0,
         deep_after: float = 86400.0,
         deep_resume: float = 30.0,
         shape: Shape = Shape.HOLD,
+        error_number: int = 1040,
         clock: LabClock | None = None,
         round_trip: float = 0.0,
         tls: ssl.SSLContext | None = None,
@@ -117,9 +123,14 @@ class Cluster:
         self.events: list[ClusterEvent] = []
         self.available_since = 0.0
         self._on_event = on_event
-        self._frontend = Frontend(
-            server, shape, self.clock, round_trip, random or Random(), self._fail, tls
-        )
+        meeting = (server, shape, self.clock, round_trip, random or Random(), self._fail)
+        self._frontend: Frontend
+        if isinstance(server, MariaDB):
+            if tls is not None:
+                raise LabError("TLS is emulated for PostgreSQL only: give MariaDB its own certificate.")
+            self._frontend = MySQLFrontend(*meeting, error_number=error_number)
+        else:
+            self._frontend = PostgresFrontend(*meeting, tls)
         self._blockers: Counter[str] = Counter()
         self._pauses: list[tuple[float, float | None]] = []
         self._started = self._ended = 0.0
@@ -128,9 +139,11 @@ class Cluster:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
 
-    def url(self, database: str = "postgres") -> str:
+    def url(self, database: str | None = None) -> str:
         """SQLAlchemy URL of a database through the cluster, with the password in clear text."""
         host = LOOPBACK if self.host == ANY_ADDRESS else self.host
+        if database is None:
+            return self.server.url(host=host, port=self.port)
         return self.server.url(database, host=host, port=self.port)
 
     def start(self) -> None:
@@ -139,7 +152,7 @@ class Cluster:
         self.port = self._listener.port
         try:
             if self.state is State.PAUSED:
-                self.server.stop("immediate")
+                self.server.crash()
             else:
                 self.server.start()
         except BaseException:
@@ -276,7 +289,7 @@ class Cluster:
         self._pauses.append((self.clock.now(), None))
         self._emit("paused", f"no user connection for {self.auto_pause:.0f} s")
         self._listener.set_mode(self._port_mode())
-        await asyncio.to_thread(self.server.stop, "immediate")
+        await asyncio.to_thread(self.server.crash)
 
     def _is_woken(self) -> bool:
         dropping = self._listener.mode is Port.DROP

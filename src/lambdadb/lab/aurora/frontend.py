@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
+from typing import ClassVar
 
+from lambdadb.lab import LabError
 from lambdadb.lab.aurora.tunnel import Tunnel
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.listener import LOOPBACK, Port
+from lambdadb.lab.mariadb import MariaDB
 from lambdadb.lab.postgres import Postgres
-from lambdadb.lab.startup_packet import StartupPacket, fatal
-
-STARTUP_TIMEOUT = 60.0  # PostgreSQL's authentication_timeout
 
 
 class Shape(str, Enum):
@@ -25,11 +26,15 @@ class Shape(str, Enum):
 
     HOLD is the documented behaviour: accepted, and served once the cluster is available. REFUSE
     refuses the connection, except the first one, which had to be accepted to be noticed and is
-    reset. CLOSE ends the connection after the startup packet, RESET resets it. STARTING and
-    NO_HBA answer with PostgreSQL's errors 57P03 and 28000. SILENT accepts and never answers, not
-    even after the resume. DROP leaves the SYN without an answer; where the system is not Linux
-    the first client is accepted to be noticed, and never answered. MIX is any of the others at
-    random: for each client, with periods in which all are refused or dropped.
+    reset. CLOSE ends the connection after PostgreSQL's startup packet, or before MySQL's greeting; RESET
+    resets it there. SILENT accepts and never answers, not even after the resume. DROP leaves the SYN
+    without an answer; where the system is not Linux the first client is accepted to be noticed, and
+    never answered. MIX is any of the others at random: for each client, with periods in which all are
+    refused or dropped.
+
+    With PostgreSQL only: STARTING and NO_HBA answer with its errors 57P03 and 28000. With MySQL only:
+    ERROR sends an error packet instead of a greeting; LOGIN_CLOSE and LOGIN_SILENT greet, and end the
+    connection after the login, or never answer it.
     """
 
     HOLD = "hold"
@@ -38,19 +43,23 @@ class Shape(str, Enum):
     RESET = "reset"
     STARTING = "starting"
     NO_HBA = "no-hba"
+    ERROR = "error"
+    LOGIN_CLOSE = "login-close"
+    LOGIN_SILENT = "login-silent"
     SILENT = "silent"
     DROP = "drop"
     MIX = "mix"
 
 
-SHAPES = tuple(shape for shape in Shape if shape is not Shape.MIX)
-ACCEPTING = tuple(shape for shape in SHAPES if shape not in (Shape.REFUSE, Shape.DROP))
+_ANY = (Shape.HOLD, Shape.REFUSE, Shape.CLOSE, Shape.RESET, Shape.SILENT, Shape.DROP, Shape.MIX)
+POSTGRES_SHAPES = (*_ANY, Shape.STARTING, Shape.NO_HBA)
+MYSQL_SHAPES = (*_ANY, Shape.ERROR, Shape.LOGIN_CLOSE, Shape.LOGIN_SILENT)
 PORT_OF = {Shape.REFUSE: Port.REFUSE, Shape.DROP: Port.DROP}
 
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A user's open connection: since when and for how long unused, in lab seconds."""
+    """A user's open connection: its tag, since when and for how long unused, in lab seconds."""
 
     application_name: str
     since: float
@@ -78,11 +87,16 @@ class Frontend:
         random: Source of the MIX shape's choices.
         on_error: Called with an error that no client is to blame for.
         tls: The server's side of TLS; None: encryption is declined.
+
+    Raises:
+        LabError: The shape is one of the other database.
     """
+
+    shapes: ClassVar[tuple[Shape, ...]]
 
     def __init__(
         self,
-        server: Postgres,
+        server: Postgres | MariaDB,
         shape: Shape,
         clock: LabClock,
         round_trip: float,
@@ -90,6 +104,11 @@ class Frontend:
         on_error: Callable[[BaseException], None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        if shape not in self.shapes:
+            known = ", ".join(shape.value for shape in self.shapes)
+            raise LabError(
+                f"The shape {shape.value!r} is not one of this database. Choose one of {known}."
+            )
         self.connects = 0
         self.round_trips = 0
         self.sessions: set[Session] = set()
@@ -123,7 +142,7 @@ class Frontend:
 
     def port_mode(self) -> Port:
         """What the port does during a resume: one period's draw when the failures are mixed."""
-        shape = self._random.choice(SHAPES) if self._shape is Shape.MIX else self._shape
+        shape = self._draw(*self.shapes)
         return PORT_OF.get(shape, Port.ANSWER)
 
     def welcome(self, client: socket.socket) -> None:
@@ -134,7 +153,7 @@ class Frontend:
             self.quiet_since = self._clock.now()
         else:
             self.woken = True
-            shape = self._random.choice(ACCEPTING) if self._shape is Shape.MIX else self._shape
+            shape = self._draw(*(shape for shape in self.shapes if shape not in PORT_OF))
         task = asyncio.get_running_loop().create_task(self._serve(client, shape))
         self._tasks.add(task)
         task.add_done_callback(self._served)
@@ -146,62 +165,59 @@ class Frontend:
         if error is not None:
             self._on_error(error)
 
+    def _draw(self, *shapes: Shape) -> Shape:
+        if self._shape is not Shape.MIX:
+            return self._shape
+        return self._random.choice([shape for shape in shapes if shape is not Shape.MIX])
+
     def _count_round_trip(self) -> None:
         self.round_trips += 1
 
     async def _serve(self, client: socket.socket, shape: Shape) -> None:
         tunnel = Tunnel(client, self._clock, self._round_trip, self._count_round_trip, self._tls)
         try:
-            if shape is Shape.REFUSE or (shape is Shape.RESET and await tunnel.wait_for_client()):
+            if shape is Shape.REFUSE:
                 tunnel.reset()
             elif shape in (Shape.SILENT, Shape.DROP):
                 await tunnel.wait_for_end()
-            elif shape is not Shape.RESET:
-                if self._tls is not None and shape is Shape.HOLD:
-                    # Held from its first packet on: the answer to its wish for TLS is late, too.
-                    await self._hold()
-                startup = await asyncio.wait_for(tunnel.read_startup(), STARTUP_TIMEOUT)
-                if startup is not None:
-                    await self._answer(tunnel, startup, shape)
+            else:
+                await self._meet(tunnel, shape)
         except (ConnectionError, TimeoutError, asyncio.TimeoutError):
             return  # that client is gone, or never said what it wanted
         finally:
             client.close()
 
-    async def _answer(self, tunnel: Tunnel, startup: StartupPacket, shape: Shape) -> None:
-        if startup.is_cancel:
-            if self.available.is_set():
-                await self._forward(tunnel, startup)
-        elif shape is Shape.STARTING:
-            await tunnel.answer(fatal("57P03", "the database system is starting up"))
-        elif shape is Shape.NO_HBA:
-            entry = f'host "{LOOPBACK}", user "{startup.user}", database "{startup.database}"'
-            text = f"no pg_hba.conf entry for {entry}, SSL encryption"
-            await tunnel.answer(fatal("28000", text))
-        elif shape is Shape.HOLD:
-            await self._hold()
-            if not tunnel.client_left():
-                await self._hold_session(tunnel, startup)
+    async def _meet(self, tunnel: Tunnel, shape: Shape) -> None:
+        """Do what the database's protocol makes of the shape."""
+        raise NotImplementedError
+
+    async def _until_available(self, tunnel: Tunnel) -> bool:
+        """Hold a client until the cluster is available. False: the client has left."""
+        await self._hold()
+        return not tunnel.client_left()
 
     async def _hold(self) -> None:
-        """Wait until the cluster is available; a wait wakes it."""
         while not self.available.is_set():
             self.woken = True
             await self.available.wait()
 
-    async def _hold_session(self, tunnel: Tunnel, startup: StartupPacket) -> None:
-        session = Session(startup.application_name, self._clock.now(), tunnel)
-        self.sessions.add(session)
-        try:
-            await self._forward(tunnel, startup)
-        finally:
-            self.sessions.discard(session)
-            self.quiet_since = self._clock.now()
-
-    async def _forward(self, tunnel: Tunnel, startup: StartupPacket) -> None:
+    @contextlib.asynccontextmanager
+    async def _connect_to_server(self) -> AsyncIterator[socket.socket]:
+        """Open a connection to the server."""
         with socket.socket() as server:
             server.setblocking(False)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             target = (LOOPBACK, self._server.port)
             await asyncio.get_running_loop().sock_connect(server, target)
-            await tunnel.forward(server, startup.raw)
+            yield server
+
+    @contextlib.contextmanager
+    def _session(self, application_name: str, tunnel: Tunnel) -> Iterator[None]:
+        """Keep a session in mind while the block runs."""
+        session = Session(application_name, self._clock.now(), tunnel)
+        self.sessions.add(session)
+        try:
+            yield
+        finally:
+            self.sessions.discard(session)
+            self.quiet_since = self._clock.now()

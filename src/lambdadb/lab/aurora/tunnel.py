@@ -9,6 +9,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 
+from lambdadb.lab import mysql_packets
 from lambdadb.lab.aurora.encryption import Encryption
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.startup_packet import (
@@ -23,6 +24,7 @@ from lambdadb.lab.startup_packet import (
 CHUNK = 65536
 # Chunks under way in one direction: more than any window a client could notice.
 IN_FLIGHT = 256
+FAREWELLS = (TERMINATE, mysql_packets.QUIT)
 
 
 class Tunnel:
@@ -30,8 +32,8 @@ class Tunnel:
     A client's socket, its round trips, and the network delay on its way.
 
     A round trip is counted when the client speaks after it was spoken to: the first packet, and
-    each change of direction after it. The farewell (Terminate) waits for no answer and does not
-    count. The handshake of TCP itself is neither counted nor delayed.
+    each change of direction after it. The farewell (Terminate, COM_QUIT) waits for no answer and
+    does not count. The handshake of TCP itself is neither counted nor delayed.
 
     Args:
         client: The accepted socket, non-blocking.
@@ -97,6 +99,12 @@ class Tunnel:
                 raise ConnectionAbortedError("the client left in the middle of its handshake")
             self._count()
             encryption.take(data)
+
+    async def read_mysql_packet(self) -> bytes:
+        """Read one packet of a MySQL client; empty when the client left."""
+        head = await self._read_exactly(mysql_packets.HEADER)
+        rest = mysql_packets.packet_length(head) - mysql_packets.HEADER if head else 0
+        return head + await self._read_exactly(rest)
 
     async def answer(self, data: bytes) -> None:
         """Send the client something that does not come from the server."""
@@ -213,7 +221,7 @@ class Tunnel:
                     return b""
                 self._encryption.take(wire)
         self.used = self._clock.now()
-        if data and data != TERMINATE:
+        if data and data not in FAREWELLS:
             self._count()
         return data or b""
 

@@ -8,9 +8,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
-from urllib.parse import quote
 
-import psycopg
 import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -20,6 +18,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 import lambdadb
 from lambdadb import aio
 from lambdadb.lab.context import FakeContext
+from lambdadb.lab.faultproxy.fault_servers import FaultServer
 from lambdadb.lab.faultproxy.unit_shapes import SHAPES, UnitShape, insert
 from lambdadb.policy import Policy
 
@@ -32,11 +31,7 @@ PAUSE = 0.02
 MARKER = sqlalchemy.Table(
     "marker", sqlalchemy.MetaData(), sqlalchemy.Column("name", sqlalchemy.Text, primary_key=True)
 )
-# What ALTER ROLE says of sessions is not for those of the testbed itself.
-PLAIN_SESSION = (
-    "-c search_path=public -c client_encoding=UTF8 -c role=none -c default_transaction_read_only=off"
-)
-SettingsBy = Literal["SET", "role", "url"]
+SettingsBy = Literal["SET", "server", "url"]
 
 
 class Client(Protocol):
@@ -49,7 +44,7 @@ class Client(Protocol):
     @property
     def name(self) -> str: ...
 
-    def open(self, url: str) -> None: ...
+    def open(self, url: str, server: FaultServer) -> None: ...
     def warm(self) -> None: ...
     def unit(self, name: str) -> None: ...
     def close(self) -> None: ...
@@ -70,8 +65,9 @@ class Naive:
         """In a few words."""
         return self._name
 
-    def open(self, url: str) -> None:
+    def open(self, url: str, server: FaultServer) -> None:
         """Make the engine."""
+        del server
         self._engine = sqlalchemy.create_engine(url, **self._keywords)
 
     def warm(self) -> None:
@@ -80,7 +76,7 @@ class Naive:
             try:
                 with self._engine.connect() as connection:
                     connection.execute(text("SELECT 1"))
-            except sqlalchemy.exc.OperationalError:
+            except sqlalchemy.exc.DBAPIError:
                 continue  # the session of the trial before was ended
             return
 
@@ -123,8 +119,9 @@ class Ours:
         words = [" async"] * self.asynchronous + [" key"] * self.key + [" ORM"] * self.orm
         return f"lambdadb {type(self.policy).__name__}{''.join(words)}"
 
-    def open(self, url: str) -> None:
+    def open(self, url: str, server: FaultServer) -> None:
         """Make the engine."""
+        self._server = server
         keywords: dict[str, Any] = {
             "policy": self.policy,
             "retry": lambdadb.ResumeRetry(reserve=RESERVE, max_backoff=PAUSE),
@@ -132,11 +129,9 @@ class Ours:
         if "default_transaction_read_only" in self.settings:
             keywords["execution_options"] = {"postgresql_readonly": False}
         if self.settings_by == "url" and self.settings:
-            given = [f"-c {name}={_escaped(value)}" for name, value in self.settings.items()]
-            url += f"&options={quote(' '.join(given))}"
-        if self.settings_by == "role":
-            self._admin = url.replace("+psycopg", "")
-            self._alter_role()
+            url = server.add_to_url(url, self.settings)
+        if self.settings_by == "server":
+            server.set_defaults(self.settings)
         if not self.asynchronous:
             self._engine: Any = lambdadb.create_engine(url, **keywords)
             self._target: Any = sessionmaker(self._engine) if self.orm else self._engine
@@ -144,12 +139,6 @@ class Ours:
         self._loop = asyncio.new_event_loop()
         self._engine = aio.create_async_engine(url, **keywords)
         self._target = async_sessionmaker(self._engine) if self.orm else self._engine
-
-    def _alter_role(self) -> None:
-        with psycopg.connect(self._admin, autocommit=True, options=PLAIN_SESSION) as admin:
-            admin.execute("ALTER ROLE postgres RESET ALL")
-            for name, value in self.settings.items():
-                admin.execute(f"ALTER ROLE postgres SET {name} = {_listed(name, value)}")
 
     def warm(self) -> None:
         """Connect, as an invocation before has done, and leave the session's settings behind."""
@@ -165,8 +154,7 @@ class Ours:
 
     def _set(self, connection: sqlalchemy.Connection) -> None:
         if self.settings and self.settings_by == "SET":
-            all_of_them = (f"SET {n} = {_listed(n, v)}" for n, v in self.settings.items())
-            connection.exec_driver_sql("; ".join(["RESET ROLE", *all_of_them]))
+            connection.exec_driver_sql(self._server.set_statement(self.settings))
             connection.commit()
 
     def unit(self, name: str) -> None:
@@ -190,22 +178,13 @@ class Ours:
 
     def close(self) -> None:
         """Let go."""
-        if self.settings_by == "role":
-            self.settings = {}
-            self._alter_role()
+        if self.settings_by == "server":
+            self._server.set_defaults({})
         if not self.asynchronous:
             self._engine.dispose()
             return
         self._loop.run_until_complete(self._engine.dispose())
         self._loop.close()
-
-
-def _escaped(value: str) -> str:
-    return value.replace(" ", "\\ ")
-
-
-def _listed(name: str, value: str) -> str:
-    return value if name == "search_path" else f"'{value}'"
 
 
 def ours(*, key: bool = False, time: float = TIME) -> list[Client]:

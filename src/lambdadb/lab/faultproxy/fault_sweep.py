@@ -11,22 +11,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
-import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 import lambdadb
-from lambdadb.lab import LabError
-from lambdadb.lab.faultproxy.fault_clients import (
-    PLAIN_SESSION,
-    SILENT_TIME,
-    TIME,
-    Client,
-    Ours,
-    ours,
-    peers,
-)
+from lambdadb.lab.faultproxy.fault_clients import SILENT_TIME, TIME, Client, Ours, ours, peers
 from lambdadb.lab.faultproxy.fault_point import (
     Action,
     FaultPoint,
@@ -34,26 +23,15 @@ from lambdadb.lab.faultproxy.fault_point import (
     points_at_boundaries,
     points_in_bytes,
 )
+from lambdadb.lab.faultproxy.fault_servers import SERVERS, EngineName, FaultServer
 from lambdadb.lab.faultproxy.proxy import Proxy
-from lambdadb.lab.faultproxy.unit_shapes import (
-    HALF,
-    HOSTILE,
-    SHAPES,
-    Claim,
-    UnitError,
-    draw_settings,
-)
-from lambdadb.lab.postgres import Postgres
+from lambdadb.lab.faultproxy.unit_shapes import HALF, Claim, UnitError
 
 __all__ = ["FaultTestbed", "Trial", "open_testbed", "ours", "peers", "sweep"]
 
 # Seconds after the invocation's end at which a client that still waits is called hung.
 GRACE = 3.0
-# Sessions in which something may still happen.
-BUSY = (
-    "SELECT pid FROM pg_stat_activity"
-    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'"
-)
+QUERIES = {server.query for server in SERVERS.values()}
 
 
 @dataclass(frozen=True)
@@ -113,32 +91,20 @@ class Trial:
 class FaultTestbed:
     """A server behind a fault proxy, for one client after the other."""
 
-    def __init__(self, server: Postgres, proxy: Proxy) -> None:
+    def __init__(self, server: FaultServer, proxy: Proxy) -> None:
         self.server = server
         self.proxy = proxy
         self._number = 0
-        self._admin: psycopg.Connection[Any] | None = None
         self._thread = ThreadPoolExecutor(1)
-        with psycopg.connect(self._direct, autocommit=True) as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS unit (name text)")
-            connection.execute("CREATE INDEX ON unit (name)")
-            connection.execute("CREATE TABLE IF NOT EXISTS marker (name text PRIMARY KEY)")
-            connection.execute(HOSTILE)
-
-    @property
-    def _direct(self) -> str:
-        return self.server.url().replace("+psycopg", "")
 
     @property
     def url(self) -> str:
         """Through the proxy."""
-        return f"{self.server.url(port=self.proxy.port)}?sslmode=disable"
+        return self.server.url(port=self.proxy.port)
 
     def close(self) -> None:
         """Let go; the server and the proxy stay."""
         self._thread.shutdown()
-        if self._admin is not None:
-            self._admin.close()
 
     def _new_name(self) -> str:
         # All of one length, so that a byte counted in the recording is the same byte in a trial.
@@ -158,12 +124,13 @@ class FaultTestbed:
         """Damage one unit of a warm client, and see."""
         name = self._new_name()
         client.warm()
-        self.proxy.on_fault = self.crash if crash else None
+        self.proxy.on_fault = self.server.crash if crash else None
         self.proxy.arm(point)
         started = time.monotonic()
         claim, error = self._claim(client, name)
         seconds = time.monotonic() - started
         self.proxy.arm(None)
+        crash = self.server.revive() or crash
         settings = getattr(client, "settings", {})
         by = f"{client.settings_by}: " if isinstance(client, Ours) and settings else ""
         return Trial(
@@ -172,14 +139,25 @@ class FaultTestbed:
             settings=by + ", ".join(f"{name}={value}" for name, value in settings.items()),
             point=point,
             crashed=crash,
-            expected=(client.shape.claim, "failed")
-            if client.shape.hides_loss
-            else (client.shape.claim,),
+            expected=self._expected(client),
             claim=claim,
-            rows=tuple(self.rows(name + part) for part in client.shape.parts),
+            rows=tuple(self.count_rows(name + part) for part in client.shape.parts),
             seconds=seconds,
             error=error,
         )
+
+    def count_rows(self, name: str) -> int:
+        """How often the row is there, once the server is at rest."""
+        try:
+            return self.server.count_rows(name)
+        except self.server.driver_error:
+            if not self.server.revive():
+                raise
+            return self.server.count_rows(name)
+
+    def _expected(self, client: Client) -> tuple[Claim, ...]:
+        may_ask = self.server.keeps_outcomes or getattr(client, "key", False)
+        return client.shape.claims if may_ask else (*client.shape.claims, "in doubt")
 
     def _claim(self, client: Client, name: str) -> tuple[Claim, str]:
         """What the client is told of its rows."""
@@ -195,49 +173,29 @@ class FaultTestbed:
             return "in doubt", str(error)
         except lambdadb.TransactionEnded as error:
             return HALF if error.committed else "ended", str(error)
-        except (SQLAlchemyError, psycopg.Error, UnitError) as error:
+        except (SQLAlchemyError, self.server.driver_error, UnitError) as error:
             return "failed", f"{type(error).__name__}: {error}"
         return "committed", ""
 
-    def rows(self, name: str) -> int:
-        """How often the row is there, once nothing happens any more in any other session."""
-        connection = self._direct_connection()
-        end = time.monotonic() + 10.0
-        while busy := connection.execute(BUSY).fetchall():
-            if time.monotonic() > end:
-                raise LabError(f"Sessions of the server that did not come to rest in 10 s: {busy}.")
-            time.sleep(0.002)
-        found = connection.execute("SELECT count(*) FROM unit WHERE name = %s", [name]).fetchone()
-        assert found is not None
-        return int(found[0])
-
-    def _direct_connection(self) -> psycopg.Connection[Any]:
-        if self._admin is None or self._admin.closed:
-            self._admin = psycopg.connect(self._direct, autocommit=True, options=PLAIN_SESSION)
-        return self._admin
-
-    def crash(self) -> None:
-        """Crash the server, and start it again."""
-        if self._admin is not None:
-            self._admin.close()
-        self.server.stop("immediate")
-        self.server.start()
-
 
 @contextmanager
-def open_testbed() -> Iterator[FaultTestbed]:
-    """A testbed of one's own."""
-    with Postgres() as server, Proxy(server.port) as proxy:
-        testbed = FaultTestbed(server, proxy)
-        try:
-            yield testbed
-        finally:
-            testbed.close()
+def open_testbed(engine: EngineName = "postgresql") -> Iterator[FaultTestbed]:
+    """A testbed of one's own; raises `LabError` if its server is not installed."""
+    server = SERVERS[engine]()
+    try:
+        with Proxy(server.port, protocol=server.protocol) as proxy:
+            testbed = FaultTestbed(server, proxy)
+            try:
+                yield testbed
+            finally:
+                testbed.close()
+    finally:
+        server.close()
 
 
 def commit_points(messages: list[Message], action: Action) -> list[FaultPoint]:
     """Every message boundary of a unit, and every byte of its COMMIT and of the answer to it."""
-    commit = max(number for number, message in enumerate(messages) if message.kind == "Q")
+    commit = max(number for number, message in enumerate(messages) if message.kind in QUERIES)
     wanted = [
         *points_at_boundaries(messages, action),
         *points_in_bytes(messages, commit, len(messages) - 1, action),
@@ -261,7 +219,7 @@ def sweep(
     random: Random | None = None,
 ) -> Iterator[Trial]:
     """One client, damaged at each place in turn, or at `sample` places drawn at random."""
-    client.open(testbed.url)
+    client.open(testbed.url, testbed.server)
     try:
         chosen = points(testbed.recording(client), action)
         if sample is not None and sample < len(chosen):
@@ -272,16 +230,16 @@ def sweep(
         client.close()
 
 
-def draw_client(random: Random) -> Ours:
+def draw_client(random: Random, server: FaultServer) -> Ours:
     """A client, a unit of work and the settings of its sessions, drawn at random."""
     return Ours(
         policy=random.choice([lambdadb.PerEnvironment, lambdadb.PerInvocation])(),
         asynchronous=random.random() < 0.5,
         key=random.random() < 0.3,
         orm=random.random() < 0.3,
-        shape=random.choice(SHAPES),
-        settings=draw_settings(random),
-        settings_by=random.choice(["SET", "role", "url"]),
+        shape=random.choice(server.shapes),
+        settings=server.draw_settings(random),
+        settings_by=random.choice(["SET", "server", "url"]),
     )
 
 
@@ -293,8 +251,8 @@ _CRASHES = 0.05
 def random_sweep(testbed: FaultTestbed, random: Random, *, places: int = 10) -> Iterator[Trial]:
     """Trials without end: a client drawn at random, damaged at `places` places, and another one."""
     while True:
-        client = draw_client(random)
-        client.open(testbed.url)
+        client = draw_client(random, testbed.server)
+        client.open(testbed.url, testbed.server)
         try:
             messages = testbed.recording(client)
             for _ in range(places):

@@ -22,7 +22,7 @@ from lambdadb.lab.faultproxy.fault_point import (
     points_at_boundaries,
     points_in_bytes,
 )
-from lambdadb.lab.faultproxy.messages import MySQLMessages, PostgreSQLMessages
+from lambdadb.lab.faultproxy.messages import Messages, PostgreSQLMessages
 from lambdadb.lab.listener import LOOPBACK, Listener, Port
 
 __all__ = [
@@ -50,7 +50,7 @@ class Proxy:
     Args:
         target_port: The server's port on 127.0.0.1.
         on_fault: Called in a thread when the fault point is reached, while nothing is forwarded and
-            before either side sees the damage; `lambda: server.stop("immediate")` crashes the server
+            before either side sees the damage; `server.crash` crashes the server
             at that moment. It must not use the proxy.
         protocol: How its messages are found: `MySQLMessages` in front of MySQL.
 
@@ -63,7 +63,7 @@ class Proxy:
         target_port: int,
         *,
         on_fault: Callable[[], None] | None = None,
-        protocol: type[PostgreSQLMessages] | type[MySQLMessages] = PostgreSQLMessages,
+        protocol: type[Messages] = PostgreSQLMessages,
     ) -> None:
         self.port = 0
         self.protocol = protocol

@@ -62,7 +62,7 @@ def as_sql(target: Target, statement: str) -> None:
 
 
 def driver_connection(target: Target) -> Any:
-    """psycopg's connection, or the synchronous face of its asynchronous one."""
+    """The driver's connection, or the synchronous face of an asynchronous one."""
     connection = target if isinstance(target, Connection) else target.connection()
     return connection.connection.dbapi_connection
 
@@ -84,7 +84,7 @@ def _savepoints(target: Target, name: str) -> None:
     insert(target, f"{name}a")
     with contextlib.suppress(ProgrammingError), target.begin_nested():
         insert(target, f"{name}b")
-        target.execute(text("SELECT no_such_column"))
+        target.execute(text("SELECT 1 FROM no_such_table"))
     with target.begin_nested():
         insert(target, f"{name}b")
 
@@ -119,7 +119,7 @@ def _one_text(target: Target, name: str) -> None:
     as_sql(target, f"{inserting(name, 'a')}; {inserting(name, 'b')}")
 
 
-def _between(statement: str) -> Callable[[Target, str], None]:
+def between(statement: str) -> Callable[[Target, str], None]:
     """Two rows, and a statement between them."""
 
     def work(target: Target, name: str) -> None:
@@ -149,10 +149,11 @@ def _after_conflict(statement: str) -> Callable[[Target, str], None]:
     return work
 
 
-def _swallow(target: Target, name: str) -> None:
+def swallow_error(target: Target, name: str) -> None:
+    """A row, and a failed statement whose error the unit catches."""
     insert(target, f"{name}a")
     with contextlib.suppress(ProgrammingError):
-        as_sql(target, "SELECT no_such_column")
+        as_sql(target, "SELECT 1 FROM no_such_table")
 
 
 def _commit(target: Target, name: str) -> None:
@@ -178,7 +179,7 @@ def _raise(target: Target, name: str) -> None:
     raise UnitError
 
 
-def _raise_after(statement: str) -> Callable[[Target, str], None]:
+def raise_after(statement: str) -> Callable[[Target, str], None]:
     """An error of the unit's own after a statement, whether that one failed or not."""
 
     def work(target: Target, name: str) -> None:
@@ -192,7 +193,8 @@ def _raise_after(statement: str) -> Callable[[Target, str], None]:
     return work
 
 
-def _commit_by_executemany(target: Target, name: str) -> None:
+def commit_by_executemany(target: Target, name: str) -> None:
+    """Two rows, and between them a COMMIT that only the driver's cursor sees."""
     insert(target, f"{name}a")
     cursor = driver_connection(target).cursor()
     cursor.executemany("COMMIT", [()])
@@ -200,33 +202,42 @@ def _commit_by_executemany(target: Target, name: str) -> None:
 
 
 HALF: Claim = "ended, first half committed"
-SHAPES = [
+PLAIN = [
     UnitShape("one row", _one, parts="a"),
     UnitShape("two rows", _two),
     UnitShape("executemany", _many),
     UnitShape("savepoints", _savepoints),
     UnitShape("the driver's cursor", _driver_cursor),
+]
+"""What every database does."""
+ENDED = [
+    UnitShape("commit()", _commit, "ended"),
+    UnitShape("the driver's commit()", _commit_unseen, "ended"),
+    UnitShape("the driver's rollback()", _roll_back, "ended"),
+    UnitShape("ROLLBACK", between("ROLLBACK"), "ended"),
+    UnitShape("ROLLBACK AND CHAIN", between("ROLLBACK AND CHAIN"), "ended"),
+    UnitShape("an error of its own", _raise, "failed", hides_loss=True),
+    UnitShape("ROLLBACK, an error of its own", raise_after("ROLLBACK"), "failed", hides_loss=True),
+]
+"""What every database refuses, or rolls back."""
+SHAPES = [
+    *PLAIN,
     UnitShape("streamed rows", _stream),
     UnitShape("DO block", _block),
     UnitShape("two statements in one text", _one_text),
     UnitShape("SET TRANSACTION READ ONLY", _read_only),
-    UnitShape("swallowed error", _swallow, "ended"),
-    UnitShape("commit()", _commit, "ended"),
-    UnitShape("the driver's commit()", _commit_unseen, "ended"),
-    UnitShape("the driver's rollback()", _roll_back, "ended"),
-    UnitShape("ROLLBACK", _between("ROLLBACK"), "ended"),
-    UnitShape("ROLLBACK AND CHAIN", _between("ROLLBACK AND CHAIN"), "ended"),
+    UnitShape("swallowed error", swallow_error, "ended"),
+    *ENDED,
     UnitShape("ROLLBACK, BEGIN", _in_one_text("ROLLBACK; BEGIN READ WRITE"), "ended"),
-    UnitShape("COMMIT", _between("COMMIT"), HALF),
-    UnitShape("COMMIT AND CHAIN", _between("COMMIT AND CHAIN"), HALF),
+    UnitShape("COMMIT", between("COMMIT"), HALF),
+    UnitShape("COMMIT AND CHAIN", between("COMMIT AND CHAIN"), HALF),
     UnitShape("COMMIT, BEGIN", _in_one_text("COMMIT; BEGIN READ WRITE"), HALF),
     UnitShape("COMMIT AND CHAIN in one text", _in_one_text("COMMIT AND CHAIN"), HALF),
     UnitShape("COMMIT, conflict", _after_conflict("COMMIT AND CHAIN"), HALF),
-    UnitShape("COMMIT by executemany", _commit_by_executemany, HALF),
-    UnitShape("an error of its own", _raise, "failed", hides_loss=True),
-    UnitShape("ROLLBACK, an error of its own", _raise_after("ROLLBACK"), "failed", hides_loss=True),
-    UnitShape("COMMIT, an error of its own", _raise_after("COMMIT"), HALF, hides_loss=True),
+    UnitShape("COMMIT by executemany", commit_by_executemany, HALF),
+    UnitShape("COMMIT, an error of its own", raise_after("COMMIT"), HALF, hides_loss=True),
 ]
+"""What units do on PostgreSQL."""
 
 # A schema before pg_catalog, with functions and operators that answer wrongly.
 HOSTILE = """

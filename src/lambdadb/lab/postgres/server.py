@@ -139,6 +139,10 @@ class Postgres:
         finally:
             self._process = None
 
+    def crash(self) -> None:
+        """Stop the server as a crash would, and keep its data for the next start."""
+        self.stop("immediate")
+
     def close(self) -> None:
         """Stop the server and remove its directory and data, unless they are to be kept."""
         if self._process is not None:
