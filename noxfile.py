@@ -278,6 +278,12 @@ def compare(session: nox.Session) -> None:
 
 
 @nox.session
+def advise(session: nox.Session) -> None:
+    """`lambdadb advise` beside the benchmark and 200 real processes; `-- --write` renews its page."""
+    benchmark(session)
+
+
+@nox.session
 def layer(session: nox.Session) -> None:
     """The cold start from the zip of `lambdadb layer`, beside a plain one; and a layer for arm64."""
     benchmark(session, besides=["pip"])

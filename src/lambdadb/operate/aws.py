@@ -253,3 +253,29 @@ def read_metric(
 def pages(client: Any, operation: str, key: str, **arguments: Any) -> list[Any]:
     """All items of a paginated operation."""
     return [item for page in client.get_paginator(operation).paginate(**arguments) for item in page[key]]
+
+
+def read_workload(session: Any, name: str, now: datetime) -> dict[str, float]:
+    """
+    Invocations an hour, duration and the highest concurrency of a function in the last two weeks.
+
+    Empty if it was never invoked. The names are those of `advise.Workload`.
+    """
+    found = {}
+    begin = now - 14 * DAY
+    for metric, statistic in (
+        ("Invocations", "Sum"),
+        ("Duration", "Average"),
+        ("ConcurrentExecutions", "Maximum"),
+    ):
+        values = read_metric(
+            session, ("AWS/Lambda", metric, "FunctionName", name), begin, now, statistic
+        )
+        found[metric] = [value for _, value in values]
+    if not sum(found["Invocations"]):
+        return {}
+    return {
+        "per_hour": sum(found["Invocations"]) / (14 * 24),
+        "duration": sum(found["Duration"]) / len(found["Duration"]) / 1000,
+        "concurrency": max(found["ConcurrentExecutions"], default=1.0),
+    }
