@@ -10,7 +10,6 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 from click.testing import CliRunner
-from moto import mock_aws
 
 from lambdadb.cli.group import lambdadb as group
 from lambdadb.operate import aws
@@ -23,38 +22,9 @@ from lambdadb.operate.cluster import (
     examine_functions,
 )
 
+from .conftest import REGION
+
 NOW = datetime.now(timezone.utc)
-REGION = "eu-west-1"
-
-
-@pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A boto3 session on moto, with a cluster `orders` of one instance that pauses."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "x")
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    with mock_aws():
-        session = boto3.Session(region_name=REGION)
-        rds = session.client("rds")
-        rds.create_db_cluster(
-            DBClusterIdentifier="orders",
-            Engine="aurora-postgresql",
-            EngineVersion="16.6",
-            MasterUsername="ops",
-            MasterUserPassword="canary-master",
-            ServerlessV2ScalingConfiguration={
-                "MinCapacity": 0,
-                "MaxCapacity": 1,
-                "SecondsUntilAutoPause": 300,
-            },
-        )
-        rds.create_db_instance(
-            DBInstanceIdentifier="orders-1",
-            DBClusterIdentifier="orders",
-            Engine="aurora-postgresql",
-            DBInstanceClass="db.serverless",
-        )
-        yield session
 
 
 def put_capacity(session: Any, values: list[float]) -> None:

@@ -50,6 +50,11 @@ SECONDS = "SECONDS"
     help="Whether they come at equal distances, as by a schedule, or independently of each other.",
 )
 @click.option("--burst", default=1, show_default=True, help="Invocations that come together.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    help="Environments at a time, at the peak. [default: estimated from rate and duration]",
+)
 @click.option("--duration", type=float, metavar=SECONDS, help="Of an invocation. [default: 0.2]")
 @click.option("--hours", default=24.0, show_default=True, help="Hours a day in which it is used.")
 @click.option("--statements", default=3, show_default=True, help="Of an invocation, for the Data API.")
@@ -172,7 +177,7 @@ def inputs(given: dict[str, Any]) -> tuple[Workload, Capacity]:
             }
     if given["per_hour"] is None and "per_hour" not in measured:
         raise InvalidSettings("Say how often it is invoked: --per-hour N, or --function NAME.")
-    names = ("per_hour", "shape", "burst", "duration", "hours", "statements", "memory")
+    names = ("per_hour", "shape", "burst", "concurrency", "duration", "hours", "statements", "memory")
     workload = Workload(**chosen(names, given, measured))
     names_of_capacity = ("min_acu", "max_acu", "awake_acu", "pause", "resume", "idle_timeout")
     return workload, Capacity(**chosen(names_of_capacity, given, scaling))

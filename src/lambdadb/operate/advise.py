@@ -60,6 +60,8 @@ class Workload:
     """Invocations that come at the same moment."""
     duration: float = 0.2
     """Of an invocation, without the wait for a resume."""
+    concurrency: int | None = None
+    """Environments at a time, at the peak; None: estimated from the others."""
     hours: float = 24.0
     """A day in which it is used; in the others nothing comes."""
     statements: int = 3
@@ -71,10 +73,12 @@ class Workload:
 
     def __post_init__(self) -> None:
         check(self, above_zero=("per_hour", "duration", "hours", "memory"), at_least_zero=("connect",))
-        if self.burst < 1 or self.statements < 1 or self.hours > 24 or self.shape not in SHAPES:
+        few = min(self.burst, self.statements, 1 if self.concurrency is None else self.concurrency)
+        if few < 1 or self.hours > 24 or self.shape not in SHAPES:
             raise InvalidSettings(
-                f"burst={self.burst}, statements={self.statements}, hours={self.hours}, "
-                f"shape={self.shape}: use 1 or more, at most 24 hours, and one of {', '.join(SHAPES)}."
+                f"burst={self.burst}, statements={self.statements}, concurrency={self.concurrency}, "
+                f"hours={self.hours}, shape={self.shape}: use 1 or more, at most 24 hours, and one of "
+                f"{', '.join(SHAPES)}."
             )
 
 
@@ -247,10 +251,12 @@ def random_share(interval: float, awake: float, resume: float) -> float:
 
 def peak_concurrency(workload: Workload) -> int:
     """
-    Environments at a time: the most that is to be expected.
+    Environments at a time: the most that is to be expected, if it is not known.
 
     Of random arrivals that number which is exceeded in one of a million moments.
     """
+    if workload.concurrency is not None:
+        return workload.concurrency
     interval = HOUR * workload.burst / workload.per_hour
     load = workload.duration / interval
     if workload.shape == "regular":

@@ -255,7 +255,7 @@ def pages(client: Any, operation: str, key: str, **arguments: Any) -> list[Any]:
     return [item for page in client.get_paginator(operation).paginate(**arguments) for item in page[key]]
 
 
-def read_workload(session: Any, name: str, now: datetime) -> dict[str, float]:
+def read_workload(session: Any, name: str, now: datetime) -> dict[str, Any]:
     """
     Invocations an hour, duration and the highest concurrency of a function in the last two weeks.
 
@@ -277,5 +277,5 @@ def read_workload(session: Any, name: str, now: datetime) -> dict[str, float]:
     return {
         "per_hour": sum(found["Invocations"]) / (14 * 24),
         "duration": sum(found["Duration"]) / len(found["Duration"]) / 1000,
-        "concurrency": max(found["ConcurrentExecutions"], default=1.0),
+        "concurrency": int(max(found["ConcurrentExecutions"], default=0)) or None,
     }
