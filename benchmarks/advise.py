@@ -88,19 +88,34 @@ def from_the_benchmark(rounds: int) -> list[Row]:
     return rows
 
 
+class Counts:
+    """The most sessions of the function that the server had at a time."""
+
+    def __init__(self) -> None:
+        self.in_use = 0
+        """That ran their statement."""
+        self.open = 0
+        """With attempts that were logged in beside another one, and closed at once."""
+
+
 @contextmanager
-def counted(server: Postgres) -> Iterator[list[int]]:
-    """How many sessions of the function the server has, again and again, while it runs."""
-    counts, stop = [0], threading.Event()
+def counted(server: Postgres) -> Iterator[Counts]:
+    """Count the function's sessions every 20 ms, while the server runs."""
+    counts, stop = Counts(), threading.Event()
     # Beside the cluster, which does not see this connection.
     url = server.url().replace("+psycopg", "")
-    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'workload' AND state <> ''"
+    query = (
+        "SELECT count(*) FILTER (WHERE state = 'active'), count(*) FROM pg_stat_activity "
+        "WHERE application_name = 'workload' AND state <> ''"
+    )
 
     def count() -> None:
         while not stop.wait(0.02):
             with suppress(psycopg.Error), psycopg.connect(url, autocommit=True) as connection:
                 while not stop.wait(0.02):
-                    counts.extend(connection.execute(query).fetchone() or ())
+                    in_use, opened = connection.execute(query).fetchone() or (0, 0)
+                    counts.in_use = max(counts.in_use, in_use)
+                    counts.open = max(counts.open, opened)
 
     thread = threading.Thread(target=count)
     thread.start()
@@ -163,7 +178,7 @@ def bursts(
             list(threads.map(lambda one: one.invoke(event), environments))
             took.append(clock.now() - start)
             since = since or clock.now()
-            say(f"{choice.value}: burst {burst} took {took[-1]:.1f} s, {max(counts)} sessions")
+            say(f"{choice.value}: burst {burst} took {took[-1]:.1f} s, {counts.in_use} sessions")
             if burst < ROUNDS:
                 clock.speed = SPEED
         paused = cluster.paused_share(since)
@@ -173,8 +188,9 @@ def bursts(
     capacity = Capacity(pause=PAUSE, resume=RESUME, idle_timeout=IDLE)
     found = predict(choice, workload, capacity, PRICES)
     run = f"{number} processes, {choice.value}"
+    say(f"{run}: at most {counts.open} sessions for a moment, while the cluster resumed")
     return [
-        Row(run, "connections at the peak", found.connections, max(counts)),
+        Row(run, "connections in use at the peak", found.connections, counts.in_use),
         Row(run, "time paused", found.paused, paused, percent=True),
     ]
 
