@@ -310,3 +310,15 @@ def test_the_command_asks_aws_alone(session: Any) -> None:
     asleep = CliRunner().invoke(group, ["doctor", url, "--timeout", "1"])
     assert "a connect would wake it; add --wake" in asleep.stdout
     assert "Connecting" not in asleep.stderr
+
+
+def test_who_is_connected_to_a_paused_cluster(session: Any) -> None:
+    """Nobody: it is not woken to find that out, and a cluster that is awake, or unknown, is asked."""
+    url = f"postgresql://ops@orders.cluster-c1.{REGION}.rds.amazonaws.com/shop"
+    put_capacity(session, [0.5, 0.0])
+    done = CliRunner().invoke(group, ["sessions", url, "--timeout", "1"])
+    assert done.exit_code == 0
+    assert "paused, so nobody is connected" in done.stdout
+    assert "Connecting" not in done.stderr
+    assert aws.is_paused(session, "orders", NOW) is True
+    assert aws.is_paused(session, "other", NOW) is None

@@ -117,6 +117,21 @@ def read_cluster(session: Any, name: str, now: datetime, *, logs: bool = False) 
     return ClusterFacts(**{**vars(facts), "unseen": tuple(asking.unseen)})
 
 
+def is_paused(session: Any, name: str, now: datetime) -> bool | None:
+    """
+    Whether a cluster is paused now, by its capacity of the last minutes; None: AWS did not say.
+
+    It does not wake the cluster. CloudWatch is some minutes late.
+    """
+    metric = ("AWS/RDS", "ServerlessDatabaseCapacity", "DBClusterIdentifier", name)
+    values: list[tuple[datetime, float]] = Asking().ask(
+        "cloudwatch:GetMetricData",
+        lambda: read_metric(session, metric, now - RECENT, now, "Maximum"),
+        otherwise=[],
+    )
+    return values[-1][1] == 0 if values else None
+
+
 def read_instances(rds: Any, cluster: dict[str, Any]) -> tuple[InstanceFacts, ...]:
     """The instances of a cluster."""
     members = {one["DBInstanceIdentifier"]: one for one in cluster.get("DBClusterMembers", [])}
