@@ -182,6 +182,7 @@ def mysql(session: nox.Session) -> None:
     every = ["-m", "sweep or not sweep", "-rs", "-n", "2", *session.posargs]
     session.run("pytest", "tests/contract", "-k", "pymysql", *every)
     session.run("pytest", "tests/mysql", "tests/unit/drivers/pymysql", *every)
+    session.run("pytest", "tests/operate/test_mysql.py", *every)
 
 
 @nox.session
@@ -275,6 +276,12 @@ def round_trips(session: nox.Session) -> None:
 def compare(session: nox.Session) -> None:
     """lambdadb beside what a function would use instead, in one run."""
     benchmark(session, besides=["psycopg_pool", "aws-advanced-python-wrapper"])
+
+
+@nox.session
+def advise(session: nox.Session) -> None:
+    """`lambdadb advise` beside the benchmark and 200 real processes; `-- --write` renews its page."""
+    benchmark(session)
 
 
 @nox.session

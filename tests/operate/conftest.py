@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import boto3
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from moto import mock_aws
 from sqlalchemy import make_url
 
 from lambdadb.cli.group import lambdadb as group
@@ -21,6 +23,7 @@ from lambdadb.operate.snapshot import read_snapshot
 PASSWORD = "canary-operate-5d1c"
 LIMIT = 60
 Connect = Callable[..., "psycopg.Connection[Any]"]
+REGION = "eu-west-1"
 _numbers = itertools.count(1)
 
 
@@ -82,3 +85,33 @@ def snapshot(server: Postgres) -> Callable[..., Snapshot]:
 def lambdadb() -> Callable[..., Result]:
     """Run the command line in this process."""
     return lambda *arguments: CliRunner().invoke(group, list(arguments))
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A boto3 session on moto, with a cluster `orders` of one instance that pauses."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    with mock_aws():
+        session = boto3.Session(region_name=REGION)
+        rds = session.client("rds")
+        rds.create_db_cluster(
+            DBClusterIdentifier="orders",
+            Engine="aurora-postgresql",
+            EngineVersion="16.6",
+            MasterUsername="ops",
+            MasterUserPassword="canary-master",
+            ServerlessV2ScalingConfiguration={
+                "MinCapacity": 0,
+                "MaxCapacity": 1,
+                "SecondsUntilAutoPause": 300,
+            },
+        )
+        rds.create_db_instance(
+            DBInstanceIdentifier="orders-1",
+            DBClusterIdentifier="orders",
+            Engine="aurora-postgresql",
+            DBInstanceClass="db.serverless",
+        )
+        yield session

@@ -10,7 +10,6 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 from click.testing import CliRunner
-from moto import mock_aws
 
 from lambdadb.cli.group import lambdadb as group
 from lambdadb.operate import aws
@@ -23,38 +22,9 @@ from lambdadb.operate.cluster import (
     examine_functions,
 )
 
+from .conftest import REGION
+
 NOW = datetime.now(timezone.utc)
-REGION = "eu-west-1"
-
-
-@pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A boto3 session on moto, with a cluster `orders` of one instance that pauses."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "x")
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    with mock_aws():
-        session = boto3.Session(region_name=REGION)
-        rds = session.client("rds")
-        rds.create_db_cluster(
-            DBClusterIdentifier="orders",
-            Engine="aurora-postgresql",
-            EngineVersion="16.6",
-            MasterUsername="ops",
-            MasterUserPassword="canary-master",
-            ServerlessV2ScalingConfiguration={
-                "MinCapacity": 0,
-                "MaxCapacity": 1,
-                "SecondsUntilAutoPause": 300,
-            },
-        )
-        rds.create_db_instance(
-            DBInstanceIdentifier="orders-1",
-            DBClusterIdentifier="orders",
-            Engine="aurora-postgresql",
-            DBInstanceClass="db.serverless",
-        )
-        yield session
 
 
 def put_capacity(session: Any, values: list[float]) -> None:
@@ -340,3 +310,15 @@ def test_the_command_asks_aws_alone(session: Any) -> None:
     asleep = CliRunner().invoke(group, ["doctor", url, "--timeout", "1"])
     assert "a connect would wake it; add --wake" in asleep.stdout
     assert "Connecting" not in asleep.stderr
+
+
+def test_who_is_connected_to_a_paused_cluster(session: Any) -> None:
+    """Nobody: it is not woken to find that out, and a cluster that is awake, or unknown, is asked."""
+    url = f"postgresql://ops@orders.cluster-c1.{REGION}.rds.amazonaws.com/shop"
+    put_capacity(session, [0.5, 0.0])
+    done = CliRunner().invoke(group, ["sessions", url, "--timeout", "1"])
+    assert done.exit_code == 0
+    assert "paused, so nobody is connected" in done.stdout
+    assert "Connecting" not in done.stderr
+    assert aws.is_paused(session, "orders", NOW) is True
+    assert aws.is_paused(session, "other", NOW) is None

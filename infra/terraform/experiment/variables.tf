@@ -231,7 +231,7 @@ variable "log_retention_days" {
 }
 
 variable "alarm_actions" {
-  description = "ARNs that are told of the functions' alarms, for example of an SNS topic."
+  description = "ARNs that are told of alarms, for example of an SNS topic."
   type        = list(string)
   default     = []
 }

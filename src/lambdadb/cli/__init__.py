@@ -32,6 +32,7 @@ COMMANDS = {
     "emulate": Command("Run an emulated Aurora cluster that pauses.", "lab", LAB),
     "layer": Command("Build the Lambda layer.", "layer", CLI),
     "sessions": Command("Show who holds a server's connections.", "cli", CLI),
+    "advise": Command("Compare the ways to connect: paused share, connections, cost.", "cli", CLI),
     "doctor": Command("Find what is wrong with a database and its cluster.", "cli", CLI),
     "wake": Command("Wake a paused cluster.", "cli", CLI),
 }

@@ -52,6 +52,7 @@ def lambdadb() -> None:
       lambdadb layer                      the Lambda layer, for any Python and architecture
       lambdadb sessions URL               who holds the connections
       lambdadb doctor URL                 what keeps it awake, what will break, and what to do
+      lambdadb advise --per-hour 5        which policy, and what it costs
       lambdadb wake URL --wait            wake a paused cluster, before a deployment
     """
 

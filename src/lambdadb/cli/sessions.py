@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -21,8 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lambdadb.cli.findings import finding_facts, make_console, print_findings
 from lambdadb.cli.login import WAKE, login_options
+from lambdadb.drivers.rds_endpoint import region_of
+from lambdadb.engine import parse_url
 from lambdadb.errors import ConnectFailed, LambdaDBError
 from lambdadb.faults import Fault
+from lambdadb.operate.aws import cluster_of, is_paused
 from lambdadb.operate.login import connected, make_engine, place
 from lambdadb.operate.sessions import (
     Holder,
@@ -53,6 +58,7 @@ FULL = (
     type=click.FloatRange(0.2, 3600),
     help="Look again after so many seconds, until Ctrl-C. The connection stays open meanwhile.",
 )
+@click.option("--wake", is_flag=True, help="Look also if the cluster is paused now.")
 @click.option("--all", "every", is_flag=True, help="A line for each session, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object a line, one for each look.")
 def sessions(
@@ -61,6 +67,7 @@ def sessions(
     iam: bool,
     timeout: float,
     watch: float | None,
+    wake: bool,
     every: bool,
     as_json: bool,
 ) -> None:
@@ -74,14 +81,16 @@ def sessions(
 
     Several URLs are shown one below the other, such as a writer and its readers.
 
-    Looking needs one connection, for a moment, and nothing is changed. A paused cluster wakes up by
-    it. Statements are shown without their literals.
+    Looking needs one connection, for a moment, and nothing is changed. A paused cluster would wake up by
+    it. So where boto3 (extra aws) can ask CloudWatch, a cluster that is paused now is left alone: it has
+    no sessions. --wake looks anyway. Statements are shown without their literals.
 
     \b
     Permissions:
       database  pg_read_all_stats (or pg_monitor); PROCESS in MySQL. Without it other users' sessions
                 have a name and no state.
-      AWS       secretsmanager:GetSecretValue (--secret), rds-db:connect (--iam)
+      AWS       secretsmanager:GetSecretValue (--secret), rds-db:connect (--iam),
+                cloudwatch:GetMetricData (whether it is paused)
 
     \b
     Examples:
@@ -91,7 +100,7 @@ def sessions(
 
     \b
     Exit codes:
-      0    shown
+      0    shown, or paused, with no session to show
       1    a server could not be asked; the others are shown
       2    nothing was asked: a wrong URL or option
       130  ended by Ctrl-C or SIGTERM
@@ -103,6 +112,11 @@ def sessions(
         }
     except LambdaDBError as error:
         raise click.UsageError(str(error)) from error
+    asleep = {} if wake else {place(url): url for url in urls if sleeps(url)}
+    for server in asleep:
+        text = f"{server}: paused, so nobody is connected. It was not woken; --wake looks anyway."
+        click.echo(json.dumps({"server": server, "paused": True}) if as_json else text)
+        del engines[server]
     for server in engines:
         how = "and stays connected" if watch else "for a moment"
         click.echo(f"Connecting to {server} {how}. {WAKE}", err=True)
@@ -124,6 +138,18 @@ def sessions(
         if watch and connections:
             follow(console, connections, watch, every, as_json=as_json)
     sys.exit(FAILED if failed else 0)
+
+
+def sleeps(url: str) -> bool:
+    """Whether CloudWatch says that the cluster at this URL is paused now."""
+    host = parse_url(url).host or ""
+    name = cluster_of(host)
+    if name is None or find_spec("boto3") is None:
+        return False
+    from boto3 import Session
+
+    session = Session(region_name=region_of(host))
+    return is_paused(session, name, datetime.now(timezone.utc)) is True
 
 
 def explain(error: SQLAlchemyError) -> str:

@@ -117,6 +117,21 @@ def read_cluster(session: Any, name: str, now: datetime, *, logs: bool = False) 
     return ClusterFacts(**{**vars(facts), "unseen": tuple(asking.unseen)})
 
 
+def is_paused(session: Any, name: str, now: datetime) -> bool | None:
+    """
+    Whether a cluster is paused now, by its capacity of the last minutes; None: AWS did not say.
+
+    It does not wake the cluster. CloudWatch is some minutes late.
+    """
+    metric = ("AWS/RDS", "ServerlessDatabaseCapacity", "DBClusterIdentifier", name)
+    values: list[tuple[datetime, float]] = Asking().ask(
+        "cloudwatch:GetMetricData",
+        lambda: read_metric(session, metric, now - RECENT, now, "Maximum"),
+        otherwise=[],
+    )
+    return values[-1][1] == 0 if values else None
+
+
 def read_instances(rds: Any, cluster: dict[str, Any]) -> tuple[InstanceFacts, ...]:
     """The instances of a cluster."""
     members = {one["DBInstanceIdentifier"]: one for one in cluster.get("DBClusterMembers", [])}
@@ -253,3 +268,29 @@ def read_metric(
 def pages(client: Any, operation: str, key: str, **arguments: Any) -> list[Any]:
     """All items of a paginated operation."""
     return [item for page in client.get_paginator(operation).paginate(**arguments) for item in page[key]]
+
+
+def read_workload(session: Any, name: str, now: datetime) -> dict[str, Any]:
+    """
+    Invocations an hour, duration and the highest concurrency of a function in the last two weeks.
+
+    Empty if it was never invoked. The names are those of `advise.Workload`.
+    """
+    found = {}
+    begin = now - 14 * DAY
+    for metric, statistic in (
+        ("Invocations", "Sum"),
+        ("Duration", "Average"),
+        ("ConcurrentExecutions", "Maximum"),
+    ):
+        values = read_metric(
+            session, ("AWS/Lambda", metric, "FunctionName", name), begin, now, statistic
+        )
+        found[metric] = [value for _, value in values]
+    if not sum(found["Invocations"]):
+        return {}
+    return {
+        "per_hour": sum(found["Invocations"]) / (14 * 24),
+        "duration": sum(found["Duration"]) / len(found["Duration"]) / 1000,
+        "concurrency": int(max(found["ConcurrentExecutions"], default=0)) or None,
+    }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lambdadb.operate.checks import Finding, Weight
-from lambdadb.operate.server import AUTO_PAUSE, listed
+from lambdadb.operate.postgresql_server import AUTO_PAUSE, listed
 from lambdadb.operate.sessions import Snapshot, holders
 
 LONGEST_QUIET_PAUSE = 900.0
@@ -105,8 +105,7 @@ def check_capacity(facts: ClusterFacts) -> list[Finding]:
             Finding(
                 "minimum capacity",
                 f"The minimum capacity is {facts.min_capacity:g} ACU, so it never pauses.",
-                "If it should: serverlessv2_scaling_configuration { min_capacity = 0, "
-                "seconds_until_auto_pause = 300 }",
+                "If it should, in serverlessv2_scaling_configuration (Terraform): min_capacity = 0",
                 f"{facts.min_capacity:g} ACU are billed around the clock.",
                 AUTO_PAUSE,
                 Weight.NOTE,
@@ -130,7 +129,7 @@ def check_capacity(facts: ClusterFacts) -> list[Finding]:
             Finding(
                 "pause time",
                 f"It pauses only after {facts.seconds_until_auto_pause:.0f} s without a session.",
-                "serverlessv2_scaling_configuration { seconds_until_auto_pause = 300 }",
+                "In serverlessv2_scaling_configuration (Terraform): seconds_until_auto_pause = 300",
                 "Each wake is billed for so long after its last session.",
                 AUTO_PAUSE,
                 Weight.NOTE,

@@ -15,7 +15,8 @@ from lambdadb.operate.cluster import (
     examine_cluster,
     examine_functions,
 )
-from lambdadb.operate.server import ServerFacts, examine_server
+from lambdadb.operate.mysql_server import MySQLFacts, examine_mysql
+from lambdadb.operate.postgresql_server import ServerFacts, examine_server
 from lambdadb.operate.sessions import Snapshot, examine
 
 
@@ -24,7 +25,7 @@ class Examination:
     """What is known of a database. None: that part could not be asked."""
 
     snapshot: Snapshot | None = None
-    server: ServerFacts | None = None
+    server: ServerFacts | MySQLFacts | None = None
     cluster: ClusterFacts | None = None
     functions: Sequence[FunctionFacts] = ()
 
@@ -39,8 +40,10 @@ def diagnose(facts: Examination, now: datetime) -> list[Finding]:
     found: list[Finding] = []
     if facts.cluster is not None:
         found += examine_cluster(facts.cluster, now)
-    if facts.server is not None and facts.snapshot is not None:
+    if isinstance(facts.server, ServerFacts) and facts.snapshot is not None:
         found += examine_server(facts.server, facts.snapshot, pauses=facts.pauses)
+    if isinstance(facts.server, MySQLFacts) and facts.snapshot is not None:
+        found += examine_mysql(facts.server, facts.snapshot, pauses=facts.pauses)
     if facts.snapshot is not None:
         found += examine(facts.snapshot)
     found += examine_functions(facts.functions, facts.snapshot, pauses=facts.pauses)

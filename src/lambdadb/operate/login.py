@@ -24,7 +24,7 @@ def make_engine(
     An engine that leaves no session behind.
 
     Args:
-        url: `postgresql+psycopg://user@host/database`, also as `postgresql://`.
+        url: `postgresql+psycopg://user@host/database` or `mysql+pymysql://…`, also without the driver.
         secret: Name or ARN of the Secrets Manager secret with the login.
         iam: Log in with a token of IAM, as the URL's user.
         tag: The session's name on the server.
@@ -59,7 +59,13 @@ def make_engine(
     )
 
 
-DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "mariadb+pymysql": "mysql+pymysql",
+}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from lambdadb.operate.server import RoleFacts, ServerFacts, VectorFacts
+from lambdadb.operate.postgresql_server import RoleFacts, ServerFacts, VectorFacts
 from lambdadb.operate.sessions import Session, Slots, Snapshot
 from lambdadb.tracing.sanitize import sanitize
 

@@ -195,12 +195,17 @@ def check_slots(snapshot: Snapshot) -> list[Finding]:
         return []
     first = holders(snapshot)[0] if snapshot.sessions else None
     by_whom = f"; {first.name} holds {first.count}" if first else ""
+    limit = (
+        "ALTER ROLE app CONNECTION LIMIT 50"
+        if snapshot.kind == "PostgreSQL"
+        else "ALTER USER app WITH MAX_USER_CONNECTIONS 50"
+    )
     return [
         Finding(
             "slots",
             f"{slots.used} connections are in use; ordinary users can have {slots.ordinary}{by_whom}.",
             "Lower the reserved concurrency of the function that holds most, or give its role a limit: "
-            "ALTER ROLE app CONNECTION LIMIT 50. Or raise the cluster's maximum capacity and reboot it.",
+            f"{limit}. Or raise the cluster's maximum capacity and reboot it.",
             "" if slots.free else "Connects of ordinary users fail now with: too many connections.",
             weight=Weight.WARNING if slots.free else Weight.CRITICAL,
         )

@@ -4,10 +4,13 @@ Ask a server for its sessions, and about itself, whichever database it is.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection
 
-from lambdadb.operate import postgresql
-from lambdadb.operate.server import ServerFacts
+from lambdadb.operate import mysql, postgresql
+from lambdadb.operate.mysql_server import MySQLFacts
+from lambdadb.operate.postgresql_server import ServerFacts
 from lambdadb.operate.sessions import Snapshot
 
 
@@ -19,9 +22,15 @@ def read_snapshot(connection: Connection, server: str) -> Snapshot:
         connection: In autocommit.
         server: What the server is to be called.
     """
-    return postgresql.read_snapshot(connection, server)
+    found: Snapshot = _module(connection).read_snapshot(connection, server)
+    return found
 
 
-def read_server(connection: Connection) -> ServerFacts | None:
-    """What the server says about itself; None if lambdadb has no rules for it."""
-    return postgresql.read_server_facts(connection)
+def read_server(connection: Connection) -> ServerFacts | MySQLFacts:
+    """What the server says about itself."""
+    facts: ServerFacts | MySQLFacts = _module(connection).read_server_facts(connection)
+    return facts
+
+
+def _module(connection: Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else mysql

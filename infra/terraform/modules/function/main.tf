@@ -67,26 +67,14 @@ resource "aws_cloudwatch_log_group" "this" {
   retention_in_days = var.log_retention_days
 }
 
+# Metrics, thresholds and reasons are those of lambdadb.operate.alarms, unless a variable says otherwise.
 locals {
-  alarms = {
-    errors = {
-      metric      = "Errors"
-      statistic   = "Sum"
-      threshold   = var.errors_threshold
-      description = "Invocations failed. The log has the reason; docs/errors.md says what to do."
-    }
-    throttles = {
-      metric      = "Throttles"
-      statistic   = "Sum"
-      threshold   = var.throttles_threshold
-      description = "Invocations were refused: the function's or the account's concurrency is used up."
-    }
-    duration = {
-      metric      = "Duration"
-      statistic   = "Maximum"
-      threshold   = var.duration_threshold * var.timeout * 1000 # the metric is in milliseconds
-      description = "An invocation came near its timeout of ${var.timeout} s."
-    }
+  alarms = jsondecode(file("${path.module}/alarms.json")).function
+  thresholds = {
+    errors    = coalesce(var.errors_threshold, local.alarms.errors.threshold)
+    throttles = coalesce(var.throttles_threshold, local.alarms.throttles.threshold)
+    # The metric is in milliseconds.
+    duration = coalesce(var.duration_threshold, local.alarms.duration.threshold) * var.timeout * 1000
   }
 }
 
@@ -99,10 +87,10 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   metric_name         = each.value.metric
   dimensions          = { FunctionName = aws_lambda_function.this.function_name }
   statistic           = each.value.statistic
-  period              = var.alarm_period
-  evaluation_periods  = 1
+  period              = coalesce(var.alarm_period, each.value.period)
+  evaluation_periods  = each.value.evaluation_periods
   comparison_operator = "GreaterThanOrEqualToThreshold"
-  threshold           = each.value.threshold
+  threshold           = local.thresholds[each.key]
   treat_missing_data  = "notBreaching" # no invocation is no fault
   alarm_actions       = var.alarm_actions
   ok_actions          = var.alarm_actions

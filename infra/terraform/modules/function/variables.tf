@@ -124,33 +124,30 @@ variable "alarm_actions" {
 }
 
 variable "alarm_period" {
-  description = "Seconds over which an alarm counts. A function that runs rarely needs no shorter period."
+  description = "Seconds over which an alarm counts; by default those of alarms.json, 300. A function that runs rarely needs no shorter period."
   type        = number
-  default     = 300
+  default     = null
 }
 
 variable "errors_threshold" {
-  description = "Failed invocations in a period that raise the alarm. 1: a function of a database should not fail at all."
+  description = "Failed invocations in a period that raise the alarm; by default that of alarms.json, which has the reason too."
   type        = number
-  default     = 1
+  default     = null
 }
 
 variable "throttles_threshold" {
-  description = "Throttled invocations in a period that raise the alarm. 1: reserved_concurrency or the account's quota is too small."
+  description = "Throttled invocations in a period that raise the alarm; by default that of alarms.json."
   type        = number
-  default     = 1
+  default     = null
 }
 
 variable "duration_threshold" {
-  description = <<-E
-    The longest invocation of a period that raises no alarm, as a share of timeout. 0.8: what waits that long
-    for a database is about to be killed, and a usual resume of 15 s is far below.
-  E
+  description = "The longest invocation of a period that raises no alarm, as a share of timeout; by default that of alarms.json."
   type        = number
-  default     = 0.8
+  default     = null
 
   validation {
-    condition     = var.duration_threshold > 0 && var.duration_threshold <= 1
+    condition     = var.duration_threshold == null || try(var.duration_threshold > 0 && var.duration_threshold <= 1, false)
     error_message = "duration_threshold is a share of the timeout, above 0 and at most 1."
   }
 }

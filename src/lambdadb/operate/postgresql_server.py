@@ -138,7 +138,7 @@ def check_pause(facts: ServerFacts, snapshot: Snapshot, weight: Weight) -> list[
     return found
 
 
-def check_open_sessions(snapshot: Snapshot, weight: Weight) -> list[Finding]:
+def check_open_sessions(snapshot: Snapshot, weight: Weight, remedy: str | None = None) -> list[Finding]:
     """An idle session that the server does not end soon keeps the cluster awake."""
     idle = replace(
         snapshot, sessions=tuple(one for one in snapshot.sessions if one.state in ("idle", "unknown"))
@@ -158,7 +158,8 @@ def check_open_sessions(snapshot: Snapshot, weight: Weight) -> list[Finding]:
         Finding(
             "open sessions",
             f"These sessions stay open: {listed}.",
-            "; ".join(f"ALTER ROLE \"{role}\" SET idle_session_timeout = '60s'" for role in roles),
+            remedy
+            or "; ".join(f"ALTER ROLE \"{role}\" SET idle_session_timeout = '60s'" for role in roles),
             "Any open session keeps Aurora from pausing, also one that runs nothing.",
             AUTO_PAUSE,
             weight,
@@ -196,8 +197,8 @@ def check_idle_timeouts(facts: ServerFacts, weight: Weight) -> list[Finding]:
                         f"ALTER ROLE \"{name}\" SET {setting} = '{suggested}'" for name in lacking[:3]
                     )
                     + ("; …" if len(lacking) > 3 else "")
-                    + ". For all at once, in the cluster's parameter group (Terraform): parameter "
-                    f'{{ name = "{setting}", value = {int(suggested[:-1]) * 1000} }}',
+                    + ". For all at once: "
+                    + parameter_command(setting, f"{int(suggested[:-1]) * 1000}"),
                     meaning,
                     "PostgreSQL, Client Connection Defaults",
                     weighs,
@@ -221,8 +222,8 @@ def check_tls(facts: ServerFacts, snapshot: Snapshot) -> list[Finding]:
         Finding(
             "TLS",
             f"{forced}{seen}",
-            'In the cluster\'s parameter group: parameter { name = "rds.force_ssl", value = 1 }. '
-            "Elsewhere: hostssl instead of host in pg_hba.conf.",
+            parameter_command("rds.force_ssl", "1")
+            + ". Elsewhere: hostssl instead of host in pg_hba.conf.",
             "A client that does not ask for TLS sends statements and reads rows in clear text.",
             TLS,
             Weight.WARNING,
@@ -304,6 +305,14 @@ def check_vectors(vectors: Sequence[VectorFacts]) -> list[Finding]:
                 )
             )
     return found
+
+
+def parameter_command(name: str, value: str) -> str:
+    """The command that sets a parameter of a cluster; not for a default group, which AWS owns."""
+    return (
+        "aws rds modify-db-cluster-parameter-group --db-cluster-parameter-group-name NAME "
+        f"--parameters ParameterName={name},ParameterValue={value},ApplyMethod=pending-reboot"
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,0 +1,215 @@
+"""`lambdadb sessions` and `lambdadb doctor` on a real MariaDB, in the states that they are about."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import pymysql
+import pytest
+from click.testing import Result
+
+from lambdadb.lab import LabError
+from lambdadb.lab.mariadb import MariaDB, find_server
+from lambdadb.operate.checks import Weight
+from lambdadb.operate.doctor import Examination, diagnose
+from lambdadb.operate.login import connected, make_engine
+from lambdadb.operate.mysql import mask
+from lambdadb.operate.mysql_server import MySQLFacts, check_settings
+from lambdadb.operate.sessions import Snapshot, blockers, examine, holders, keeps_awake
+from lambdadb.operate.snapshot import read_server, read_snapshot
+
+from .conftest import PASSWORD
+from .test_doctor import NOW
+
+Connect = Callable[..., "pymysql.Connection[Any]"]
+Run = Callable[..., Result]
+HEALTHY = {
+    "performance-schema": "ON",
+    "max-connections": "40",
+    "wait-timeout": "600",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    """Skip where MariaDB is missing; `nox -s mysql` fails there. One that does not start is an error."""
+    try:
+        find_server()
+    except LabError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def maria() -> Iterator[MariaDB]:
+    """A server with names of sessions and a short wait_timeout."""
+    with MariaDB(settings=HEALTHY, password=PASSWORD) as server:
+        yield server
+
+
+@pytest.fixture
+def open_session(maria: MariaDB) -> Iterator[Connect]:
+    """Open sessions, which end with the test."""
+    with ExitStack() as stack:
+
+        def connect(name: str = "", user: str = "app") -> pymysql.Connection[Any]:
+            connection = pymysql.connect(
+                host="127.0.0.1",
+                port=maria.port,
+                user=user,
+                password=PASSWORD,
+                database="orders",
+                autocommit=True,
+                program_name=name or None,
+            )
+            stack.callback(close, connection)
+            return connection
+
+        yield connect
+
+
+def close(connection: pymysql.Connection[Any]) -> None:
+    if connection.open:
+        connection.close()
+
+
+def run(connection: pymysql.Connection[Any], statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def read(maria: MariaDB, user: str = "app") -> Snapshot:
+    url = maria.url().replace("app:", f"{user}:", 1)
+    with connected(make_engine(url, tag="look", timeout=10)) as connection:
+        return read_snapshot(connection, "server")
+
+
+def findings(maria: MariaDB) -> dict[str, str]:
+    with connected(make_engine(maria.url(), tag="look", timeout=10)) as connection:
+        facts = Examination(snapshot=read_snapshot(connection, "server"), server=read_server(connection))
+    return {finding.name: finding.remedy for finding in diagnose(facts, NOW)}
+
+
+def test_holders(maria: MariaDB, open_session: Connect) -> None:
+    """By the name in the connection's attributes, with their state; one of many stands out."""
+    for _ in range(20):
+        open_session("orders")
+    open_session("report")
+    found = read(maria)
+    first = holders(found)[0]
+    assert (first.name, first.count, first.stands_out) == ("orders", 20, True)
+    assert first.states == {"idle": 20}
+    assert found.kind == "MariaDB"
+    assert (found.slots.limit, found.slots.used) == (40, 22)
+    assert {finding.name for finding in examine(found)} == {"main holder"}
+
+
+def test_a_session_that_others_wait_for(maria: MariaDB, open_session: Connect) -> None:
+    """It is named with its statement, without literals; KILL lets the other go on."""
+    setup, first, second = open_session("setup"), open_session("report"), open_session("billing")
+    run(setup, "CREATE TABLE waited (id int PRIMARY KEY, n varchar(50)) ENGINE=InnoDB")
+    run(setup, "INSERT INTO waited VALUES (1, 'x')")
+    first.begin()
+    run(first, 'UPDATE waited SET n = "literal-in-a-statement" WHERE id = 1')
+    thread = threading.Thread(target=run, args=[second, "UPDATE waited SET n = 'y' WHERE id = 1"])
+    thread.start()
+    try:
+        end = time.monotonic() + 30
+        while not (found := blockers(snapshot := read(maria))):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        ((session, count),) = found
+        assert (session.name, session.state, count) == ("report", "idle in transaction", 1)
+        waiting = next(one for one in snapshot.sessions if one.waits_for)
+        assert "literal" not in str(snapshot)
+        assert waiting.statement.replace(" ", "") == "UPDATEwaitedSETn=?WHEREid=?"
+        blocker = next(one for one in examine(snapshot) if one.name == "blocker")
+        run(setup, blocker.remedy.partition("on RDS: ")[2])
+        thread.join(30)
+        assert not thread.is_alive()
+    finally:
+        first.close()
+        thread.join(30)
+        run(setup, "DROP TABLE waited")
+
+
+def test_what_keeps_it_awake(maria: MariaDB, open_session: Connect) -> None:
+    """Idle sessions, until wait_timeout ends them."""
+    open_session("orders")
+    (awake,) = keeps_awake(read(maria))
+    assert awake.holder == "orders"
+    assert awake.seconds is not None
+    assert 590 <= awake.seconds <= 600
+
+
+def test_a_role_without_rights(maria: MariaDB, open_session: Connect) -> None:
+    """It sees its own sessions alone, and the GRANT that helps is said."""
+    setup = open_session("setup")
+    run(setup, f"CREATE USER limited IDENTIFIED BY '{PASSWORD}'")
+    run(setup, "GRANT SELECT ON orders.* TO limited")
+    try:
+        (finding,) = examine(read(maria, "limited"))
+        assert finding.remedy == "GRANT PROCESS ON *.* TO 'limited'"
+        run(setup, finding.remedy)
+        assert "visibility" not in {one.name for one in examine(read(maria, "limited"))}
+    finally:
+        run(setup, "DROP USER limited")
+
+
+def test_settings(maria: MariaDB, open_session: Connect) -> None:
+    """A long wait_timeout and connections without TLS are said, and are not once they are set right."""
+    setup = open_session("setup")
+    run(setup, "SET GLOBAL wait_timeout = 28800")
+    run(setup, "SET GLOBAL event_scheduler = ON")
+    open_session("orders")
+    assert {"wait_timeout", "open sessions", "TLS", "jobs"} <= findings(maria).keys()
+    run(setup, "SET GLOBAL wait_timeout = 600")
+    run(setup, "SET GLOBAL event_scheduler = OFF")
+    assert findings(maria).keys() <= {"TLS", "main holder"}
+    with connected(make_engine(maria.url(), tag="look", timeout=10)) as connection:
+        facts = read_server(connection)
+    assert isinstance(facts, MySQLFacts)
+    # The lab's server has no certificate, so it cannot ask for TLS.
+    assert check_settings(replace(facts, forces_tls=True), Weight.WARNING) == []
+
+
+def test_a_server_without_names_and_with_a_binary_log() -> None:
+    """MariaDB's defaults: no performance_schema; a binary log blocks Aurora's pause."""
+    with MariaDB(settings={"log-bin": "log", "wait-timeout": "600"}, password=PASSWORD) as server:
+        found = findings(server)
+    assert {"names", "replication"} <= found.keys()
+    assert "wait_timeout" not in found
+
+
+def test_the_commands(maria: MariaDB, open_session: Connect, lambdadb: Run) -> None:
+    """The same commands take a URL of MySQL, also as mariadb://, and show no password."""
+    open_session("orders")
+    url = maria.url().replace("mysql+pymysql", "mariadb")
+    shown = lambdadb("sessions", url, "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["holders"][0]["name"] == "orders"
+    diagnosed = lambdadb("doctor", maria.url())
+    assert diagnosed.exit_code == 1, diagnosed.output
+    assert "require_secure_transport is off" in diagnosed.stdout
+    woken = lambdadb("wake", maria.url())
+    assert woken.exit_code == 0, woken.output
+    assert PASSWORD not in shown.output + diagnosed.output + woken.output
+
+
+@pytest.mark.parametrize(
+    ("statement", "shown"),
+    [
+        ("SELECT `n` FROM t WHERE a = 'x' AND b = \"y\" # z", "SELECT`n`FROMtWHEREa=?ANDb=?"),
+        ("SELECT 'it''s', 5 -- z", "SELECT?,?"),
+        ("SELECT 'a\\' , 'secret'", "SELECT?"),
+        ('SELECT "unended', "SELECT?"),
+    ],
+)
+def test_literals_of_mysql(statement: str, shown: str) -> None:
+    """Strings in either quotes are masked, and what may belong to one."""
+    assert mask(statement).replace(" ", "") == shown
