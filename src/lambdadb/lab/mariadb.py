@@ -165,7 +165,8 @@ class MariaDB:
     def _run(self, command: list[str], ending: signal.Signals) -> Process:
         return Process(
             command,
-            env=environment(),
+            # A server that starts deletes each temporary table that it finds there, also another server's.
+            env={**environment(), "TMPDIR": str(self._path)},
             cwd=self._path,
             output=self._path / "log",
             user=server_user(),
