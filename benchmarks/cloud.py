@@ -169,7 +169,9 @@ def main() -> int:
         command += ["--infra", str(write_infra(experiment, folder / "experiment.json"))]
         command += ["--since", began.isoformat(), "--out", str(chosen.out)]
         command += ["--beside", str(chosen.beside)] if chosen.beside else []
-        return subprocess.run(command, env={**os.environ, **KEYS, **aws.variables}).returncode
+        # Neither a profile nor an endpoint of this machine is used.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return subprocess.run(command, env={**own, **KEYS, **aws.variables}).returncode
 
 
 if __name__ == "__main__":

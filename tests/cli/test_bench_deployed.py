@@ -24,7 +24,7 @@ from lambdadb.lab.emulated_aws.experiment import (
 )
 
 from ..lab.aws import KEYS, variables
-from ..lab.bench.deployed.conftest import output
+from ..lab.bench.deployed.conftest import GROUP, line, minute, output
 from .processes import Started
 
 QUICK = EmulatedSettings(policies=["hand_written"], interval={"cold": 720.0}, resume=0.3, speed=1000.0)
@@ -89,6 +89,61 @@ def test_what_was_logged_comes_home(
     assert "repeated on Lambda, emulated" in page
     assert "measured; pause emulated" in page
     assert (out / "capacity.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.sweep
+def test_real_functions_are_invoked_from_here(
+    aws: EmulatedAWS, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lambda's API runs the functions, hot and cold, with a pause between two. A failed one is an error
+    of the report, and its line in the log says the same."""
+    settings = EmulatedSettings(
+        policies=["hand_written"],
+        interval={"hot": 600.0, "cold": 720.0},
+        resume=0.3,
+        speed=400.0,
+        variables={"PGSSLMODE": "disable"},
+    )
+    out = tmp_path / "out"
+    # The clusters' time flies; it should not reach the present.
+    began = datetime.now(timezone.utc) - timedelta(hours=20)
+    with EmulatedExperiment(aws, settings, began) as experiment:
+        infra = write_infra(experiment, tmp_path / "experiment.json")
+        command = ["--on", "lambda", "--infra", str(infra), "--out", str(out), "--yes", "--invoke"]
+        assert bench([*command, "--rounds", "2", "--interval", "5"]) == 0
+        experiment.stages["hot"].cluster.server.stop()
+        assert bench([*command, "--rounds", "3", "--interval", "5"]) == 1
+    ids = {
+        kind: [one.new_id for one in rows_of(out) if one.aurora_type == kind] for kind in ("hot", "cold")
+    }
+    assert ids == {"hot": [50, 51, None], "cold": [793, 826, 859]}
+    assert "OperationalError" in capsys.readouterr().out
+    read_back = ["--on", "lambda", "--infra", str(infra), "--yes", "--since", "21"]
+    assert bench([*read_back, "--out", str(tmp_path / "log")]) == 1
+    assert {one.error for one in rows_of(tmp_path / "log")} == {one.error for one in rows_of(out)}
+
+
+def test_interrupted_while_reading(
+    file: Path,
+    aws: EmulatedAWS,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C stops the query, and the same command reads the rest."""
+    aws.log(GROUP, minute(1), line(793))
+    command = ["--on", "lambda", "--infra", str(file), "--out", str(tmp_path / "out"), "--yes"]
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lambdadb.cli.bench.deployed.time.sleep", interrupt)
+        assert bench(command) == 130
+    assert aws.requests[-1] == "logs:StopQuery"
+    assert "The same command goes on from here" in capsys.readouterr().err
+    assert bench(command) == 0
+    assert [one.new_id for one in rows_of(tmp_path / "out")] == [793]
 
 
 def test_invoked_from_here_and_interrupted(

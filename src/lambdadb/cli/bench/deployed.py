@@ -148,10 +148,9 @@ def invoke(
     done = run.done_of(earlier)
     number = options.rounds * len(infra.functions)
     lasting = minutes(infra, options.rounds, options.interval)
-    if done:
-        click.echo(f"Goes on with {options.out}, which has {len(done)} invocations.", err=True)
+    there = f" {options.out} has {len(done)} of them already." if done else ""
     click.echo(
-        f"Makes {number} invocations, each a row in its cluster. From the first one it takes about "
+        f"Makes {number} invocations, each a row in its cluster.{there} In all it takes about "
         f"{lasting:.0f} minutes, and costs, whether or not the clusters would be there anyway:",
         err=True,
     )
