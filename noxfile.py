@@ -183,6 +183,7 @@ def mysql(session: nox.Session) -> None:
     session.run("pytest", "tests/contract", "-k", "pymysql", *every)
     session.run("pytest", "tests/mysql", "tests/unit/drivers/pymysql", *every)
     session.run("pytest", "tests/operate/test_mysql.py", *every)
+    session.run("pytest", "tests/test_docs.py", "-k", "mysql", *every)
 
 
 @nox.session

@@ -19,12 +19,14 @@ import click
 import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
-from lambdadb import Fault, PerEnvironment, ResumeRetry, errors
+from lambdadb import Fault, PerEnvironment, ResumeRetry, create_engine, errors
 from lambdadb.cli.group import lambdadb as command_line
+from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster
 from lambdadb.lab.environment import Environment, FunctionError
+from lambdadb.lab.mariadb import MariaDB
 from lambdadb.lab.postgres import Postgres
 from lambdadb.lab.xray.daemon import XRayDaemon, nested
 
@@ -211,9 +213,9 @@ def shop(server: Postgres) -> Iterator[Shop]:
 
 @NAMED
 def test_every_query_runs(page: Path, shop: Shop) -> None:
-    """SQL on the pages is what PostgreSQL understands."""
+    """SQL on the pages is what PostgreSQL understands; tests/mysql runs that of docs/mysql.md."""
     for block in blocks(page):
-        if block.language == "sql":
+        if block.language == "sql" and page.name != "mysql.md":
             shop.connection.execute(block.text.encode())
 
 
@@ -234,6 +236,28 @@ def test_orders(handler: str, shop: Shop) -> None:
     """Each order is stored, and its id returned."""
     assert shop.invoke(handler, {"item": "tea"}, {"item": "milk"}) == {"id": 2}
     assert shop.rows("SELECT item FROM orders ORDER BY id") == [("tea",), ("milk",)]
+
+
+def test_orders_on_mysql() -> None:
+    """Each order is stored in a MariaDB, and its id returned."""
+    mariadb = MariaDB()
+    try:
+        mariadb.start()
+    except LabError as missing:
+        mariadb.close()
+        pytest.skip(str(missing))
+    with mariadb:
+        engine = create_engine(mariadb.url())
+        with engine.begin() as connection:
+            connection.execute(
+                text("CREATE TABLE orders (id INT AUTO_INCREMENT PRIMARY KEY, item TEXT)")
+            )
+        engine.dispose()
+        with environment("orders_mysql.lambda_handler", mariadb.url()) as function:
+            assert [function.invoke({"item": item}) for item in ("tea", "milk")] == [
+                {"id": 1},
+                {"id": 2},
+            ]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pymysql
 import pytest
+from sqlalchemy import text
 from sqlalchemy.util import greenlet_spawn
 
 import lambdadb
@@ -29,6 +30,8 @@ SESSIONS = """
 
 class Server:
     """The server, and what a connection beside the tested ones asks it."""
+
+    insert = text("INSERT INTO unit (name) VALUES (:name)")
 
     def __init__(self, server: MariaDB, proxy: Proxy) -> None:
         self.proxy = proxy
@@ -51,17 +54,29 @@ class Server:
         """What units of work have stored."""
         return [name for (name,) in self.ask("SELECT name FROM unit ORDER BY name")]
 
+    def empty(self) -> None:
+        """Delete them."""
+        self.ask("DELETE FROM unit")
+
     def sessions(self) -> list[Any]:
         """The tags of the other sessions."""
         return [tag for (tag,) in self.ask(f"SELECT ATTR_VALUE {SESSIONS}")]
 
-    def end_sessions(self) -> None:
+    def terminate(self) -> None:
         """End the other sessions."""
         while threads := self.ask(f"SELECT ID {SESSIONS}"):
             for (thread,) in threads:
                 with contextlib.suppress(pymysql.OperationalError):  # it has just ended by itself
                     self.ask(f"KILL {thread}")
             time.sleep(0.01)
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.sessions())
+
+    def become(self, count: int) -> None:
+        """Wait until there are so many."""
+        wait_until(lambda: self.count() == count)
 
     def close(self) -> None:
         """Close the connection beside the tested ones."""
@@ -93,10 +108,10 @@ def shared_server() -> Iterator[Server]:
 def server(shared_server: Server) -> Iterator[Server]:
     """The server with an empty table, and no session of another test."""
     shared_server.proxy.arm(None)
-    shared_server.ask("DELETE FROM unit")
+    shared_server.empty()
     yield shared_server
     shared_server.proxy.release()
-    shared_server.end_sessions()
+    shared_server.terminate()
 
 
 class Mode:

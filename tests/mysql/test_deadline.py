@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 
 import pymysql
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 import lambdadb
 from lambdadb import OutOfTime, PerEnvironment, PerInvocation, ResumeRetry
@@ -76,6 +77,35 @@ def test_through_a_proxy_nobody_is_killed(proxy):
     target = PyMySQLDriver().make_target([], {"host": host})
     target.to_dbapi_connection(SimpleNamespace(connection=connection), None, 0.0)
     assert (connection.dial is None) == proxy
+
+
+def test_a_kill_goes_to_the_same_server(server, mode, monkeypatch):
+    """Also where the host's name means another one by now, as that of a reader endpoint does."""
+    resolve = socket.getaddrinfo
+    moved = []
+
+    def answer(host, *arguments, **keywords):
+        name = host.decode() if isinstance(host, bytes) else host
+        if name != "db.example":
+            return resolve(host, *arguments, **keywords)
+        return resolve("127.0.0.2" if moved else "127.0.0.1", *arguments, **keywords)
+
+    monkeypatch.setattr("socket.getaddrinfo", answer)
+    url = make_url(server.url).set(host="db.example").update_query_dict({"ssl_disabled": "true"})
+
+    def steps():
+        engine = mode.create_engine(url, retry=RETRY)
+
+        def work():
+            with lambdadb.invocation(engine, FakeContext(1.0)), engine.connect() as connection:
+                moved.append(1)
+                connection.execute(SLEEP)
+
+        with pytest.raises(OutOfTime, match="cancelled"):
+            work()
+        engine.dispose()
+
+    mode.run(steps)
 
 
 def test_the_servers_own_timeout_stays_the_servers(mode, server):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import column, insert, table, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import column, insert, make_url, table, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import sessionmaker
 
 import lambdadb
@@ -114,7 +114,7 @@ def test_an_unanswered_procedure_is_not_taken_for_aborted(server, procedures, ke
 
     def end_when_committed():
         wait_until(lambda: "in" in server.rows())
-        server.end_sessions()
+        server.terminate()
 
     mode.run(steps)
     assert server.rows() == ["a"] * key + ["in"]
@@ -251,3 +251,49 @@ def test_the_old_session_is_ended_before_the_key_is_looked_for(server, mode):
 
     mode.run(steps)
     assert server.rows() == ["a", "recorded", "seen"]
+
+
+@pytest.fixture
+def read_only(server):
+    """The URL of a user whose writes the server refuses while it is read-only, as after a failover."""
+    server.ask("CREATE OR REPLACE USER writer IDENTIFIED BY 'canary-writer'")
+    server.ask("GRANT ALL ON orders.* TO writer")
+    server.ask("SET GLOBAL read_only = ON")
+    yield make_url(server.url).set(username="writer", password="canary-writer")
+    server.ask("SET GLOBAL read_only = OFF")
+
+
+def test_a_node_that_takes_no_writes_is_left(server, read_only, target, mode):
+    """1290: the next connect may find the writer, and the unit runs there as a whole."""
+
+    def steps():
+        engine = mode.create_engine(read_only)
+        used = []
+
+        def work(connection):
+            used.append(connection.scalar(text("SELECT CONNECTION_ID()")))
+            if len(used) == 2:
+                server.ask("SET GLOBAL read_only = OFF")
+            add(connection, "a")
+
+        run_transaction(target(engine), work)
+        assert len(set(used)) == len(used) == 2
+        engine.dispose()
+
+    mode.run(steps)
+    assert server.rows() == ["a"]
+
+
+def test_a_limit_of_time_is_not_looped_on(server):
+    """63952 of aurora_transaction_timeout has the SQLSTATE of a deadlock: it is raised, once."""
+    engine = lambdadb.create_engine(server.url)
+    runs = []
+
+    def work(connection):
+        runs.append(1)
+        connection.execute(text("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 63952"))
+
+    with pytest.raises(DBAPIError, match="63952"):
+        run_transaction(engine, work)
+    assert len(runs) == 1
+    engine.dispose()

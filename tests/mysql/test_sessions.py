@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 import lambdadb
 from lambdadb import PerEnvironment, PerInvocation
 from lambdadb.lab.faultproxy.proxy import Direction
+from lambdadb.tracing.json_log import JsonLog
 
 from .conftest import wait_until
 
@@ -171,9 +173,24 @@ def test_the_view_names_who_holds_the_connections(server, monkeypatch):
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", name)
         engine = lambdadb.create_engine(server.url, policy=PerEnvironment(connections=count))
         held += [(engine, [engine.connect() for _ in range(count)])]
-    shown = server.ask(query[1].replace("%", "%%"))
+    shown = server.ask(query[1])
     assert [row[:2] for row in shown[:2]] == [("hot-insert", 50), ("cold-insert", 6)]
     for engine, connections in held:
         for connection in connections:
             connection.close()
         engine.dispose()
+
+
+def test_a_trace_names_mysql_and_shows_no_literal(server):
+    """The connect, and a statement with its parameters as placeholders."""
+    lines = []
+    engine = lambdadb.create_engine(server.url, tracer=JsonLog("all", write=lines.append))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO unit VALUES (:name)"), {"name": "canary-row"})
+        connection.execute(text("DELETE FROM unit WHERE name = 'canary-literal'"))
+    engine.dispose()
+    connect, *statements = [json.loads(line) for line in lines]
+    assert connect["lambdadb"] == "connect"
+    assert {line["system"] for line in [connect, *statements]} == {"mysql"}
+    assert statements
+    assert "canary" not in "".join(lines)

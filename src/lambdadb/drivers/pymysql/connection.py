@@ -62,8 +62,8 @@ class DeadlineConnection(Connection):
     """Seconds unused after which the server ends the session; None if unknown."""
     session_settings: Mapping[str, int] = {}
     """Variables that are set by the first statement of the session."""
-    dial: Callable[[], Connection] | None = None
-    """Opens a plain second session with the same login, to end a statement of this one."""
+    dial: Callable[[Any], Connection] | None = None
+    """Opens a plain second session with the same login at an address, to end a statement of this one."""
     timed_out = False
     """Whether a statement was ended at its deadline. A late KILL may still hit the next one."""
     aborted = False
@@ -278,15 +278,20 @@ class DeadlineConnection(Connection):
         """
         Ask the server to end the running statement, in a thread and on a session of its own.
 
-        This connection is not used again, whether or not KILL QUERY arrives.
+        This connection is not used again, whether or not KILL QUERY arrives. That is sent to the same
+        address: the host's name may mean another server by now, where the id is somebody else's.
         """
         dial, thread = self.dial, self.thread_id()
-        if dial is None:
+        if dial is None or self.stream.is_closed:
+            return
+        try:
+            address = self.stream.peer
+        except OSError:  # the server has ended the connection
             return
 
         def run() -> None:
             with contextlib.suppress(pymysql.Error, OSError):
-                second = dial()
+                second = dial(address)
                 try:
                     second.query(f"KILL QUERY {int(thread)}")
                 finally:
@@ -315,19 +320,23 @@ def translate(error: BaseException) -> LambdaDBError | None:
     return make_invocation_ended() if isinstance(error, InvocationClosed) else None
 
 
-def dial_plainly(make_connection: Callable[[], DeadlineConnection]) -> DeadlineConnection:
+def dial_plainly(make_connection: Callable[[], DeadlineConnection], address: Any) -> DeadlineConnection:
     """
     Open a second session for one command; everything in it ends after `CANCEL` seconds.
+
+    Args:
+        make_connection: Makes a connection that is not open.
+        address: The server's, as of `socket.getpeername()`.
 
     Raises:
         pymysql.Error: It could not be opened.
     """
     connection = make_connection()
-    if connection.unix_socket:
+    if isinstance(address, str):
         plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        plain.connect(connection.unix_socket)
+        plain.connect(address)
     else:
-        plain = socket.create_connection((connection.host, connection.port), timeout=CANCEL)
+        plain = socket.create_connection(address[:2], timeout=CANCEL)
     stream = connection.stream = Stream(plain)
     clock = Clock()
     end = clock.now() + CANCEL

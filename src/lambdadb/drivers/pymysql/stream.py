@@ -86,6 +86,11 @@ class Stream:
         """Whether it was closed on this side."""
         return self._socket.fileno() < 0
 
+    @property
+    def peer(self) -> Any:
+        """The server's address, as of `socket.getpeername()`. Raises `OSError` once it has ended."""
+        return self._socket.getpeername()
+
     def start_tls(self, context: ssl.SSLContext, host: str) -> Stream:
         """Encrypt what follows. Raises `ssl.SSLError` if the server is not verified."""
         tls = ssl.SSLContext.wrap_socket(

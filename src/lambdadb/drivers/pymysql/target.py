@@ -5,6 +5,7 @@ Where and how a PyMySQL connection is opened: `lambdadb.drivers.base.Target`.
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,8 +35,8 @@ class PyMySQLTarget:
     environment: Mapping[str, str]
     idle_session_timeout: int | None = None
     """The session's `wait_timeout` in seconds; None leaves the server's."""
-    always_verified: bool = False
-    """Whether this machine is verified too."""
+    tls_context: ssl.SSLContext | None = None
+    """None: without TLS."""
 
     def __str__(self) -> str:
         if path := self.parameters.get("unix_socket"):
@@ -94,11 +95,10 @@ class PyMySQLTarget:
 
     def add_tls_defaults(self, *, always: bool) -> PyMySQLTarget:
         """Return the target that verifies the server, unless the caller chose otherwise."""
-        target = replace(self, always_verified=always)
         mode = tls.find_mode(self.parameters, always=always)
-        if mode != "plain":  # missing roots are found before an attempt begins
-            tls.make_context(self.parameters, self.environment, mode)
-        return target
+        if mode == "plain":
+            return self
+        return replace(self, tls_context=tls.make_context(self.parameters, self.environment, mode))
 
     def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
         """Raise `AttemptFailed` if a store's login must not be sent to this server."""
@@ -130,14 +130,14 @@ class PyMySQLTarget:
         """Make a connection that is not open."""
         given = self.parameters
         names = given.keys() - set(tls.PARAMETERS) - {"autocommit", "auth_plugin_map", "port"}
-        mode = tls.find_mode(given, always=self.always_verified)
         connection = DeadlineConnection(
             **{name: given[name] for name in names},
-            **_encryption(given, self.environment, mode),
+            # With a context PyMySQL refuses a server that offers no TLS.
+            **({"ssl": self.tls_context} if self.tls_context else {"ssl_disabled": True}),
             port=self._port,
             autocommit=None,
             auth_plugin_map={
-                **({} if mode != "plain" or self.is_local else _IN_CLEAR),
+                **({} if self.tls_context or self.is_local else _IN_CLEAR),
                 **given.get("auth_plugin_map", {}),
             },
             defer_connect=True,
@@ -150,15 +150,6 @@ class PyMySQLTarget:
                 connection.idle_session_timeout = float(self.idle_session_timeout)
         connection.session_settings = settings
         return connection
-
-
-def _encryption(
-    parameters: Mapping[str, Any], environment: Mapping[str, str], mode: tls.Mode
-) -> dict[str, Any]:
-    """PyMySQL's parameters of TLS. With a context PyMySQL refuses a server that offers no TLS."""
-    if mode == "plain":
-        return {"ssl_disabled": True}
-    return {"ssl": tls.make_context(parameters, environment, mode)}
 
 
 class _Refused:
