@@ -274,6 +274,12 @@ def round_trips(session: nox.Session) -> None:
 
 
 @nox.session
+def mysql_round_trips(session: nox.Session) -> None:
+    """The same on MySQL, beside SQLAlchemy's engine; needs MariaDB (Debian: mariadb-server)."""
+    benchmark(session)
+
+
+@nox.session
 def compare(session: nox.Session) -> None:
     """lambdadb beside what a function would use instead, in one run."""
     benchmark(session, besides=["psycopg_pool", "aws-advanced-python-wrapper"])

@@ -198,13 +198,13 @@ class MariaDB:
     def _wait_until_ready(self) -> None:
         limit = time.monotonic() + START_TIMEOUT
         while self.running and time.monotonic() < limit:
-            if self._answers():
+            if self.answers():
                 return
             time.sleep(0.02)
         self.stop()
         raise LabError(f"MariaDB did not start. The end of its log:\n{self._read_log()}")
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         """Whether the server greets. It listens only after the file that creates the user has run."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5.0) as probe:

@@ -208,10 +208,10 @@ class MariaDBFaultServer:
 
         MariaDB 10.11 does so once in some thousand sessions that are killed.
         """
-        crashed = not self._server.running
-        if crashed:
-            self._start_again()
-        return crashed
+        if self._server.answers():
+            return False
+        self.crash()  # what is left of it, if anything
+        return True
 
     def close(self) -> None:
         """Stop the server and remove its data."""
