@@ -18,6 +18,11 @@ from lambdadb.operate.postgresql_server import (
 )
 from lambdadb.operate.sessions import Snapshot, duration
 
+END_IDLE = (
+    parameter_command("wait_timeout", f"{LONG_IDLE:.0f}")
+    + f". Elsewhere: SET GLOBAL wait_timeout = {LONG_IDLE:.0f}"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MySQLFacts:
@@ -47,13 +52,13 @@ def examine_mysql(facts: MySQLFacts, snapshot: Snapshot, *, pauses: bool | None)
 
 def check_pause(facts: MySQLFacts, snapshot: Snapshot, weight: Weight) -> list[Finding]:
     """What keeps Aurora from pausing, as far as the server itself shows it."""
-    found = check_open_sessions(snapshot, weight, f"SET GLOBAL wait_timeout = {LONG_IDLE:.0f}")
+    found = check_open_sessions(snapshot, weight, END_IDLE)
     if facts.log_bin:
         found.append(
             Finding(
                 "replication",
                 "The binary log is on (log_bin).",
-                "If nothing reads from it: " + parameter_command("binlog_format", "OFF"),
+                "If nothing reads from it: " + parameter_command("binlog_format", "OFF", reboot=True),
                 "With it the writer, and readers of promotion tier 0 and 1, never pause.",
                 AUTO_PAUSE,
                 weight,
@@ -82,7 +87,7 @@ def check_settings(facts: MySQLFacts, weight: Weight) -> list[Finding]:
             Finding(
                 "wait_timeout",
                 f"The server ends idle sessions after {duration(facts.wait_timeout)} (wait_timeout).",
-                parameter_command("wait_timeout", f"{LONG_IDLE:.0f}"),
+                END_IDLE,
                 "A session of a frozen function stays open for so long. lambdadb's sessions bring a "
                 "timeout of their own.",
                 "MySQL, Server System Variables",
@@ -105,7 +110,7 @@ def check_settings(facts: MySQLFacts, weight: Weight) -> list[Finding]:
             Finding(
                 "names",
                 "performance_schema is off.",
-                parameter_command("performance_schema", "1") + ", then reboot",
+                parameter_command("performance_schema", "1", reboot=True),
                 "The server keeps no names of sessions: functions cannot be told apart.",
                 "MySQL, Performance Schema Connection Attribute Tables",
                 Weight.NOTE,

@@ -222,7 +222,7 @@ def check_tls(facts: ServerFacts, snapshot: Snapshot) -> list[Finding]:
         Finding(
             "TLS",
             f"{forced}{seen}",
-            parameter_command("rds.force_ssl", "1")
+            parameter_command("rds.force_ssl", "1", reboot=True)
             + ". Elsewhere: hostssl instead of host in pg_hba.conf.",
             "A client that does not ask for TLS sends statements and reads rows in clear text.",
             TLS,
@@ -307,11 +307,12 @@ def check_vectors(vectors: Sequence[VectorFacts]) -> list[Finding]:
     return found
 
 
-def parameter_command(name: str, value: str) -> str:
+def parameter_command(name: str, value: str, *, reboot: bool = False) -> str:
     """The command that sets a parameter of a cluster; not for a default group, which AWS owns."""
+    when = "pending-reboot" if reboot else "immediate"
     return (
         "aws rds modify-db-cluster-parameter-group --db-cluster-parameter-group-name NAME "
-        f"--parameters ParameterName={name},ParameterValue={value},ApplyMethod=pending-reboot"
+        f"--parameters ParameterName={name},ParameterValue={value},ApplyMethod={when}"
     )
 
 

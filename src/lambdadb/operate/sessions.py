@@ -245,7 +245,7 @@ def check_long_transactions(snapshot: Snapshot) -> list[Finding]:
 
 
 def check_main_holder(snapshot: Snapshot) -> list[Finding]:
-    """One holder with most of the sessions deserves a look."""
+    """A holder with most of the sessions deserves a look, and more so if it has most of the slots."""
     return [
         Finding(
             "main holder",
@@ -253,7 +253,7 @@ def check_main_holder(snapshot: Snapshot) -> list[Finding]:
             + (f", one of them idle for {duration(holder.idle)}." if holder.idle else "."),
             "If it is a function: lower its reserved concurrency, close its connection after each "
             "invocation (PerInvocation), or let the server end idle sessions sooner.",
-            weight=Weight.WARNING,
+            weight=Weight.WARNING if 2 * holder.count >= snapshot.slots.ordinary else Weight.NOTE,
         )
         for holder in holders(snapshot)
         if holder.stands_out

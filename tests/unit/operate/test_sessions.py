@@ -59,7 +59,11 @@ def test_a_chain_of_waiting_sessions() -> None:
 def test_most_of_few_do_not_stand_out() -> None:
     """Nine of nine sessions are no incident."""
     assert not holders(snapshot(*map(session, range(9))))[0].stands_out
-    assert holders(snapshot(*map(session, range(10))))[0].stands_out
+    ten = snapshot(*map(session, range(10)))
+    assert holders(ten)[0].stands_out
+    assert [one.weight for one in examine(ten)] == [Weight.NOTE]
+    narrow = snapshot(*map(session, range(10)), limit=24)
+    assert [one.weight for one in examine(narrow) if one.name == "main holder"] == [Weight.WARNING]
 
 
 def test_a_long_transaction() -> None:
