@@ -16,7 +16,7 @@ from lambdadb.operate.postgresql_server import (
     parameter_command,
     weight_of,
 )
-from lambdadb.operate.sessions import Snapshot, duration
+from lambdadb.operate.sessions import SessionView, duration
 
 END_IDLE = (
     parameter_command("wait_timeout", f"{LONG_IDLE:.0f}")
@@ -39,20 +39,20 @@ class MySQLFacts:
     """None: the server does not have the setting."""
 
 
-def examine_mysql(facts: MySQLFacts, snapshot: Snapshot, *, pauses: bool | None) -> list[Finding]:
+def examine_mysql(facts: MySQLFacts, view: SessionView, *, pauses: bool | None) -> list[Finding]:
     """
     All that is wrong with the server.
 
     Args:
         pauses: Whether the cluster is to pause; None: unknown.
     """
-    for_pause = [] if pauses is False else check_pause(facts, snapshot, weight_of(pauses))
+    for_pause = [] if pauses is False else check_pause(facts, view, weight_of(pauses))
     return [*for_pause, *check_settings(facts, weight_of(pauses))]
 
 
-def check_pause(facts: MySQLFacts, snapshot: Snapshot, weight: Weight) -> list[Finding]:
+def check_pause(facts: MySQLFacts, view: SessionView, weight: Weight) -> list[Finding]:
     """What keeps Aurora from pausing, as far as the server itself shows it."""
-    found = check_open_sessions(snapshot, weight, END_IDLE)
+    found = check_open_sessions(view, weight, END_IDLE)
     if facts.log_bin:
         found.append(
             Finding(
