@@ -110,7 +110,8 @@ def coverage(session: nox.Session) -> None:
     """Lines and branches of the core that the tests reach, in subprocesses too: at least 95 %."""
     install(session, ".[lab]", "test", "coverage")
     session.run("coverage", "erase")
-    parts = ["unit", "contract", "database", "faults", "lab", "test_cold_start.py", "test_docs.py"]
+    parts = ["unit", "contract", "database", "faults", "lab", "operate"]
+    parts += ["test_cold_start.py", "test_docs.py"]
     paths = session.posargs or [f"tests/{part}" for part in parts]
     session.run("coverage", "run", "-m", "pytest", "-n", "4", "--dist", "worksteal", *paths)
     session.run("coverage", "combine", "--quiet")

@@ -38,6 +38,8 @@ UNRESTRICTED = {
 }
 PAUSE = range(300, 86400 + 1)  # seconds: what the RDS API accepts
 ALARMS = {"Duration", "Errors", "Throttles"}
+AWAKE = "ServerlessDatabaseCapacity"
+CLUSTER_ALARMS = {"DatabaseConnections", "ACUUtilization", AWAKE}
 TAG = "project"
 
 
@@ -316,6 +318,24 @@ def functions_raise_alarms(resources: list[Resource]) -> Iterator[str]:
             yield f"{function.address}: its timeout comes before its alarm"
 
 
+def clusters_raise_alarms(resources: list[Resource]) -> Iterator[str]:
+    """On connections and capacity, below what there is; on one that never pauses, if it could."""
+    alarms = of_type(resources, "aws_cloudwatch_metric_alarm")
+    for cluster in of_type(resources, "aws_rds_cluster"):
+        (scaling,) = cluster.values["serverlessv2_scaling_configuration"]
+        mine = {
+            alarm.values["metric_name"]: alarm.values["threshold"]
+            for alarm in alarms
+            if alarm.values["dimensions"]
+            == {"DBClusterIdentifier": cluster.values["cluster_identifier"]}
+        }
+        expected = CLUSTER_ALARMS - ({AWAKE} if scaling["min_capacity"] > 0 else set())
+        if set(mine) != expected:
+            yield f"{cluster.address} has alarms on {sorted(mine)}"
+        elif mine["DatabaseConnections"] >= 189 * scaling["max_capacity"]:
+            yield f"{cluster.address}: its connections are used up before its alarm"
+
+
 def nothing_is_invoked_twice(resources: list[Resource]) -> Iterator[str]:
     """Neither the scheduler nor Lambda repeats an invocation; one policy is on schedule at a time."""
     enabled: dict[str, list[str]] = {}
@@ -352,5 +372,6 @@ RULES: list[Rule] = [
     servers_require_tls_and_end_idle_sessions,
     everything_is_tagged,
     functions_raise_alarms,
+    clusters_raise_alarms,
     nothing_is_invoked_twice,
 ]

@@ -149,6 +149,11 @@ BROKEN: list[tuple[rules.Rule, Change]] = [
     ),
     (rules.everything_is_tagged, change("aws_vpc_endpoint", lambda e: e.update(tags_all={"Name": "x"}))),
     (rules.everything_is_tagged, change(CLUSTER, lambda c: c.update(tags_all=None))),
+    (rules.clusters_raise_alarms, remove("aws_cloudwatch_metric_alarm", "cold-awake")),
+    (
+        rules.clusters_raise_alarms,
+        change("aws_cloudwatch_metric_alarm", lambda a: a.update(threshold=200), "hot-connections"),
+    ),
     (rules.functions_raise_alarms, remove("aws_cloudwatch_metric_alarm", "throttles")),
     (
         rules.functions_raise_alarms,

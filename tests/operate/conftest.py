@@ -17,8 +17,8 @@ from sqlalchemy import make_url
 from lambdadb.cli.group import lambdadb as group
 from lambdadb.lab.postgres import Postgres
 from lambdadb.operate.login import connected, make_engine
-from lambdadb.operate.sessions import Snapshot
-from lambdadb.operate.snapshot import read_snapshot
+from lambdadb.operate.session_view import read_session_view
+from lambdadb.operate.sessions import SessionView
 
 PASSWORD = "canary-operate-5d1c"
 LIMIT = 60
@@ -70,13 +70,13 @@ def role(admin: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 @pytest.fixture
-def snapshot(server: Postgres) -> Callable[..., Snapshot]:
+def view(server: Postgres) -> Callable[..., SessionView]:
     """What `lambdadb sessions` reads, as any user."""
 
-    def read(user: str = "postgres") -> Snapshot:
+    def read(user: str = "postgres") -> SessionView:
         url = make_url(server.url()).set(username=user).render_as_string(hide_password=False)
         with connected(make_engine(url, tag="look", timeout=10)) as connection:
-            return read_snapshot(connection, "server")
+            return read_session_view(connection, "server")
 
     return read
 

@@ -17,7 +17,7 @@ from lambdadb.operate.checks import Finding
 from lambdadb.operate.cluster import FunctionFacts
 from lambdadb.operate.doctor import Examination, diagnose
 from lambdadb.operate.login import connected, make_engine
-from lambdadb.operate.snapshot import read_server, read_snapshot
+from lambdadb.operate.session_view import read_server, read_session_view
 
 from .conftest import PASSWORD, Connect
 
@@ -43,10 +43,10 @@ def diagnosed(server: Postgres, admin: psycopg.Connection[Any]) -> Diagnose:
     def read(user: str = "postgres", functions: tuple[FunctionFacts, ...] = ()) -> dict[str, Finding]:
         url = make_url(server.url("shop")).set(username=user).render_as_string(hide_password=False)
         with connected(make_engine(url, tag="look", timeout=10)) as connection:
-            snapshot = read_snapshot(connection, "server")
-            rest = tuple(one for one in snapshot.sessions if one.name != "admin")
+            view = read_session_view(connection, "server")
+            rest = tuple(one for one in view.sessions if one.name != "admin")
             facts = Examination(
-                snapshot=type(snapshot)(**{**vars(snapshot), "sessions": rest}),
+                view=type(view)(**{**vars(view), "sessions": rest}),
                 server=read_server(connection),
                 functions=functions,
             )
@@ -92,8 +92,8 @@ def test_logical_replication() -> None:
         connected(make_engine(server.url(), tag="look", timeout=10)) as connection,
     ):
         connection.exec_driver_sql("SELECT pg_create_logical_replication_slot('feed', 'pgoutput')")
-        snapshot, facts = read_snapshot(connection, "server"), read_server(connection)
-    (finding,) = diagnose(Examination(snapshot=snapshot, server=facts), NOW)
+        view, facts = read_session_view(connection, "server"), read_server(connection)
+    (finding,) = diagnose(Examination(view=view, server=facts), NOW)
     assert finding.name == "replication"
     assert "feed" in finding.problem
 

@@ -21,8 +21,8 @@ from lambdadb.operate.doctor import Examination, diagnose
 from lambdadb.operate.login import connected, make_engine
 from lambdadb.operate.mysql import mask
 from lambdadb.operate.mysql_server import MySQLFacts, check_settings
-from lambdadb.operate.sessions import Snapshot, blockers, examine, holders, keeps_awake
-from lambdadb.operate.snapshot import read_server, read_snapshot
+from lambdadb.operate.session_view import read_server, read_session_view
+from lambdadb.operate.sessions import SessionView, blockers, examine, holders, keeps_awake
 
 from .conftest import PASSWORD
 from .test_doctor import NOW
@@ -83,15 +83,15 @@ def run(connection: pymysql.Connection[Any], statement: str) -> None:
         cursor.execute(statement)
 
 
-def read(maria: MariaDB, user: str = "app") -> Snapshot:
+def read(maria: MariaDB, user: str = "app") -> SessionView:
     url = maria.url().replace("app:", f"{user}:", 1)
     with connected(make_engine(url, tag="look", timeout=10)) as connection:
-        return read_snapshot(connection, "server")
+        return read_session_view(connection, "server")
 
 
 def findings(maria: MariaDB) -> dict[str, str]:
     with connected(make_engine(maria.url(), tag="look", timeout=10)) as connection:
-        facts = Examination(snapshot=read_snapshot(connection, "server"), server=read_server(connection))
+        facts = Examination(view=read_session_view(connection, "server"), server=read_server(connection))
     return {finding.name: finding.remedy for finding in diagnose(facts, NOW)}
 
 
@@ -120,15 +120,15 @@ def test_a_session_that_others_wait_for(maria: MariaDB, open_session: Connect) -
     thread.start()
     try:
         end = time.monotonic() + 30
-        while not (found := blockers(snapshot := read(maria))):
+        while not (found := blockers(view := read(maria))):
             assert time.monotonic() < end
             time.sleep(0.02)
         ((session, count),) = found
         assert (session.name, session.state, count) == ("report", "idle in transaction", 1)
-        waiting = next(one for one in snapshot.sessions if one.waits_for)
-        assert "literal" not in str(snapshot)
+        waiting = next(one for one in view.sessions if one.waits_for)
+        assert "literal" not in str(view)
         assert waiting.statement.replace(" ", "") == "UPDATEwaitedSETn=?WHEREid=?"
-        blocker = next(one for one in examine(snapshot) if one.name == "blocker")
+        blocker = next(one for one in examine(view) if one.name == "blocker")
         run(setup, blocker.remedy.partition("on RDS: ")[2])
         thread.join(30)
         assert not thread.is_alive()

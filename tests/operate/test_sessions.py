@@ -15,16 +15,16 @@ import psycopg
 from click.testing import Result
 
 from lambdadb.lab.postgres import Postgres
-from lambdadb.operate.sessions import Snapshot, blockers, examine, holders, keeps_awake
+from lambdadb.operate.sessions import SessionView, blockers, examine, holders, keeps_awake
 
 from .conftest import LIMIT, PASSWORD, Connect
 
-Read = Callable[..., Snapshot]
+Read = Callable[..., SessionView]
 Run = Callable[..., Result]
 
 
-def rules(snapshot: Snapshot) -> set[str]:
-    return {finding.name for finding in examine(snapshot)}
+def rules(view: SessionView) -> set[str]:
+    return {finding.name for finding in examine(view)}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -34,24 +34,24 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_healthy_server(connect: Connect, snapshot: Read) -> None:
+def test_a_healthy_server(connect: Connect, view: Read) -> None:
     """A few named sessions that do nothing wrong: nothing is found."""
     connect("orders")
     connect("report")
-    found = snapshot()
+    found = view()
     assert examine(found) == []
     assert {holder.name for holder in holders(found)} == {"orders", "report"}
     assert not any(holder.stands_out for holder in holders(found))
     assert found.slots.used == 3
 
 
-def test_one_holder_of_50(connect: Connect, snapshot: Read) -> None:
+def test_one_holder_of_50(connect: Connect, view: Read) -> None:
     """A function with 50 of 54 sessions stands out, and the server is nearly full."""
     for _ in range(50):
         connect("orders")
     for name in ("a", "b", "c", "d"):
         connect(name)
-    found = snapshot()
+    found = view()
     first = holders(found)[0]
     assert (first.name, first.count, first.stands_out) == ("orders", 50, True)
     assert rules(found) == {"main holder", "slots"}
@@ -59,7 +59,7 @@ def test_one_holder_of_50(connect: Connect, snapshot: Read) -> None:
 
 
 def test_a_session_that_others_wait_for(
-    connect: Connect, admin: psycopg.Connection[Any], snapshot: Read
+    connect: Connect, admin: psycopg.Connection[Any], view: Read
 ) -> None:
     """It is named, with what to do; those behind the one who waits for it count too."""
     admin.execute("CREATE TABLE waited (id int PRIMARY KEY, n text)")
@@ -75,8 +75,8 @@ def test_a_session_that_others_wait_for(
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: sum(bool(one.waits_for) for one in snapshot().sessions) == 2)
-        found = snapshot()
+        wait_until(lambda: sum(bool(one.waits_for) for one in view().sessions) == 2)
+        found = view()
         ((session, count),) = blockers(found)
         assert (session.name, count) == ("report", 2)
         finding = next(one for one in examine(found) if one.name == "blocker")
@@ -86,7 +86,7 @@ def test_a_session_that_others_wait_for(
         )
         assert "literal-in-a-statement" not in str(found)
         admin.execute(finding.remedy)
-        wait_until(lambda: not blockers(snapshot()))
+        wait_until(lambda: not blockers(view()))
     finally:
         first.close()
         for thread in threads:
@@ -95,36 +95,36 @@ def test_a_session_that_others_wait_for(
 
 
 def test_idle_timeouts_of_roles_and_databases(
-    connect: Connect, admin: psycopg.Connection[Any], role: str, snapshot: Read
+    connect: Connect, admin: psycopg.Connection[Any], role: str, view: Read
 ) -> None:
     """What ALTER ROLE … SET chose says when the server ends a session; without it, never."""
     connect("endless", user=role)
     admin.execute(f"ALTER ROLE {role} SET idle_session_timeout = '15min'")
-    (endless,) = [one for one in keeps_awake(snapshot()) if one.holder == "endless"]
+    (endless,) = [one for one in keeps_awake(view()) if one.holder == "endless"]
     assert endless.seconds is not None
     assert 800 < endless.seconds <= 900
     admin.execute(f"ALTER ROLE {role} IN DATABASE postgres SET idle_session_timeout = 20000")
-    (sooner,) = [one for one in keeps_awake(snapshot()) if one.holder == "endless"]
+    (sooner,) = [one for one in keeps_awake(view()) if one.holder == "endless"]
     assert sooner.seconds is not None
     assert sooner.seconds <= 20
     admin.execute(f"ALTER ROLE {role} IN DATABASE postgres SET idle_session_timeout = 0")
-    (forever,) = [one for one in keeps_awake(snapshot()) if one.holder == "endless"]
+    (forever,) = [one for one in keeps_awake(view()) if one.holder == "endless"]
     assert forever.seconds is None
     assert "no idle timeout" in forever.reason
 
 
-def test_sessions_without_a_name(connect: Connect, role: str, snapshot: Read) -> None:
+def test_sessions_without_a_name(connect: Connect, role: str, view: Read) -> None:
     """They are counted by user and address."""
     connect(user=role)
-    found = snapshot()
+    found = view()
     assert rules(found) == {"no name"}
     assert f"(no name) {role}@127.0.0.1" in [holder.name for holder in holders(found)]
 
 
-def test_a_role_without_rights(connect: Connect, role: str, snapshot: Read) -> None:
+def test_a_role_without_rights(connect: Connect, role: str, view: Read) -> None:
     """It sees names and counts; what it does not see is said, with the GRANT that helps."""
     connect("orders")
-    found = snapshot(role)
+    found = view(role)
     assert [holder.name for holder in holders(found)] == ["admin", "orders"]
     assert found.sessions[0].state == "unknown"
     (finding,) = examine(found)

@@ -23,8 +23,8 @@ from lambdadb.operate.checks import Finding, Weight, check_connect
 from lambdadb.operate.cluster import ClusterFacts, FunctionFacts
 from lambdadb.operate.doctor import Examination, diagnose, worst
 from lambdadb.operate.login import connected, make_engine, place
-from lambdadb.operate.sessions import Snapshot, holders
-from lambdadb.operate.snapshot import read_server, read_snapshot
+from lambdadb.operate.session_view import read_server, read_session_view
+from lambdadb.operate.sessions import SessionView, holders
 
 CODES = {None: 0, Weight.NOTE: 0, Weight.WARNING: 1, Weight.CRITICAL: 3}
 TAG = "lambdadb doctor"
@@ -108,7 +108,7 @@ def doctor(
         raise click.UsageError(str(error)) from error
     session = open_session(region or region_of(host), unseen)
     found_cluster = ask_cluster(session, cluster or cluster_of(host), now, unseen, logs=logs)
-    snapshot = server = None
+    view = server = None
     findings: list[Finding] = []
     if engine and url:
         if found_cluster is not None and found_cluster.capacity_now == 0 and not wake:
@@ -117,7 +117,7 @@ def doctor(
             click.echo(f"Connecting to {place(url)} for a moment. {WAKE}", err=True)
             try:
                 with connected(engine) as connection:
-                    snapshot = read_snapshot(connection, place(url))
+                    view = read_session_view(connection, place(url))
                     server = read_server(connection)
             except ConnectFailed as error:
                 findings.append(check_connect(error))
@@ -125,9 +125,9 @@ def doctor(
                 unseen.append(f"the database: {error}")
     else:
         unseen.append("the database: no URL was given")
-    if session is not None and snapshot is not None:
-        functions += ask_functions(session, snapshot, now, {one.name for one in functions})
-    facts = Examination(snapshot=snapshot, server=server, cluster=found_cluster, functions=functions)
+    if session is not None and view is not None:
+        functions += ask_functions(session, view, now, {one.name for one in functions})
+    facts = Examination(view=view, server=server, cluster=found_cluster, functions=functions)
     findings += diagnose(facts, now)
     if found_cluster is not None:
         unseen += found_cluster.unseen
@@ -179,10 +179,10 @@ def ask_cluster(
 
 
 def ask_functions(
-    session: Any, snapshot: Snapshot, now: datetime, known: set[str]
+    session: Any, view: SessionView, now: datetime, known: set[str]
 ) -> list[FunctionFacts]:
     """The functions among the holders of sessions."""
-    names = [holder.name for holder in holders(snapshot) if holder.name.isascii()]
+    names = [holder.name for holder in holders(view) if holder.name.isascii()]
     asked = [name for name in names if name not in known and " " not in name][:FUNCTIONS]
     try:
         found = [read_function(session, name, now) for name in asked]
@@ -222,11 +222,10 @@ def show(console: Console, facts: Examination, findings: list[Finding], unseen: 
 def headline(facts: Examination) -> Text:
     """What was examined, in a line or two."""
     text = Text()
-    if facts.snapshot is not None:
-        slots = facts.snapshot.slots
-        text.append(f"\n{facts.snapshot.server}", style="bold").append(
-            f"  {facts.snapshot.kind} {facts.snapshot.version}, {slots.used} of {slots.limit} "
-            "connections used\n"
+    if facts.view is not None:
+        slots = facts.view.slots
+        text.append(f"\n{facts.view.server}", style="bold").append(
+            f"  {facts.view.kind} {facts.view.version}, {slots.used} of {slots.limit} connections used\n"
         )
     if facts.cluster is not None:
         one = facts.cluster

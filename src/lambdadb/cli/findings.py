@@ -15,6 +15,7 @@ from lambdadb.operate.checks import Finding, Weight
 
 STYLES = {Weight.CRITICAL: "bold red", Weight.WARNING: "bold yellow", Weight.NOTE: "cyan"}
 WIDTH_IN_PIPES = 120
+INDENT = (0, 0, 0, 9)
 
 
 def make_console() -> Console:
@@ -29,18 +30,14 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         head = Text(f"{finding.weight.value.upper():<9}", style=STYLES[finding.weight])
         head.append(f"{finding.name}", style="bold")
         console.print(head)
-        parts = [
-            ("", finding.problem),
-            ("", finding.meaning),
-            ("do: ", finding.remedy),
-            ("see: ", finding.source),
-        ]
-        for label, text in parts:
+        for text in (finding.problem, finding.meaning):
             if text:
-                line = Text(label, style="dim").append(
-                    Text(text, style="dim" if label == "see: " else "")
-                )
-                console.print(Padding(line, (0, 0, 0, 9)))
+                console.print(Padding(Text(text), INDENT))
+        if finding.remedy:  # not wrapped, so that a command can be copied
+            line = Text(" " * INDENT[3]).append("do: ", style="dim").append(finding.remedy)
+            console.print(line, soft_wrap=True)
+        if finding.source:
+            console.print(Padding(Text(f"see: {finding.source}", style="dim"), INDENT))
 
 
 def finding_facts(finding: Finding) -> dict[str, Any]:

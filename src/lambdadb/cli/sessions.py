@@ -29,16 +29,16 @@ from lambdadb.errors import ConnectFailed, LambdaDBError
 from lambdadb.faults import Fault
 from lambdadb.operate.aws import cluster_of, is_paused
 from lambdadb.operate.login import connected, make_engine, place
+from lambdadb.operate.session_view import read_session_view
 from lambdadb.operate.sessions import (
     Holder,
-    Snapshot,
+    SessionView,
     Wakefulness,
     duration,
     examine,
     holders,
     keeps_awake,
 )
-from lambdadb.operate.snapshot import read_snapshot
 
 TAG = "lambdadb sessions"
 FAILED = 1
@@ -133,7 +133,7 @@ def sessions(
                 continue
             if not watch:
                 # Shown at once, and closed before the next server is asked.
-                show(console, [read_snapshot(connections[server], server)], every, as_json=as_json)
+                show(console, [read_session_view(connections[server], server)], every, as_json=as_json)
                 connections.pop(server).close()
         if watch and connections:
             follow(console, connections, watch, every, as_json=as_json)
@@ -165,51 +165,49 @@ def follow(
     if as_json or not console.is_terminal:
         while True:
             for server, connection in connections.items():
-                show(console, [read_snapshot(connection, server)], every, as_json=as_json)
+                show(console, [read_session_view(connection, server)], every, as_json=as_json)
             time.sleep(pause)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            found = [read_snapshot(connection, server) for server, connection in connections.items()]
+            found = [read_session_view(connection, server) for server, connection in connections.items()]
             with console.capture() as captured:
                 show(console, found, every, as_json=False)
             live.update(Text.from_ansi(captured.get()), refresh=True)
             time.sleep(pause)
 
 
-def show(console: Console, snapshots: Sequence[Snapshot], every: bool, *, as_json: bool) -> None:
-    """Print snapshots: tables, or an object a line."""
-    for snapshot in snapshots:
+def show(console: Console, views: Sequence[SessionView], every: bool, *, as_json: bool) -> None:
+    """Print session views: tables, or an object a line."""
+    for view in views:
         if as_json:
-            click.echo(json.dumps(facts(snapshot)))
+            click.echo(json.dumps(facts(view)))
             sys.stdout.flush()
             continue
-        console.print(headline(snapshot))
-        console.print(holder_table(holders(snapshot)))
+        console.print(headline(view))
+        console.print(holder_table(holders(view)))
         if every:
-            console.print(session_table(snapshot))
-        print_findings(console, examine(snapshot))
-        console.print(awake_lines(keeps_awake(snapshot)))
+            console.print(session_table(view))
+        print_findings(console, examine(view))
+        console.print(awake_lines(keeps_awake(view)))
 
 
-def facts(snapshot: Snapshot) -> dict[str, Any]:
+def facts(view: SessionView) -> dict[str, Any]:
     """All that is known, for programs."""
-    slots = {**asdict(snapshot.slots), "ordinary": snapshot.slots.ordinary, "free": snapshot.slots.free}
+    slots = {**asdict(view.slots), "ordinary": view.slots.ordinary, "free": view.slots.free}
     return {
-        **asdict(snapshot),
+        **asdict(view),
         "slots": slots,
-        "holders": [asdict(holder) for holder in holders(snapshot)],
-        "findings": [finding_facts(finding) for finding in examine(snapshot)],
-        "keeps_awake": [asdict(one) for one in keeps_awake(snapshot)],
+        "holders": [asdict(holder) for holder in holders(view)],
+        "findings": [finding_facts(finding) for finding in examine(view)],
+        "keeps_awake": [asdict(one) for one in keeps_awake(view)],
     }
 
 
-def headline(snapshot: Snapshot) -> Group:
+def headline(view: SessionView) -> Group:
     """Which server it is, and how full."""
-    slots = snapshot.slots
-    kind = "reader" if snapshot.reader else "writer"
-    first = Text(snapshot.server, style="bold").append(
-        f"  {snapshot.kind} {snapshot.version}, {kind}", style="dim"
-    )
+    slots = view.slots
+    kind = "reader" if view.reader else "writer"
+    first = Text(view.server, style="bold").append(f"  {view.kind} {view.version}, {kind}", style="dim")
     style = "red" if slots.free == 0 else "yellow" if slots.free < 0.2 * slots.ordinary else "green"
     second = Text(bar(slots.used / slots.limit, 30), style=style).append(
         f"  {slots.used} of {slots.limit} connections used, {slots.free} free for ordinary users, "
@@ -248,12 +246,12 @@ def holder_table(found: Sequence[Holder]) -> Table:
     return table
 
 
-def session_table(snapshot: Snapshot) -> Table:
+def session_table(view: SessionView) -> Table:
     """A row for each session, the oldest first."""
     table = Table(box=SIMPLE_HEAD)
     for heading in ("id", "holder", "client", "state", "age", "idle for", "waits for", "statement"):
         table.add_column(heading, overflow="ellipsis", no_wrap=heading != "statement")
-    for one in snapshot.sessions:
+    for one in view.sessions:
         table.add_row(
             str(one.id),
             one.holder,

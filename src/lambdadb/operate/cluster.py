@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from lambdadb.operate.checks import Finding, Weight
 from lambdadb.operate.postgresql_server import AUTO_PAUSE, listed
-from lambdadb.operate.sessions import Snapshot, holders
+from lambdadb.operate.sessions import SessionView, holders
 
 LONGEST_QUIET_PAUSE = 900.0
 """Seconds of pause time from which its idle tail is worth a word."""
@@ -225,23 +225,23 @@ def check_certificates(facts: ClusterFacts, now: datetime) -> list[Finding]:
 
 
 def examine_functions(
-    functions: Sequence[FunctionFacts], snapshot: Snapshot | None, *, pauses: bool | None
+    functions: Sequence[FunctionFacts], view: SessionView | None, *, pauses: bool | None
 ) -> list[Finding]:
     """All that is wrong with the functions that have sessions."""
     return [
-        *check_budget(functions, snapshot),
-        *check_environments(functions, snapshot),
+        *check_budget(functions, view),
+        *check_environments(functions, view),
         *check_timeouts(functions, pauses=pauses),
         *check_runtimes(functions),
     ]
 
 
-def check_budget(functions: Sequence[FunctionFacts], snapshot: Snapshot | None) -> list[Finding]:
+def check_budget(functions: Sequence[FunctionFacts], view: SessionView | None) -> list[Finding]:
     """All environments together should find a connection each."""
-    if snapshot is None or not functions:
+    if view is None or not functions:
         return []
     most = {one.name: UNRESERVED if one.concurrency is None else one.concurrency for one in functions}
-    slots = snapshot.slots.ordinary
+    slots = view.slots.ordinary
     if sum(most.values()) <= slots:
         return []
     each = ", ".join(f"{name} {count}" for name, count in most.items())
@@ -262,9 +262,9 @@ def check_budget(functions: Sequence[FunctionFacts], snapshot: Snapshot | None) 
     ]
 
 
-def check_environments(functions: Sequence[FunctionFacts], snapshot: Snapshot | None) -> list[Finding]:
+def check_environments(functions: Sequence[FunctionFacts], view: SessionView | None) -> list[Finding]:
     """A function should have about one session for each environment."""
-    counts = {} if snapshot is None else {one.name: one.count for one in holders(snapshot)}
+    counts = {} if view is None else {one.name: one.count for one in holders(view)}
     return [
         Finding(
             "sessions of an environment",

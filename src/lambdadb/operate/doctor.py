@@ -17,14 +17,14 @@ from lambdadb.operate.cluster import (
 )
 from lambdadb.operate.mysql_server import MySQLFacts, examine_mysql
 from lambdadb.operate.postgresql_server import ServerFacts, examine_server
-from lambdadb.operate.sessions import Snapshot, examine
+from lambdadb.operate.sessions import SessionView, examine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
     """What is known of a database. None: that part could not be asked."""
 
-    snapshot: Snapshot | None = None
+    view: SessionView | None = None
     server: ServerFacts | MySQLFacts | None = None
     cluster: ClusterFacts | None = None
     functions: Sequence[FunctionFacts] = ()
@@ -40,13 +40,13 @@ def diagnose(facts: Examination, now: datetime) -> list[Finding]:
     found: list[Finding] = []
     if facts.cluster is not None:
         found += examine_cluster(facts.cluster, now)
-    if isinstance(facts.server, ServerFacts) and facts.snapshot is not None:
-        found += examine_server(facts.server, facts.snapshot, pauses=facts.pauses)
-    if isinstance(facts.server, MySQLFacts) and facts.snapshot is not None:
-        found += examine_mysql(facts.server, facts.snapshot, pauses=facts.pauses)
-    if facts.snapshot is not None:
-        found += examine(facts.snapshot)
-    found += examine_functions(facts.functions, facts.snapshot, pauses=facts.pauses)
+    if isinstance(facts.server, ServerFacts) and facts.view is not None:
+        found += examine_server(facts.server, facts.view, pauses=facts.pauses)
+    if isinstance(facts.server, MySQLFacts) and facts.view is not None:
+        found += examine_mysql(facts.server, facts.view, pauses=facts.pauses)
+    if facts.view is not None:
+        found += examine(facts.view)
+    found += examine_functions(facts.functions, facts.view, pauses=facts.pauses)
     return sorted(found, key=lambda finding: finding.weight.rank)
 
 

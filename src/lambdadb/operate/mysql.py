@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from lambdadb.operate.mysql_server import MySQLFacts
-from lambdadb.operate.sessions import Session, Slots, Snapshot
+from lambdadb.operate.sessions import Session, SessionView, Slots
 from lambdadb.tracing.sanitize import sanitize
 
 SERVER = text("""
@@ -48,7 +48,7 @@ FORCES_TLS = text("SELECT @@require_secure_transport")
 AURORA = text("SELECT AURORA_VERSION()")
 
 
-def read_snapshot(connection: Connection, server: str) -> Snapshot:
+def read_session_view(connection: Connection, server: str) -> SessionView:
     """
     Ask the server for its sessions.
 
@@ -75,7 +75,7 @@ def read_snapshot(connection: Connection, server: str) -> Snapshot:
         )
         for row in connection.execute(SESSIONS).mappings()
     )
-    return Snapshot(
+    return SessionView(
         server=server,
         kind="MariaDB" if "MariaDB" in facts["version"] else "MySQL",
         version=facts["version"].partition("-")[0],

@@ -16,7 +16,12 @@ from lambdadb.operate.postgresql_server import (
     parameter_command,
     weight_of,
 )
-from lambdadb.operate.sessions import Snapshot, duration
+from lambdadb.operate.sessions import SessionView, duration
+
+END_IDLE = (
+    parameter_command("wait_timeout", f"{LONG_IDLE:.0f}")
+    + f". Elsewhere: SET GLOBAL wait_timeout = {LONG_IDLE:.0f}"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +39,26 @@ class MySQLFacts:
     """None: the server does not have the setting."""
 
 
-def examine_mysql(facts: MySQLFacts, snapshot: Snapshot, *, pauses: bool | None) -> list[Finding]:
+def examine_mysql(facts: MySQLFacts, view: SessionView, *, pauses: bool | None) -> list[Finding]:
     """
     All that is wrong with the server.
 
     Args:
         pauses: Whether the cluster is to pause; None: unknown.
     """
-    for_pause = [] if pauses is False else check_pause(facts, snapshot, weight_of(pauses))
+    for_pause = [] if pauses is False else check_pause(facts, view, weight_of(pauses))
     return [*for_pause, *check_settings(facts, weight_of(pauses))]
 
 
-def check_pause(facts: MySQLFacts, snapshot: Snapshot, weight: Weight) -> list[Finding]:
+def check_pause(facts: MySQLFacts, view: SessionView, weight: Weight) -> list[Finding]:
     """What keeps Aurora from pausing, as far as the server itself shows it."""
-    found = check_open_sessions(snapshot, weight, f"SET GLOBAL wait_timeout = {LONG_IDLE:.0f}")
+    found = check_open_sessions(view, weight, END_IDLE)
     if facts.log_bin:
         found.append(
             Finding(
                 "replication",
                 "The binary log is on (log_bin).",
-                "If nothing reads from it: " + parameter_command("binlog_format", "OFF"),
+                "If nothing reads from it: " + parameter_command("binlog_format", "OFF", reboot=True),
                 "With it the writer, and readers of promotion tier 0 and 1, never pause.",
                 AUTO_PAUSE,
                 weight,
@@ -82,7 +87,7 @@ def check_settings(facts: MySQLFacts, weight: Weight) -> list[Finding]:
             Finding(
                 "wait_timeout",
                 f"The server ends idle sessions after {duration(facts.wait_timeout)} (wait_timeout).",
-                parameter_command("wait_timeout", f"{LONG_IDLE:.0f}"),
+                END_IDLE,
                 "A session of a frozen function stays open for so long. lambdadb's sessions bring a "
                 "timeout of their own.",
                 "MySQL, Server System Variables",
@@ -105,7 +110,7 @@ def check_settings(facts: MySQLFacts, weight: Weight) -> list[Finding]:
             Finding(
                 "names",
                 "performance_schema is off.",
-                parameter_command("performance_schema", "1") + ", then reboot",
+                parameter_command("performance_schema", "1", reboot=True),
                 "The server keeps no names of sessions: functions cannot be told apart.",
                 "MySQL, Performance Schema Connection Attribute Tables",
                 Weight.NOTE,

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from lambdadb.operate.postgresql_server import RoleFacts, ServerFacts, VectorFacts
-from lambdadb.operate.sessions import Session, Slots, Snapshot
+from lambdadb.operate.sessions import Session, SessionView, Slots
 from lambdadb.tracing.sanitize import sanitize
 
 # Without the right to see it, backend_type is NULL too. What has a user and a database is a client's.
@@ -93,7 +93,7 @@ IVFFLAT_LISTS = 100  # pgvector's default
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "": 1e-3}
 
 
-def read_snapshot(connection: Connection, server: str) -> Snapshot:
+def read_session_view(connection: Connection, server: str) -> SessionView:
     """
     Ask the server for its sessions.
 
@@ -108,7 +108,7 @@ def read_snapshot(connection: Connection, server: str) -> Snapshot:
     rows = connection.execute(SESSIONS).mappings().all()
     sessions = tuple(make_session(dict(row), timeouts) for row in rows)
     slots = Slots(limit=facts.pop("limit"), reserved=facts.pop("reserved"), used=len(sessions) + 1)
-    return Snapshot(server=server, kind="PostgreSQL", slots=slots, sessions=sessions, **facts)
+    return SessionView(server=server, kind="PostgreSQL", slots=slots, sessions=sessions, **facts)
 
 
 def make_session(row: dict[str, Any], timeouts: Timeouts) -> Session:

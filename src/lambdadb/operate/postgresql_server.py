@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lambdadb.operate.checks import Finding, Weight
-from lambdadb.operate.sessions import Snapshot, duration, keeps_awake
+from lambdadb.operate.sessions import SessionView, duration, keeps_awake
 
 AUTO_PAUSE = "Aurora User Guide, Scaling to Zero ACUs with automatic pause and resume"
 TLS = "Aurora User Guide, Security with Amazon Aurora PostgreSQL"
@@ -72,18 +72,18 @@ class ServerFacts:
     vectors: tuple[VectorFacts, ...]
 
 
-def examine_server(facts: ServerFacts, snapshot: Snapshot, *, pauses: bool | None) -> list[Finding]:
+def examine_server(facts: ServerFacts, view: SessionView, *, pauses: bool | None) -> list[Finding]:
     """
     All that is wrong with the server.
 
     Args:
         pauses: Whether the cluster is to pause; None: unknown.
     """
-    for_pause = [] if pauses is False else check_pause(facts, snapshot, weight_of(pauses))
+    for_pause = [] if pauses is False else check_pause(facts, view, weight_of(pauses))
     return [
         *for_pause,
         *check_idle_timeouts(facts, weight_of(pauses)),
-        *check_tls(facts, snapshot),
+        *check_tls(facts, view),
         *check_passwords(facts),
         *check_iam(facts),
         *check_vectors(facts.vectors),
@@ -95,10 +95,10 @@ def weight_of(pauses: bool | None) -> Weight:
     return Weight.WARNING if pauses else Weight.NOTE
 
 
-def check_pause(facts: ServerFacts, snapshot: Snapshot, weight: Weight) -> list[Finding]:
+def check_pause(facts: ServerFacts, view: SessionView, weight: Weight) -> list[Finding]:
     """What keeps Aurora from pausing, as far as the server itself shows it."""
     major, minor = divmod(facts.version_number, 10_000)
-    found = [*check_open_sessions(snapshot, weight)]
+    found = [*check_open_sessions(view, weight)]
     if facts.aurora and minor < PAUSES_FROM.get(major, 0 if major > 16 else 10_000):
         found.append(
             Finding(
@@ -138,10 +138,10 @@ def check_pause(facts: ServerFacts, snapshot: Snapshot, weight: Weight) -> list[
     return found
 
 
-def check_open_sessions(snapshot: Snapshot, weight: Weight, remedy: str | None = None) -> list[Finding]:
+def check_open_sessions(view: SessionView, weight: Weight, remedy: str | None = None) -> list[Finding]:
     """An idle session that the server does not end soon keeps the cluster awake."""
     idle = replace(
-        snapshot, sessions=tuple(one for one in snapshot.sessions if one.state in ("idle", "unknown"))
+        view, sessions=tuple(one for one in view.sessions if one.state in ("idle", "unknown"))
     )
     lasting = [one for one in keeps_awake(idle) if one.seconds is None or one.seconds > LONG_IDLE]
     if not lasting:
@@ -207,11 +207,11 @@ def check_idle_timeouts(facts: ServerFacts, weight: Weight) -> list[Finding]:
     return found
 
 
-def check_tls(facts: ServerFacts, snapshot: Snapshot) -> list[Finding]:
+def check_tls(facts: ServerFacts, view: SessionView) -> list[Finding]:
     """The server should accept TLS alone, and nobody should connect without it."""
     plain = [
         session.holder
-        for session in snapshot.sessions
+        for session in view.sessions
         if session.encrypted is False and session.client not in LOOPBACK and not session.is_aws
     ]
     if not plain and facts.force_ssl is not False:
@@ -222,7 +222,7 @@ def check_tls(facts: ServerFacts, snapshot: Snapshot) -> list[Finding]:
         Finding(
             "TLS",
             f"{forced}{seen}",
-            parameter_command("rds.force_ssl", "1")
+            parameter_command("rds.force_ssl", "1", reboot=True)
             + ". Elsewhere: hostssl instead of host in pg_hba.conf.",
             "A client that does not ask for TLS sends statements and reads rows in clear text.",
             TLS,
@@ -307,11 +307,12 @@ def check_vectors(vectors: Sequence[VectorFacts]) -> list[Finding]:
     return found
 
 
-def parameter_command(name: str, value: str) -> str:
+def parameter_command(name: str, value: str, *, reboot: bool = False) -> str:
     """The command that sets a parameter of a cluster; not for a default group, which AWS owns."""
+    when = "pending-reboot" if reboot else "immediate"
     return (
         "aws rds modify-db-cluster-parameter-group --db-cluster-parameter-group-name NAME "
-        f"--parameters ParameterName={name},ParameterValue={value},ApplyMethod=pending-reboot"
+        f"--parameters ParameterName={name},ParameterValue={value},ApplyMethod={when}"
     )
 
 

@@ -1,8 +1,8 @@
 """
-Who holds the connections of a server: a snapshot of its sessions, and the rules that read it.
+Who holds the connections of a server: a view of its sessions, and the rules that read it.
 
-A snapshot is data, whichever database it comes from: `postgresql.read_snapshot` makes one. Nothing here
-asks a server.
+A session view is data, whichever database it comes from: `postgresql.read_session_view` makes one.
+Nothing here asks a server.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Slots:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class SessionView:
     """The sessions of one server at one moment, without the session that asked."""
 
     server: str
@@ -128,10 +128,10 @@ class Holder:
     """Whether it has most of the sessions."""
 
 
-def holders(snapshot: Snapshot) -> list[Holder]:
+def holders(view: SessionView) -> list[Holder]:
     """Who holds the sessions, the largest first."""
     groups: dict[str, list[Session]] = defaultdict(list)
-    for session in snapshot.sessions:
+    for session in view.sessions:
         groups[session.holder].append(session)
     found = [
         Holder(
@@ -141,8 +141,8 @@ def holders(snapshot: Snapshot) -> list[Holder]:
             states=dict(Counter(session.state for session in group).most_common()),
             age=longest(session.age for session in group),
             idle=longest(session.idle for session in group),
-            share=len(group) / len(snapshot.sessions),
-            stands_out=len(group) >= MANY and 2 * len(group) > len(snapshot.sessions),
+            share=len(group) / len(view.sessions),
+            stands_out=len(group) >= MANY and 2 * len(group) > len(view.sessions),
         )
         for name, group in groups.items()
     ]
@@ -154,15 +154,15 @@ def longest(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def blockers(snapshot: Snapshot) -> list[tuple[Session, int]]:
+def blockers(view: SessionView) -> list[tuple[Session, int]]:
     """
     Sessions that others wait for and that wait for nobody, with the number of sessions behind them.
 
     Those who wait in a circle are left out: the server ends one of them by itself, as a deadlock.
     """
-    by_id = {session.id: session for session in snapshot.sessions}
+    by_id = {session.id: session for session in view.sessions}
     behind: Counter[int] = Counter()
-    for session in snapshot.sessions:
+    for session in view.sessions:
         seen: set[int] = set()
         ahead = list(session.waits_for)
         while ahead:
@@ -175,29 +175,29 @@ def blockers(snapshot: Snapshot) -> list[tuple[Session, int]]:
     return [(by_id[number], count) for number, count in behind.most_common()]
 
 
-def examine(snapshot: Snapshot) -> list[Finding]:
+def examine(view: SessionView) -> list[Finding]:
     """All that the sessions show, the worst first."""
     found = [
-        *check_slots(snapshot),
-        *check_blockers(snapshot),
-        *check_long_transactions(snapshot),
-        *check_main_holder(snapshot),
-        *check_names(snapshot),
-        *check_visibility(snapshot),
+        *check_slots(view),
+        *check_blockers(view),
+        *check_long_transactions(view),
+        *check_main_holder(view),
+        *check_names(view),
+        *check_visibility(view),
     ]
     return sorted(found, key=lambda finding: finding.weight.rank)
 
 
-def check_slots(snapshot: Snapshot) -> list[Finding]:
+def check_slots(view: SessionView) -> list[Finding]:
     """Ordinary users need free slots."""
-    slots = snapshot.slots
+    slots = view.slots
     if slots.used < NEARLY_FULL * slots.ordinary:
         return []
-    first = holders(snapshot)[0] if snapshot.sessions else None
+    first = holders(view)[0] if view.sessions else None
     by_whom = f"; {first.name} holds {first.count}" if first else ""
     limit = (
         "ALTER ROLE app CONNECTION LIMIT 50"
-        if snapshot.kind == "PostgreSQL"
+        if view.kind == "PostgreSQL"
         else "ALTER USER app WITH MAX_USER_CONNECTIONS 50"
     )
     return [
@@ -212,7 +212,7 @@ def check_slots(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def check_blockers(snapshot: Snapshot) -> list[Finding]:
+def check_blockers(view: SessionView) -> list[Finding]:
     """No session should keep others waiting for its locks."""
     return [
         Finding(
@@ -220,49 +220,49 @@ def check_blockers(snapshot: Snapshot) -> list[Finding]:
             f"{describe(session)} keeps {count} other session(s) waiting for its locks; its "
             f"transaction began {duration(session.transaction)} ago. "
             f"Its last statement: {session.statement or 'unknown'}",
-            end_session(snapshot, session),
+            end_session(view, session),
             "Those sessions wait until its transaction ends.",
         )
-        for session, count in blockers(snapshot)
+        for session, count in blockers(view)
     ]
 
 
-def check_long_transactions(snapshot: Snapshot) -> list[Finding]:
+def check_long_transactions(view: SessionView) -> list[Finding]:
     """A transaction should end within a minute, unless it blocks others, which is said already."""
-    blocking = {session.id for session, _ in blockers(snapshot)}
+    blocking = {session.id for session, _ in blockers(view)}
     return [
         Finding(
             "long transaction",
             f"{describe(session)} is in a transaction for {duration(session.transaction)}, "
             f"{session.state}. Its last statement: {session.statement or 'unknown'}",
-            end_session(snapshot, session),
+            end_session(view, session),
             "It keeps its locks, and rows that were deleted since then cannot be cleaned up.",
             weight=Weight.WARNING,
         )
-        for session in snapshot.sessions
+        for session in view.sessions
         if (session.transaction or 0.0) > LONG_TRANSACTION and session.id not in blocking
     ]
 
 
-def check_main_holder(snapshot: Snapshot) -> list[Finding]:
-    """One holder with most of the sessions deserves a look."""
+def check_main_holder(view: SessionView) -> list[Finding]:
+    """A holder with most of the sessions deserves a look, and more so if it has most of the slots."""
     return [
         Finding(
             "main holder",
-            f"{holder.name} holds {holder.count} of {len(snapshot.sessions)} sessions"
+            f"{holder.name} holds {holder.count} of {len(view.sessions)} sessions"
             + (f", one of them idle for {duration(holder.idle)}." if holder.idle else "."),
             "If it is a function: lower its reserved concurrency, close its connection after each "
             "invocation (PerInvocation), or let the server end idle sessions sooner.",
-            weight=Weight.WARNING,
+            weight=Weight.WARNING if 2 * holder.count >= view.slots.ordinary else Weight.NOTE,
         )
-        for holder in holders(snapshot)
+        for holder in holders(view)
         if holder.stands_out
     ]
 
 
-def check_names(snapshot: Snapshot) -> list[Finding]:
+def check_names(view: SessionView) -> list[Finding]:
     """A session should say who it belongs to."""
-    nameless = [session for session in snapshot.sessions if not session.name and not session.is_aws]
+    nameless = [session for session in view.sessions if not session.name and not session.is_aws]
     if not nameless:
         return []
     who = Counter(session.holder.removeprefix("(no name) ") for session in nameless)
@@ -279,24 +279,22 @@ def check_names(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def check_visibility(snapshot: Snapshot) -> list[Finding]:
+def check_visibility(view: SessionView) -> list[Finding]:
     """The role needs the right to see other users' sessions."""
-    if snapshot.sees_all:
+    if view.sees_all:
         return []
     grant = (
-        f'GRANT pg_read_all_stats TO "{snapshot.role}"'
-        if snapshot.kind == "PostgreSQL"
-        else f"GRANT PROCESS ON *.* TO '{snapshot.role}'"
+        f'GRANT pg_read_all_stats TO "{view.role}"'
+        if view.kind == "PostgreSQL"
+        else f"GRANT PROCESS ON *.* TO '{view.role}'"
     )
     return [
         Finding(
             "visibility",
-            f"The role {snapshot.role} sees nothing but the names of other users' sessions.",
+            f"The role {view.role} sees nothing but the names of other users' sessions.",
             grant,
             "States, idle times, transactions and locks of other users are missing here.",
-            "PostgreSQL, Predefined Roles"
-            if snapshot.kind == "PostgreSQL"
-            else "MySQL, SHOW PROCESSLIST",
+            "PostgreSQL, Predefined Roles" if view.kind == "PostgreSQL" else "MySQL, SHOW PROCESSLIST",
             Weight.NOTE,
         )
     ]
@@ -313,14 +311,14 @@ class Wakefulness:
     reason: str
 
 
-def keeps_awake(snapshot: Snapshot) -> list[Wakefulness]:
+def keeps_awake(view: SessionView) -> list[Wakefulness]:
     """
     Who keeps an auto-pausing cluster awake, the longest first.
 
     Any open session does, also one that runs nothing (Aurora User Guide), except AWS's own.
     """
     groups: dict[str, list[Session]] = defaultdict(list)
-    for session in snapshot.sessions:
+    for session in view.sessions:
         if not session.is_aws:
             groups[session.holder].append(session)
     found = []
@@ -357,9 +355,9 @@ def why_open(session: Session) -> str:
     return f"idle timeout {duration(session.idle_timeout)}"
 
 
-def end_session(snapshot: Snapshot, session: Session) -> str:
+def end_session(view: SessionView, session: Session) -> str:
     """The statement that ends a session."""
-    if snapshot.kind == "PostgreSQL":
+    if view.kind == "PostgreSQL":
         return f"SELECT pg_terminate_backend({session.id})"
     return f"CALL mysql.rds_kill({session.id})  -- elsewhere than on RDS: KILL {session.id}"
 

@@ -10,8 +10,8 @@ from lambdadb.operate.checks import Weight
 from lambdadb.operate.postgresql import find_setting
 from lambdadb.operate.sessions import (
     Session,
+    SessionView,
     Slots,
-    Snapshot,
     blockers,
     duration,
     examine,
@@ -34,8 +34,8 @@ def session(number: int, **values: Any) -> Session:
     return Session(id=number, **{**known, **values})
 
 
-def snapshot(*sessions: Session, limit: int = 100) -> Snapshot:
-    return Snapshot(
+def view(*sessions: Session, limit: int = 100) -> SessionView:
+    return SessionView(
         server="s",
         kind="PostgreSQL",
         version="16.6",
@@ -49,32 +49,36 @@ def snapshot(*sessions: Session, limit: int = 100) -> Snapshot:
 
 def test_a_chain_of_waiting_sessions() -> None:
     """The one at its head has all others behind it; a circle has no head."""
-    chain = snapshot(session(1), session(2, waits_for=(1,)), session(3, waits_for=(2,)))
+    chain = view(session(1), session(2, waits_for=(1,)), session(3, waits_for=(2,)))
     assert [(one.id, count) for one, count in blockers(chain)] == [(1, 2)]
-    circle = snapshot(session(1, waits_for=(2,)), session(2, waits_for=(1,)))
+    circle = view(session(1, waits_for=(2,)), session(2, waits_for=(1,)))
     assert blockers(circle) == []
-    assert blockers(snapshot(session(1, waits_for=(99,)))) == []
+    assert blockers(view(session(1, waits_for=(99,)))) == []
 
 
 def test_most_of_few_do_not_stand_out() -> None:
     """Nine of nine sessions are no incident."""
-    assert not holders(snapshot(*map(session, range(9))))[0].stands_out
-    assert holders(snapshot(*map(session, range(10))))[0].stands_out
+    assert not holders(view(*map(session, range(9))))[0].stands_out
+    ten = view(*map(session, range(10)))
+    assert holders(ten)[0].stands_out
+    assert [one.weight for one in examine(ten)] == [Weight.NOTE]
+    narrow = view(*map(session, range(10)), limit=24)
+    assert [one.weight for one in examine(narrow) if one.name == "main holder"] == [Weight.WARNING]
 
 
 def test_a_long_transaction() -> None:
     """It is a warning from a minute on, and not said twice of one that blocks others."""
-    (finding,) = examine(snapshot(session(1, transaction=61.0, state="idle in transaction")))
+    (finding,) = examine(view(session(1, transaction=61.0, state="idle in transaction")))
     assert (finding.name, finding.weight) == ("long transaction", Weight.WARNING)
-    both = snapshot(session(1, transaction=61.0), session(2, waits_for=(1,), transaction=1.0))
+    both = view(session(1, transaction=61.0), session(2, waits_for=(1,), transaction=1.0))
     assert [one.name for one in examine(both)] == ["blocker"]
-    assert examine(snapshot(session(1, transaction=59.0))) == []
+    assert examine(view(session(1, transaction=59.0))) == []
 
 
 def test_what_keeps_a_cluster_awake() -> None:
     """Without an end first, then the longest; AWS's own sessions do not count."""
     found = keeps_awake(
-        snapshot(
+        view(
             session(1, name="soon", idle=890.0),
             session(2, name="later", idle=0.0),
             session(3, name="never", idle_timeout=0.0),

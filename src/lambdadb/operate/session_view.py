@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 from lambdadb.operate import mysql, postgresql
 from lambdadb.operate.mysql_server import MySQLFacts
 from lambdadb.operate.postgresql_server import ServerFacts
-from lambdadb.operate.sessions import Snapshot
+from lambdadb.operate.sessions import SessionView
 
 
-def read_snapshot(connection: Connection, server: str) -> Snapshot:
+def read_session_view(connection: Connection, server: str) -> SessionView:
     """
     The sessions of the server that a connection leads to.
 
@@ -22,7 +22,7 @@ def read_snapshot(connection: Connection, server: str) -> Snapshot:
         connection: In autocommit.
         server: What the server is to be called.
     """
-    found: Snapshot = _module(connection).read_snapshot(connection, server)
+    found: SessionView = _module(connection).read_session_view(connection, server)
     return found
 
 
