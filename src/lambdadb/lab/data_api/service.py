@@ -207,9 +207,10 @@ class Service:
         }
         conninfo = " ".join(f"{name}='{value}'" for name, value in quoted.items())
         try:  # PGconn.connect() would block every thread, those of the cluster among them
-            return waiting.wait(generators.connect(conninfo), 0.1)
+            pgconn: PGconn = waiting.wait_conn(generators.connect(conninfo), 0.1)
         except psycopg.OperationalError as error:
             raise ApiError("DatabaseErrorException", str(error).strip()) from None
+        return pgconn
 
     def _wake(self, cluster: Cluster) -> None:
         """Start the resume, as any connection to the cluster does, and answer that it goes on."""
