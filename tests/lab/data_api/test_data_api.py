@@ -21,20 +21,6 @@ from lambdadb.lab.postgres import Postgres
 SECRET_KEY = "canary-data-api-secret-key"
 
 
-@pytest.fixture(scope="module")
-def server():
-    """A PostgreSQL for all tests of this module."""
-    with Postgres(settings={"fsync": "off"}) as server:
-        yield server
-
-
-@pytest.fixture
-def api(server):
-    """The API, new for each test."""
-    with DataApi(server, clock=LabClock(), secret_key=SECRET_KEY) as api:
-        yield api
-
-
 def make_client(api, *, attempts=1, region=None, secret_key=SECRET_KEY):
     """boto3's client; it tries once, unlike its default."""
     return boto3.client(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambdadb.drivers.data_api import dbapi
 from lambdadb.drivers.data_api.api import LARGEST_REQUEST
-from lambdadb.drivers.data_api.values import decode, encode
+from lambdadb.drivers.data_api.values import decode, encode, write_casts
 
 if TYPE_CHECKING:
     from lambdadb.drivers.data_api.connection import DataApiConnection
@@ -40,7 +40,7 @@ class Cursor:
         """
         self._reset()
         encoded = [encode(name, value) for name, value in (parameters or {}).items()]
-        answer = self.connection.execute(statement, encoded)
+        answer = self.connection.execute(write_casts(statement, parameters or {}), encoded)
         columns = answer.get("columnMetadata")
         records = answer.get("records") or []
         if columns:
@@ -63,6 +63,10 @@ class Cursor:
         **Costs:** one call for up to 1,000 sets, or fewer that fill a request of 4 MiB.
         """
         self._reset()
+        known: dict[str, Any] = {}
+        for parameters in parameter_sets:
+            known.update((name, value) for name, value in parameters.items() if value is not None)
+        statement = write_casts(statement, known)
         batch: list[list[dict[str, Any]]] = []
         size = 0
         for parameters in parameter_sets:

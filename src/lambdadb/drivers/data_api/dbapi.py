@@ -71,21 +71,19 @@ class UnitEnded(OperationalError):
     """A unit of work continued after the end of its transaction, or tried to end it."""
 
 
-# The errors of psycopg for the same SQLSTATE classes (PostgreSQL, Appendix A).
+_OPERATIONAL = "08 27 28 2F 38 39 3B 40 53 54 55 57 58 F0 HV"
+_PROGRAMMING = "10 20 21 26 34 3D 3F 42 44 P0"
+# By SQLSTATE class (PostgreSQL, Appendix A), as in psycopg.
 _CLASSES: dict[str, type[Error]] = {
-    **dict.fromkeys(("08", "40", "53", "54", "55", "57", "58", "F0"), OperationalError),
-    **dict.fromkeys(("22", "21"), DataError),
+    **dict.fromkeys(_OPERATIONAL.split(), OperationalError),
+    **dict.fromkeys(_PROGRAMMING.split(), ProgrammingError),
+    **dict.fromkeys(("24", "25", "2B", "2D", "XX"), InternalError),
+    "22": DataError,
     "23": IntegrityError,
-    **dict.fromkeys(("24", "25", "2B", "2D", "2F", "38", "39", "3B", "P0", "XX"), InternalError),
-    **dict.fromkeys(("26", "34", "3D", "3F", "42", "44"), ProgrammingError),
-    **dict.fromkeys(("28", "0B", "0L", "0P"), OperationalError),
     "0A": NotSupportedError,
 }
-_STATES: dict[str, type[Error]] = {"21000": ProgrammingError}
 
 
 def error_class(state: str | None) -> type[Error]:
     """Return the class of the error with an SQLSTATE."""
-    if state is None:
-        return DatabaseError
-    return _STATES.get(state) or _CLASSES.get(state[:2], DatabaseError)
+    return _CLASSES.get((state or "")[:2], DatabaseError)

@@ -7,14 +7,15 @@ from __future__ import annotations
 from typing import Any
 
 from pgvector.sqlalchemy import HALFVEC, SPARSEVEC, VECTOR
-from sqlalchemy import Text, cast
+from sqlalchemy import Text, cast, type_coerce
 
 
 class _AsText:
     render_bind_cast = True
 
     def column_expression(self, column: Any) -> Any:
-        return cast(column, Text)
+        itself: Any = self
+        return type_coerce(cast(column, Text), itself)
 
 
 class _Vector(_AsText, VECTOR):

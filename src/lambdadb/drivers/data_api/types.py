@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from sqlalchemy import ARRAY as GENERIC_ARRAY
-from sqlalchemy import Text, cast, types
+from sqlalchemy import Text, cast, type_coerce, types
 from sqlalchemy.dialects import postgresql
 
 
@@ -29,6 +29,10 @@ class _SmallInteger(types.SmallInteger):
 
 
 class _BigInteger(types.BigInteger):
+    render_bind_cast = True
+
+
+class _Float(types.Float[Any]):
     render_bind_cast = True
 
 
@@ -91,6 +95,10 @@ class _Cidr(postgresql.CIDR):
     render_bind_cast = True
 
 
+class _Enum(postgresql.ENUM):
+    render_bind_cast = True
+
+
 class _Array(postgresql.ARRAY[Any]):
     render_bind_cast = True
 
@@ -121,7 +129,7 @@ class _Interval(postgresql.INTERVAL):
     render_bind_cast = True
 
     def column_expression(self, column: Any) -> Any:
-        return cast(column, Text)
+        return type_coerce(cast(column, Text), self)
 
     def result_processor(self, dialect: Any, coltype: object) -> Any:
         del dialect, coltype
@@ -133,6 +141,7 @@ COLSPECS: dict[type[Any], type[Any]] = {
     types.Integer: _Integer,
     types.SmallInteger: _SmallInteger,
     types.BigInteger: _BigInteger,
+    types.Float: _Float,
     types.Boolean: _Boolean,
     types.Date: _Date,
     types.DateTime: _DateTime,
@@ -148,6 +157,8 @@ COLSPECS: dict[type[Any], type[Any]] = {
     types.JSON.JSONPathType: _JSONPath,
     postgresql.INET: _Inet,
     postgresql.CIDR: _Cidr,
+    types.Enum: _Enum,
+    postgresql.ENUM: _Enum,
     postgresql.ARRAY: _Array,
     GENERIC_ARRAY: _Array,
 }

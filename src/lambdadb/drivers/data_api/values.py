@@ -24,8 +24,8 @@ def encode(name: str, value: Any) -> dict[str, Any]:
     """
     Return a parameter.
 
-    No hint is given for moments: the hint TIMESTAMP takes milliseconds at most, and no offset. Their
-    text needs a cast in the statement, which SQLAlchemy writes.
+    No hint is given for moments: the hint TIMESTAMP takes milliseconds at most, and no offset. They are
+    sent as text, which needs a cast in the statement: `write_casts`.
 
     Raises:
         DataError: The value has a NUL character.
@@ -73,6 +73,39 @@ def encode(name: str, value: Any) -> dict[str, Any]:
         )
     parameter = {"name": name, "value": field}
     return parameter if hint is None else {**parameter, "typeHint": hint}
+
+
+# Parameters are looked for outside of strings, quoted names, comments and casts.
+TOKENS = re.compile(
+    r"[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/"
+    r"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|::|:(?P<name>[A-Za-z_]\w*)|(?P<second>;\s*(?=[^\s;]))",
+    re.DOTALL,
+)
+"""The parts of a statement. `name`: a parameter. `second`: a second statement begins."""
+
+
+def write_casts(statement: str, parameters: Mapping[str, Any]) -> str:
+    """Return the statement with a cast around each parameter whose value is sent as text only."""
+    kinds = {name: kind for name, value in parameters.items() if (kind := _find_cast(value))}
+    if not kinds:
+        return statement
+
+    def write(found: re.Match[str]) -> str:
+        kind = kinds.get(found["name"] or "")
+        return found[0] if kind is None else f"CAST({found[0]} AS {kind})"
+
+    return TOKENS.sub(write, statement)
+
+
+def _find_cast(value: Any) -> str | None:
+    if isinstance(value, datetime.datetime):
+        return "timestamp" if value.tzinfo is None else "timestamptz"
+    if isinstance(value, datetime.time):
+        return "time" if value.tzinfo is None else "timetz"
+    if isinstance(value, datetime.timedelta):
+        return "interval"
+    not_finite = isinstance(value, float) and value - value != 0
+    return "float8" if not_finite else None
 
 
 def write_array(values: Any) -> str:

@@ -12,6 +12,7 @@ from psycopg import pq
 from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGconn, PGresult
 
+from lambdadb.drivers.data_api.values import TOKENS
 from lambdadb.lab.data_api.answers import ApiError
 
 LONGEST_SQL = 65_536
@@ -19,12 +20,6 @@ LARGEST_ROW = 64 * 1024
 LARGEST_RESULT = 1024 * 1024
 _TOO_LARGE = "Database returned more than the allowed response size limit"
 
-# Parameters are looked for outside of strings, quoted names, comments and casts.
-_TOKENS = re.compile(
-    r"[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/"
-    r"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|::|:(?P<name>[A-Za-z_]\w*)",
-    re.DOTALL,
-)
 _BOOL, _INT8, _FLOAT8, _BYTEA, _TEXT, _UNKNOWN = 16, 20, 701, 17, 25, 0
 _HINTS = {"DATE": 1082, "DECIMAL": 1700, "JSON": 3802, "TIME": 1083, "TIMESTAMP": 1114, "UUID": 2950}
 # The types of the Aurora User Guide's list, each with the member of Field that holds it. The last line
@@ -47,13 +42,15 @@ def number_parameters(sql: str) -> tuple[str, list[str]]:
 
     def number(found: re.Match[str]) -> str:
         name = found["name"]
+        if found["second"]:
+            raise ApiError("ValidationException", "Multistatements aren't supported")
         if name is None:
             return found[0]
         if name not in names:
             names.append(name)
         return f"${names.index(name) + 1}"
 
-    return _TOKENS.sub(number, sql), names
+    return TOKENS.sub(number, sql), names
 
 
 def bind(parameter: Mapping[str, Any]) -> tuple[bytes | None, int, int]:
@@ -112,8 +109,6 @@ def check(result: PGresult, pgconn: PGconn) -> None:
     primary = field[pq.DiagnosticField.MESSAGE_PRIMARY] or pgconn.error_message.decode(errors="replace")
     if state == "57014" and "statement timeout" in primary:
         raise ApiError("StatementTimeoutException", "The statement timed out")
-    if state == "42601" and "multiple commands" in primary:
-        raise ApiError("ValidationException", "Multistatements aren't supported")
     text = f"{field[pq.DiagnosticField.SEVERITY] or 'FATAL'}: {primary.strip()}"
     for name, label in (
         (pq.DiagnosticField.MESSAGE_DETAIL, "Detail"),
