@@ -91,7 +91,7 @@ VALUES = [
     (sa.Time(), datetime.time(1, 2, 3, 456789)),
     (sa.DateTime(), datetime.datetime(2026, 1, 2, 3, 4, 5, 678900)),  # noqa: DTZ001 the type has none
     (sa.DateTime(timezone=True), datetime.datetime(2026, 1, 2, 3, 4, 5, 1, tzinfo=UTC)),
-    (sa.Interval(), datetime.timedelta(days=-1, hours=5, microseconds=7)),
+    (postgresql.INTERVAL(), datetime.timedelta(days=-1, hours=5, microseconds=7)),
     (sa.Uuid(), UUID("6f1c2a34-0000-4000-8000-000000000000")),
     (sa.JSON(), {"a": [1, None, "x"]}),
     (postgresql.JSONB(), {"a": {"b": 1.5}}),

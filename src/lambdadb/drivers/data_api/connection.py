@@ -333,16 +333,20 @@ class DataApiConnection:
             self.api.http.shut_down()  # the thread that waits closes it
         else:
             self.api.http.close()
-        if self.commit_state != "sent":
-            self._give_up(self._second_api(), Clock())
+        self._give_up(self._second_api(), Clock())
 
     def _second_api(self) -> DataApi:
         return replace(self.api, http=HttpConnection(self.api.endpoint.url))
 
     def _give_up(self, api: DataApi, clock: Clock) -> None:
-        """Roll back a transaction that is not used any more, in a second at most, if it is open."""
+        """
+        Roll back a transaction that is not used any more, in a second at most, if it is open.
+
+        After a COMMIT without an answer too: a COMMIT that did not arrive would leave the locks of the
+        transaction for three minutes, and one that was carried out cannot be undone.
+        """
         name, self.transaction_id = self.transaction_id, None
-        if name is None or self.commit_state == "sent":
+        if name is None:
             return
         try:
             api.call(
