@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "lambdadb"
 FLOORS = [
     {"background", "errors", "gc_pause"},
-    {"deadline", "faults", "session_tag", "url"},
+    {"aws", "deadline", "faults", "session_tag", "url"},
     {"drivers"},
     {"credentials", "tracing"},
     {"policy", "retry"},
@@ -69,7 +69,7 @@ def test_the_guide_draws_the_same_floors():
 
 
 TOOLS = {"lab", "cli", "operate", "layer.py"}
-DRIVERS = {"psycopg", "pymysql"}
+DRIVERS = {"psycopg", "pymysql", "data_api", "postgresql_identity.py"}
 NEUTRAL = [path for path in MODULES if not {*TOOLS, *DRIVERS} & set(path.parts)]
 
 

@@ -186,3 +186,12 @@ class DatabaseResuming(ConnectFailed):
 def _rebuild(kind: Any, message: str, keywords: dict[str, Any]) -> LambdaDBError:
     error: LambdaDBError = kind(message, **keywords)
     return error
+
+
+class LoginUnavailable(Exception):
+    """
+    A store has no login to give. The text, which reaches the user, says why and what to do.
+
+    A connect that meets it raises `ConnectFailed` with `Fault.LOGIN`, as for any other exception of a
+    store.
+    """

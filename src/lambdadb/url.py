@@ -25,6 +25,9 @@ _ENCODE = (
 # Parameters whose value is a secret. `passfile` names a file.
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|secret|token|scram_(client|server)_key", re.IGNORECASE)
 
+# Their values name a secret in AWS Secrets Manager.
+_NAMES_OF_SECRETS = ("lambdadb_secret", "secret_arn")
+
 
 def check_url(url: str | URL) -> None:
     """
@@ -49,8 +52,7 @@ def check_url(url: str | URL) -> None:
         raise InvalidSettings(
             f"The url has an @ in its host or its database name (not shown). {_ENCODE}"
         )
-    # lambdadb_secret is the name of a secret in AWS Secrets Manager.
-    if any(_SECRET_NAME.search(name) for name in names if name != "lambdadb_secret"):
+    if any(_SECRET_NAME.search(name) for name in names if name not in _NAMES_OF_SECRETS):
         raise InvalidSettings(
             "The url has a password in its query (not shown), where repr(engine) would show it. Write "
             f"it before the host, or as connect_args={{...}}. {_EXAMPLE}"

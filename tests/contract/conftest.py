@@ -15,6 +15,8 @@ import lambdadb
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import Fault
 from lambdadb.lab import LabError
+from lambdadb.lab.data_api import DataApi
+from lambdadb.lab.data_api import Fault as ApiFault
 from lambdadb.lab.faultproxy.fault_point import Action, Direction, FaultPoint
 from lambdadb.lab.faultproxy.messages import MySQLMessages
 from lambdadb.lab.faultproxy.proxy import Proxy
@@ -35,6 +37,7 @@ class ScriptedTestbed:
     tag_bytes = 10
     default_port = 1234
     keeps_outcomes = True
+    takes_logins = True
 
     def __init__(self) -> None:
         self.server = scripted_driver.SERVER
@@ -98,6 +101,7 @@ class PsycopgTestbed(ProxiedTestbed):
     tag_bytes = 63
     default_port = 5432
     keeps_outcomes = True
+    takes_logins = True
 
     def __init__(self, server: Postgres, proxy: Proxy) -> None:
         self._server = server
@@ -140,6 +144,7 @@ class PyMySQLTestbed(ProxiedTestbed):
     tag_bytes = 128
     default_port = 3306
     keeps_outcomes = False
+    takes_logins = True
 
     def __init__(self, server: MariaDB, proxy: Proxy) -> None:
         import pymysql
@@ -192,6 +197,52 @@ SESSIONS = """
 """
 
 
+class DataApiTestbed:
+    """An embedded PostgreSQL behind the emulated Data API. A session is a transaction of the API."""
+
+    conflict = text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$")
+    drivername = "postgresql+data_api"
+    tag_bytes = 50
+    keeps_outcomes = True
+    takes_logins = False
+
+    def __init__(self, server: Postgres, api: DataApi) -> None:
+        self._api = api
+        self._api.repair()
+        self._admin = psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True)
+        self._admin.execute("DROP TABLE IF EXISTS unit; CREATE TABLE unit (name text)")
+
+    def close(self) -> None:
+        self.end_sessions()
+        self._admin.close()
+
+    @property
+    def url(self) -> str:
+        return self._api.url()
+
+    def sessions(self) -> list[Any]:
+        return [one.caller for one in self._api.transactions]
+
+    def end_sessions(self) -> None:
+        query = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        self._admin.execute(f"{query} WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+
+    def rows(self) -> list[str]:
+        return [name for (name,) in self._admin.execute("SELECT name FROM unit ORDER BY 1").fetchall()]
+
+    def lose_commit(self, engine: Any, *, done: bool) -> None:
+        with engine.connect():  # the first connect of an engine makes a call
+            pass
+        # BeginTransaction, the question and the INSERT come before it.
+        self._api.fail(ApiFault(effect=done), after=3)
+
+    def refuse_attempts(self, count: int) -> None:
+        self._api.fail(ApiFault(code="DatabaseResumingException"), times=count)
+
+    def refuse_login(self) -> None:
+        self._api.fail(ApiFault(code="InvalidSecretException"))
+
+
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[tuple[Postgres, Proxy]]:
     """One server and its proxy for all contract tests."""
@@ -212,8 +263,15 @@ def mariadb() -> Iterator[tuple[MariaDB, Proxy]]:
         yield server, proxy
 
 
-@pytest.fixture(params=["scripted", "psycopg", "pymysql"])
-def testbed(request: pytest.FixtureRequest) -> Iterator[Any]:
+@pytest.fixture(scope="session")
+def data_api(embedded: tuple[Postgres, Proxy]) -> Iterator[DataApi]:
+    """The emulated Data API over the same server."""
+    with DataApi(embedded[0]) as api:
+        yield api
+
+
+@pytest.fixture(params=["scripted", "psycopg", "pymysql", "data_api"])
+def testbed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server of each kind, empty."""
     if request.param == "scripted":
         yield ScriptedTestbed()
@@ -221,6 +279,11 @@ def testbed(request: pytest.FixtureRequest) -> Iterator[Any]:
     testbed: Any
     if request.param == "psycopg":
         testbed = PsycopgTestbed(*request.getfixturevalue("embedded"))
+    elif request.param == "data_api":
+        api = request.getfixturevalue("data_api")
+        for name, value in api.environment().items():
+            monkeypatch.setenv(name, value)
+        testbed = DataApiTestbed(request.getfixturevalue("embedded")[0], api)
     else:
         testbed = PyMySQLTestbed(*request.getfixturevalue("mariadb"))
     yield testbed

@@ -24,6 +24,11 @@ def wait_until(condition, seconds=30.0):
         time.sleep(0.01)
 
 
+def use(connection):
+    """Send a statement: not every driver has a session before that."""
+    connection.execute(text("SELECT 1"))
+
+
 def add(name):
     """A unit of work."""
     return lambda connection: connection.execute(INSERT, {"name": name})
@@ -65,16 +70,16 @@ def test_one_session_with_one_holder(testbed, make_engine):
     engine = make_engine()
     with engine.connect(), pytest.raises(ConnectionInUse, match="test_one_session_with_one_holder"):
         engine.connect()
-    with engine.connect():
+    with engine.connect() as connection:
+        use(connection)
         assert len(testbed.sessions()) == 1
 
 
 def test_no_session_outlives_its_invocation(testbed, make_engine):
     """With PerInvocation."""
     engine = make_engine(policy=PerInvocation())
-    with lambdadb.invocation(engine):
-        with engine.connect():
-            pass
+    with lambdadb.invocation(engine), engine.connect() as connection:
+        use(connection)
         assert len(testbed.sessions()) == 1
     wait_until(lambda: testbed.sessions() == [])
 
@@ -83,11 +88,13 @@ def test_a_session_is_reset_between_invocations(testbed, make_engine):
     """The session stays, with its tag; one that has ended is replaced instead, without an error."""
     engine = make_engine(policy=PerEnvironment(reset="session"), tag="orders")
     for _ in range(2):
-        with lambdadb.invocation(engine), engine.connect():
+        with lambdadb.invocation(engine), engine.connect() as connection:
+            use(connection)
             assert testbed.sessions() == ["orders"]
     testbed.end_sessions()
     wait_until(lambda: testbed.sessions() == [])
-    with lambdadb.invocation(engine), engine.connect():
+    with lambdadb.invocation(engine), engine.connect() as connection:
+        use(connection)
         assert testbed.sessions() == ["orders"]
 
 
@@ -105,7 +112,8 @@ def test_the_session_has_the_functions_name(testbed, make_engine, monkeypatch):
     """No longer than the server takes; cut with a digest."""
     name = "a-function-with-a-name-that-is-longer-than-any-server-takes-as-a-sessions-tag" * 2
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", name)
-    with make_engine().connect():
+    with make_engine().connect() as connection:
+        use(connection)
         (tag,) = testbed.sessions()
     assert len(tag) == testbed.tag_bytes
     assert tag[:-7] == name[: len(tag) - 7]
@@ -115,7 +123,8 @@ def test_a_database_that_wakes_up_is_waited_for(testbed, make_engine):
     """An attempt that fails is followed by another, with no error for the handler."""
     engine = make_engine()
     testbed.refuse_attempts(1)
-    with engine.connect():
+    with engine.connect() as connection:
+        use(connection)
         assert len(testbed.sessions()) == 1
 
 
@@ -218,8 +227,13 @@ def test_a_store_of_logins_knows_no_driver(testbed):
             return [{name: value for name, value in login.items() if value is not None}]
 
     bare = url._replace(username=None, password=None)
+    if not testbed.takes_logins:
+        with pytest.raises(lambdadb.InvalidSettings, match="reads the secret itself"):
+            lambdadb.create_engine(bare, credentials=Store())
+        return
     engine = lambdadb.create_engine(bare, credentials=Store())
-    with engine.connect():
+    with engine.connect() as connection:
+        use(connection)
         assert len(testbed.sessions()) == 1
     engine.dispose()
     (parameters,) = told

@@ -16,6 +16,10 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from typing import Any, Protocol
 
+from lambdadb.errors import LoginUnavailable
+
+__all__ = ["AsyncCredentials", "Credentials", "Login", "LoginIterator", "LoginUnavailable"]
+
 Login = Mapping[str, object]
 """
 `user` and `password`, and optionally `host`, `port` and `database`.
@@ -61,15 +65,6 @@ class AsyncCredentials(Protocol):
     def logins(self, parameters: Mapping[str, object]) -> AsyncIterable[Login]:
         """Logins to try, as `Credentials.logins`, awaited on the engine's event loop."""
         ...
-
-
-class LoginUnavailable(Exception):
-    """
-    A store has no login to give. The text, which reaches the user, says why and what to do.
-
-    A connect that meets it raises `ConnectFailed` with `Fault.LOGIN`, as for any other exception of a
-    store.
-    """
 
 
 class LoginIterator:

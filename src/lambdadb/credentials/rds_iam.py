@@ -8,8 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lambdadb.credentials import Login, LoginUnavailable
-from lambdadb.credentials.aws.keys import (
+from lambdadb.aws.keys import (
     Keys,
     create_botocore_session,
     get_session_keys,
@@ -18,7 +17,8 @@ from lambdadb.credentials.aws.keys import (
     read_environment_region,
     read_session_region,
 )
-from lambdadb.credentials.aws.sigv4 import presign_url
+from lambdadb.aws.sigv4 import presign_url
+from lambdadb.credentials import Login, LoginUnavailable
 from lambdadb.deadline import Clock
 from lambdadb.drivers.rds_endpoint import region_of
 from lambdadb.errors import InvalidSettings

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lambdadb.aws.keys import import_botocore_for_snapshot
 from lambdadb.credentials import Login, LoginUnavailable
-from lambdadb.credentials.aws.keys import import_botocore_for_snapshot
 from lambdadb.credentials.aws.secret_reader import NobodyAnswered, SecretReader, Throttled
 from lambdadb.deadline import Clock
 from lambdadb.errors import InvalidSettings

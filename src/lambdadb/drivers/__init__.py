@@ -39,3 +39,9 @@ register(
     "lambdadb.drivers.pymysql.dialect",
     "PyMySQLDialect",
 )
+register(
+    ("postgresql+data_api",),
+    "lambdadb+data_api",
+    "lambdadb.drivers.data_api.dialect",
+    "DataApiDialect",
+)

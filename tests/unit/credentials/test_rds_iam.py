@@ -23,9 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdadb import InvalidSettings
+from lambdadb.aws.keys import Keys
+from lambdadb.aws.sigv4 import presign_url, sign_request
 from lambdadb.credentials import LoginUnavailable
-from lambdadb.credentials.aws.keys import Keys
-from lambdadb.credentials.aws.sigv4 import presign_url, sign_request
 from lambdadb.credentials.rds_iam import RdsIam
 from lambdadb.credentials.secrets_manager import SecretsManager
 from lambdadb.drivers.rds_endpoint import dns_suffix, is_proxy, region_of

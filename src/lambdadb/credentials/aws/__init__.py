@@ -1,6 +1,3 @@
 """
-What the AWS stores share: keys, signatures and HTTP requests.
-
-botocore has all of it too. Importing botocore takes a tenth of a second of each cold start. So it is
-used only where the environment variables hold no keys, or a request needs more than these modules know.
+HTTP requests of the AWS stores, and the secrets in their answers. Keys are in `lambdadb.aws`.
 """

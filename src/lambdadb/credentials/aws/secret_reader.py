@@ -13,8 +13,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from lambdadb.credentials import LoginUnavailable
-from lambdadb.credentials.aws.keys import (
+from lambdadb.aws.keys import (
     Keys,
     create_botocore_session,
     create_client,
@@ -22,8 +21,9 @@ from lambdadb.credentials.aws.keys import (
     read_environment_region,
     read_session_region,
 )
+from lambdadb.aws.sigv4 import sign_request
+from lambdadb.credentials import LoginUnavailable
 from lambdadb.credentials.aws.secret_value import parse_json_object, parse_secret
-from lambdadb.credentials.aws.sigv4 import sign_request
 from lambdadb.deadline import Clock
 from lambdadb.drivers.rds_endpoint import dns_suffix
 from lambdadb.faults import Fault

@@ -1,9 +1,7 @@
 """
 Transactions whose outcome can be asked for after their connection is lost.
 
-A session's settings must not change what these queries mean: each name in them is qualified, no
-literal has a backslash, moments are compared as numbers, and questions are asked in a transaction whose
-modes are given. They are sent as text with nothing but digits filled in.
+Questions are asked in a transaction whose modes are given. Their SQL is in `postgresql_identity`.
 """
 
 from __future__ import annotations
@@ -19,6 +17,19 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.util import await_only
 
 from lambdadb.drivers.base import Meaning, Outcome
+from lambdadb.drivers.postgresql_identity import (
+    BEGUN,
+    CONFLICTS,
+    DOUBT,
+    END_SESSION,
+    EPOCH,
+    ID_SPACE,
+    IS_STANDBY,
+    READ_ONLY,
+    SCHEMAS,
+    STATUS,
+    TERMINATE,
+)
 from lambdadb.drivers.psycopg.connection import (
     AnyConnection,
     AsyncDeadlineConnection,
@@ -31,50 +42,10 @@ from lambdadb.drivers.psycopg.simple_query import ask
 from lambdadb.drivers.psycopg.unit_of_work import NoticesCommit, Server, UnitEnded, UnitOfWork
 from lambdadb.errors import InvalidSettings, OutOfTime, TransactionEnded
 
-# Its id is asked for in READ ONLY transactions too: NOTIFY and temporary tables are possible in them.
-_BEGUN = (
-    "pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL"
-    " ELSE pg_catalog.pg_current_xact_id() END, pg_catalog.pg_backend_pid()"
-)
-# The schemas in which tables without a schema are looked up.
-_SCHEMAS = "pg_catalog.current_schemas(false)"
-# When the server, or its shared memory, last started. pg_stat_bgwriter is reset by each crash recovery,
-# also by one that the postmaster survived, whose start time then stays the same (PostgreSQL,
-# src/backend/utils/activity/pgstat.c).
-_EPOCH = "".join(
-    f", CAST(EXTRACT(epoch FROM {moment}) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8)"
-    for moment in (
-        "pg_catalog.pg_postmaster_start_time()",
-        "(SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter)",
-    )
-)
-# What transaction ids belong to: the system, its timeline (the first digits of a WAL file's name), and
-# the server's address, since a clone of the storage may have the same system and timeline.
-_ID_SPACE = (
-    ", (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
-    " CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL"
-    " ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,"
-    " pg_catalog.inet_server_addr(), pg_catalog.inet_server_port()"
-)
-# A transaction at or above the snapshot's end is not decided, or its id was never given out here, for
-# which pg_xact_status would raise an error.
-_STATUS = (
-    ", CASE WHEN CAST('{id}' AS pg_catalog.xid8)"
-    " OPERATOR(pg_catalog.<) pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
-    " THEN pg_catalog.pg_xact_status(CAST('{id}' AS pg_catalog.xid8)) ELSE 'in progress' END"
-)
-_IS_STANDBY = "SELECT pg_catalog.pg_is_in_recovery()"
 _QUESTION = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE"
 # Another role than the session's own, left by an earlier SET ROLE, may neither see nor end it.
-# backend_xid has 32 bits, the id 64: the process id and the epoch, compared before, leave no other.
-_END_SESSION = (
-    "SET LOCAL ROLE NONE; SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
-    " WHERE pid OPERATOR(pg_catalog.=) {backend}"
-    " AND backend_xid OPERATOR(pg_catalog.=) CAST(CAST('{id}' AS pg_catalog.xid8) AS pg_catalog.xid)"
-)
+_SESSION_ROLE = "SET LOCAL ROLE NONE; "
 _OUTCOMES: dict[str | None, Outcome] = {"committed": "committed", "aborted": "aborted"}
-_CONFLICTS = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
-_READ_ONLY = "25006"  # read_only_sql_transaction: among other things, the old writer after a failover
 _ENDED = (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
 # undefined_function, insufficient_privilege, feature_not_supported
 _UNAVAILABLE = frozenset({"42883", "42501", "0A000"})
@@ -91,7 +62,7 @@ class TransactionHandle:
     server: Server
     schemas: str | None
 
-    doubt = "the server has restarted, or another one has answered: its answer proves nothing"
+    doubt = DOUBT
     """Why an unknown outcome is not known."""
 
     @property
@@ -168,7 +139,9 @@ class Transactions:
                 "parameters and return None, or do without run_transaction."
             )
         driver.commit_state = "none"
-        values, server = self._ask_server(connection, _begin_command(driver), f"{_BEGUN}, {_SCHEMAS}")
+        values, server = self._ask_server(
+            connection, _begin_command(driver), ", ".join([*BEGUN, SCHEMAS])
+        )
         standby, xid, backend, schemas = values
         if standby == "t" and not driver.read_only:
             raise _leave_standby(connection)
@@ -191,15 +164,15 @@ class Transactions:
 
         **Costs:** one round trip; one more to end a session.
         """
-        wanted = f"pg_catalog.pg_is_in_recovery(){_STATUS.format(id=transaction.id)}"
+        wanted = f"{IS_STANDBY}, {STATUS.format(id=transaction.id)}"
         (standby, status), server = self._ask_server(connection, _QUESTION, wanted)
         if standby == "t":
             connection.invalidate()  # not the writer, or not yet: the next connect may find it
             return None
         if server.epoch == transaction.server.epoch:
             if status == "in progress":
-                session = {"backend": transaction.backend, "id": transaction.id}
-                _ask(connection, _END_SESSION.format(**session))
+                end = END_SESSION.format(ended=TERMINATE, backend=transaction.backend, id=transaction.id)
+                _ask(connection, _SESSION_ROLE + end)
                 return None
             return _OUTCOMES.get(status, "unknown")
         if server.gives_same_ids(transaction.server) and status in ("aborted", "in progress"):
@@ -214,7 +187,7 @@ class Transactions:
 
         **Costs:** one round trip.
         """
-        return _ask(connection, f"SELECT {_SCHEMAS}") == [(transaction.schemas,)]
+        return _ask(connection, f"SELECT {SCHEMAS}") == [(transaction.schemas,)]
 
     def _ask_server(
         self, connection: sqlalchemy.Connection, begin: str, wanted: str
@@ -229,14 +202,14 @@ class Transactions:
         """
         driver: AnyConnection = connection.connection.driver_connection  # type: ignore[assignment]
         wants_id_space = self._tells_id_space and driver.server is None
-        query = f"{begin}; SELECT {wanted}{_EPOCH}"
+        query = f"{begin}; SELECT {', '.join([wanted, *EPOCH])}"
         try:
-            (row,) = _ask(connection, query + _ID_SPACE if wants_id_space else query)
+            (row,) = _ask(connection, ", ".join([query, *ID_SPACE]) if wants_id_space else query)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in _UNAVAILABLE:
                 raise
             # A standby refuses READ WRITE and SERIALIZABLE in the same way.
-            if _ask(connection, f"ROLLBACK; {_QUESTION}; {_IS_STANDBY}; ROLLBACK") == [("t",)]:
+            if _ask(connection, f"ROLLBACK; {_QUESTION}; SELECT {IS_STANDBY}; ROLLBACK") == [("t",)]:
                 raise _leave_standby(connection) from error
             if not wants_id_space:
                 raise
@@ -269,9 +242,9 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
         return "lost"  # SQLAlchemy could not roll a savepoint back, and hides the loss itself
     if not isinstance(original, psycopg.Error) or isinstance(original, InvocationClosed):
         return "other"
-    if original.sqlstate in _CONFLICTS:
+    if original.sqlstate in CONFLICTS:
         return "conflict"
-    if original.sqlstate == _READ_ONLY:
+    if original.sqlstate == READ_ONLY:
         return "not the writer"
     return "lost" if transaction is not None and transaction.is_lost else "other"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from lambdadb.credentials import LoginUnavailable
+from lambdadb.errors import LoginUnavailable
 
 
 @dataclass(frozen=True, repr=False)

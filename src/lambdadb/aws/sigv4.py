@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from lambdadb.credentials.aws.keys import Keys
+from lambdadb.aws.keys import Keys
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
@@ -47,10 +47,16 @@ def presign_url(
 
 
 def sign_request(
-    keys: Keys, headers: Mapping[str, str], body: bytes, *, scope: tuple[str, str], at: float
+    keys: Keys,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    scope: tuple[str, str],
+    at: float,
+    path: str = "/",
 ) -> dict[str, str]:
     """
-    The headers of a POST request to `/` that prove who sends it.
+    The headers of a POST request to `path` that prove who sends it.
 
     Args:
         headers: By lower-case names, `host` among them.
@@ -63,7 +69,7 @@ def sign_request(
         headers["x-amz-security-token"] = keys.token
     names = ";".join(sorted(headers))
     lines = [f"{name}:{headers[name]}" for name in sorted(headers)]
-    canonical = ["POST", "/", "", *lines, "", names, _hash(body)]
+    canonical = ["POST", path, "", *lines, "", names, _hash(body)]
     signature = _sign(keys, date, credential_scope, canonical)
     fields = f"Credential={keys.access}/{credential_scope}, SignedHeaders={names}, Signature={signature}"
     return {**headers, "authorization": f"{_ALGORITHM} {fields}"}
