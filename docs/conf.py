@@ -47,6 +47,7 @@ CONTENTS = """
 
 docs/tutorial
 docs/which-policy
+docs/environments
 docs/errors
 docs/*
 docs/reference/*

@@ -18,7 +18,7 @@ FLOORS = [
     {"settings"},
     {"checkout", "connect", "http"},
     {"pool_registry", "slot"},
-    {"pool"},
+    {"lifecycle", "pool"},
     {"invocation", "loop_clock", "outcome", "resume"},
     {"transaction"},
     {"asgi", "plugin"},

@@ -8,11 +8,14 @@ import contextlib
 import contextvars
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_detached: set[threading.Thread] = set()
 
 context_carriers: list[Callable[[], AbstractContextManager[object]]] = []
 """
@@ -72,3 +75,28 @@ class BackgroundCall(Generic[T]):
     def close(self) -> None:
         """Stop waiting. The thread continues, and its result is dropped."""
         self._reader.close()
+
+
+def run_detached(function: Callable[[], object]) -> None:
+    """Run `function()` in a thread that nothing waits for, except a process that is about to end."""
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            _detached.discard(thread)
+
+    thread = threading.Thread(target=run, daemon=True)
+    _detached.add(thread)
+    try:
+        thread.start()
+    except BaseException:
+        _detached.discard(thread)
+        raise
+
+
+def wait_for_detached(seconds: float) -> None:
+    """Wait until every `run_detached` function has ended, `seconds` at most."""
+    end = time.monotonic() + seconds
+    for thread in list(_detached):
+        thread.join(max(end - time.monotonic(), 0.0))

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from lambdadb.deadline import Clock, RunningInvocation, lambda_deadline
 from lambdadb.errors import ConnectFailed, InvalidSettings
 from lambdadb.http import answer_event
+from lambdadb.lifecycle import watch_sigterm
 from lambdadb.pool import GuardedPool
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class invocation:
         return self._enter()
 
     def _enter(self) -> invocation:
+        watch_sigterm(self._pool().connector.environment)
         self._invocations.enter(self._running)
         return self
 

@@ -17,6 +17,7 @@ from lambdadb.connect.connector import Connector
 from lambdadb.deadline import Clock
 from lambdadb.drivers import EXAMPLES, REGISTERED
 from lambdadb.errors import InvalidSettings
+from lambdadb.lifecycle import watch_engine
 from lambdadb.policy import PerInvocation
 from lambdadb.pool import GuardedPool
 from lambdadb.settings import Settings, read_url_settings
@@ -111,6 +112,7 @@ class LambdaDBPlugin(CreateEnginePlugin):
         arguments, parameters = dialect.create_connect_args(engine.url)
         self._connector.set_target(arguments, {**parameters, **self._connect_args})
         engine.url = self.url.set(drivername=f"{dialect.name}+{dialect.driver}")
+        watch_engine(self._connector.environment)
 
 
 def _make_recorder(tracer: Tracer | None, driver: Driver, clock: Clock) -> Any:

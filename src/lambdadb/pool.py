@@ -225,7 +225,9 @@ class GuardedPool(Pool):
     def _may_stay(self, slot: Slot) -> bool:
         """Whether the next checkout can use a connection that is returned."""
         connection: Any = slot.driver_connection
-        if connection is None or self._disposed or not (self.policy.keeps or self.invocations.active):
+        if connection is None or self._disposed or pool_registry.is_closing():
+            return False
+        if not (self.policy.keeps or self.invocations.active):
             return False
         return self.driver.is_reusable(connection)
 
@@ -284,6 +286,10 @@ class GuardedPool(Pool):
     def close_all(self) -> None:
         """End every session of an engine that is not used any more, from any thread or event loop."""
         self._disposed = True
+        self.end_sessions()
+
+    def end_sessions(self) -> None:
+        """End every session, also those in use. The pool can open new ones."""
         for slot in self._current_slots():
             self._retire_free(slot, functools.partial(self._end, slot))
         for slot in self._current_slots():

@@ -1,7 +1,8 @@
 """
 The pools of this process.
 
-A forked child drops their connections. A warning is logged for engines that are made in handlers.
+A forked child drops their connections. The end of the process and a snapshot of it close them. A warning
+is logged for engines that are made in handlers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ logger = logging.getLogger("lambdadb")
 
 _pools: weakref.WeakSet[GuardedPool] = weakref.WeakSet()
 _warned: set[CodeType | None] = set()
+_closing = False
 
 
 def add(pool: GuardedPool) -> None:
@@ -59,6 +61,30 @@ def add_new(pool: GuardedPool, *, in_lambda: bool) -> None:
 
 def _is_same_engine(one: GuardedPool, other: GuardedPool) -> bool:
     return one.made_at == other.made_at and one.url == other.url and one.policy == other.policy
+
+
+def close_sessions() -> None:
+    """
+    End every session of this process and drop the logins that stores have read.
+
+    Until `keep_sessions`, a connection that is opened nevertheless is closed when it is returned.
+    """
+    global _closing
+    _closing = True
+    for pool in list(_pools):
+        pool.end_sessions()
+        pool.connector.forget_logins()
+
+
+def keep_sessions() -> None:
+    """Keep connections again, as the policies say: this process is a new copy of a snapshot."""
+    global _closing
+    _closing = False
+
+
+def is_closing() -> bool:
+    """Whether no connection may be kept, since the process ends or a snapshot of it is taken."""
+    return _closing
 
 
 def _forget_in_child() -> None:

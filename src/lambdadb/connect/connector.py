@@ -100,6 +100,10 @@ class Connector:
         except AttemptFailed as failure:
             raise InvalidSettings(f"{failure.text[0].upper()}{failure.text[1:]}.") from None
 
+    def forget_logins(self) -> None:
+        """Have the store drop the logins that it has read. A store of the user's own may keep them."""
+        getattr(self.settings.credentials, "forget", lambda: None)()
+
     def replace_idle(self, seconds: float) -> None:
         """Record, for the next connect's span, how long the replaced connection was unused."""
         self._idle_seconds = seconds

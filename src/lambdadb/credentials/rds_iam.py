@@ -86,6 +86,10 @@ class RdsIam:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_made": None}
 
+    def forget(self) -> None:
+        """Drop the role's keys from memory; the next connect finds them again."""
+        self._made = None
+
     def logins(self, parameters: Mapping[str, object]) -> Iterator[Login]:
         """
         One login, with a token that was signed just now.

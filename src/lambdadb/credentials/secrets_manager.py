@@ -84,6 +84,11 @@ class SecretsManager:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kept": None, "_refused": None}
 
+    def forget(self) -> None:
+        """Drop the secret from memory; the next connect reads it again."""
+        self._kept = self._refused = None
+        self._reader.forget()
+
     def logins(self, parameters: Mapping[str, object]) -> Iterator[Login]:
         """
         The login in memory or the current one; then, if refused, what a rotation may have made of it.

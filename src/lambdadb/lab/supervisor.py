@@ -73,7 +73,10 @@ def supervise(plan: dict[str, Any], orders: FileIO) -> None:
     report(pid=child.pid)
     ending = (child, orders, plan["ending"])
     threading.Thread(target=obey, args=ending, daemon=True).start()
-    report(exit=child.wait())
+    code = child.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)  # what it has forked
+    report(exit=code)
 
 
 def start(plan: dict[str, Any]) -> Popen[bytes]:
@@ -84,7 +87,8 @@ def start(plan: dict[str, Any]) -> Popen[bytes]:
         group = pwd.getpwnam(plan["user"]).pw_gid
         identity = {"user": plan["user"], "group": group, "extra_groups": []}
     surroundings = {"cwd": plan["cwd"], "env": plan["env"], **identity}
-    return Popen(plan["command"], stdin=DEVNULL, stdout=2, **surroundings)
+    # In a session of its own, so that what it forks can be stopped and ended with it.
+    return Popen(plan["command"], stdin=DEVNULL, stdout=2, start_new_session=True, **surroundings)
 
 
 def obey(child: Popen[bytes], orders: FileIO, ending: int) -> None:

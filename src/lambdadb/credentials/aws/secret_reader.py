@@ -206,6 +206,10 @@ class SecretReader:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
         raise self._explain(status, said.get("Code", ""), said.get("Message"))
 
+    def forget(self) -> None:
+        """Drop the client, which has the role's keys."""
+        self._made = None
+
     def _make_client(self) -> Any:
         if self._made is None:
             for name in _ENDPOINTS:  # botocore would show a wrong one

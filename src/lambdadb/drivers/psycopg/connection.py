@@ -11,7 +11,6 @@ import os
 import select
 import selectors
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
 
+from lambdadb.background import run_detached
 from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
 from lambdadb.drivers.psycopg.unit_of_work import Server, UnitEnded, UnitOfWork, is_refusal
@@ -358,4 +358,4 @@ def _in_thread(cancel: Callable[[], None]) -> Callable[[], None]:
         with contextlib.suppress(psycopg.OperationalError):
             cancel()
 
-    return lambda: threading.Thread(target=run, daemon=True).start()
+    return lambda: run_detached(run)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import pymysql
 from pymysql.connections import Connection
 
+from lambdadb.background import run_detached
 from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
@@ -297,7 +297,7 @@ class DeadlineConnection(Connection):
                 finally:
                     second.close()
 
-        threading.Thread(target=run, daemon=True).start()
+        run_detached(run)
 
     def translate_failure(self, error: pymysql.Error) -> pymysql.Error:
         """Return the error for a failed wait."""

@@ -8,5 +8,14 @@ from lambdadb.lab.environment.environment import (
     FunctionTimeout,
     new_trace_id,
 )
+from lambdadb.lab.environment.managed import ManagedEnvironment
+from lambdadb.lab.environment.snapshot import Snapshot
 
-__all__ = ["Environment", "FunctionError", "FunctionTimeout", "new_trace_id"]
+__all__ = [
+    "Environment",
+    "FunctionError",
+    "FunctionTimeout",
+    "ManagedEnvironment",
+    "Snapshot",
+    "new_trace_id",
+]

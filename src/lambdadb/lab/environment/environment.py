@@ -26,6 +26,14 @@ from lambdadb.lab.process import Directory
 # Seconds that Lambda gives the first init; an init that overruns is repeated within the invocation.
 INIT_LIMIT = 10.0
 
+# Seconds for the init of provisioned concurrency, SnapStart and Managed Instances, unless the function's
+# timeout is longer (Lambda Developer Guide).
+LONG_INIT_LIMIT = 130.0
+
+# Seconds between SIGTERM and SIGKILL when an environment with an external extension ends (Lambda
+# Developer Guide; observed by aws-samples/graceful-shutdown-with-aws-lambda).
+SHUTDOWN_LIMIT = 0.3
+
 # All that a function gets of the variables around it: Lambda passes nothing of a developer's shell,
 # and a PGPASSWORD or PGHOST from there would change what is measured.
 INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
@@ -106,6 +114,41 @@ class Environment:
         self.busy = threading.Lock()
         self.runtime: RuntimeProcess | None = None
 
+    def start(self) -> None:
+        """
+        Run the init before the first invocation, as for provisioned concurrency, and freeze.
+
+        Raises:
+            FunctionError: The init raised, or the process exited.
+            FunctionTimeout: It took longer than the timeout.
+        """
+        if not self.initialise(time.monotonic() + max(self.timeout, LONG_INIT_LIMIT)):
+            raise self.timed_out("init")
+
+    def shut_down(self, *, extension: bool = True) -> float | None:
+        """
+        End the environment as Lambda does: SIGTERM, 300 ms, SIGKILL; an invocation may be running.
+
+        Args:
+            extension: Whether an extension is registered. Without one there is no SIGTERM.
+
+        Returns:
+            Seconds after which the process had ended by itself; None if it had to be killed.
+        """
+        runtime, self.closed = self.runtime, True
+        took = None
+        if runtime is not None and extension:
+            began = time.monotonic()
+            self.thaw(runtime)
+            runtime.process.send_signal(signal.SIGTERM)
+            try:
+                runtime.process.wait(SHUTDOWN_LIMIT)
+                took = time.monotonic() - began
+            except TimeoutError:
+                pass
+        self.end()
+        return took
+
     @property
     def pid(self) -> int:
         """
@@ -168,6 +211,15 @@ class Environment:
 
     def initialise(self, deadline: float) -> bool:
         """Start a process up to its first question for an event; False: out of time."""
+        runtime = self.start_process()
+        if not runtime.wait(lambda: runtime.api.asking, deadline):
+            return False
+        if not runtime.api.asking:
+            raise self.exited(runtime, request_id=None)
+        self.freeze(runtime)
+        return True
+
+    def start_process(self) -> RuntimeProcess:
         self.refuse_closed()
         self.init_count += 1
         output = self.folder.path / f"log-{self.init_count}"
@@ -175,12 +227,7 @@ class Environment:
         if self.closed:  # by another thread, while the process started
             self.end()
             self.refuse_closed()
-        if not runtime.wait(lambda: runtime.api.asking, deadline):
-            return False
-        if not runtime.api.asking:
-            raise self.exited(runtime, request_id=None)
-        self.freeze(runtime)
-        return True
+        return runtime
 
     def refuse_closed(self) -> None:
         if self.closed:
@@ -201,19 +248,17 @@ class Environment:
         else:
             self.freeze(runtime)
         assert answer is not None
-        if answer.failed:
-            raise function_error(answer)
-        return json.loads(answer.body)
+        return result_of(answer)
 
     def freeze(self, runtime: RuntimeProcess) -> None:
-        os.kill(runtime.process.pid, signal.SIGSTOP)
+        signal_all(runtime, signal.SIGSTOP)
         self.frozen = True
 
     def thaw(self, runtime: RuntimeProcess) -> None:
         if not runtime.process.running:
             # Killed while frozen, from outside: Lambda would start a new one, and so does the next.
             raise self.exited(runtime, request_id=None)
-        os.kill(runtime.process.pid, signal.SIGCONT)
+        signal_all(runtime, signal.SIGCONT)
         self.frozen = False
 
     def exited(self, runtime: RuntimeProcess, request_id: str | None) -> FunctionError:
@@ -289,6 +334,12 @@ class Environment:
         }
 
 
+def signal_all(runtime: RuntimeProcess, number: signal.Signals) -> None:
+    """Send a signal to the function's process and, if it leads its group, to what it has forked."""
+    pid = runtime.process.pid
+    (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, number)
+
+
 def encoded(event: object) -> bytes:
     try:
         return json.dumps(event, allow_nan=False).encode()
@@ -297,6 +348,13 @@ def encoded(event: object) -> bytes:
             f"the event is not JSON ({error}), so Lambda could not carry it; nothing was started. "
             "Pass dicts, lists, strings, finite numbers, booleans and None only"
         ) from error
+
+
+def result_of(answer: RuntimeAnswer) -> object:
+    """What the handler returned; raises what it raised."""
+    if answer.failed:
+        raise function_error(answer)
+    return json.loads(answer.body)
 
 
 def function_error(answer: RuntimeAnswer) -> FunctionError:

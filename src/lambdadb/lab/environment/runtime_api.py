@@ -1,13 +1,15 @@
 """The Lambda Runtime API: what AWS's runtime client in a function's process talks to.
 
-Source of the four endpoints: Lambda Developer Guide, "Using the Lambda runtime API".
+Source of the endpoints: Lambda Developer Guide, "Using the Lambda runtime API".
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,18 +36,23 @@ class RuntimeAnswer:
 
 class RuntimeAPI:
     """
-    Serve one runtime process for its life: events out, answers in, on a loopback port.
+    Serve one runtime for its life: events out, answers in, on a loopback port.
 
-    Each process gets its own, so that nothing a killed process still sent can reach the next one. It is
+    Each runtime gets its own, so that nothing a killed process still sent can reach the next one. It is
     below a random path, which only the process is told: other users of this machine can reach the
-    port, but neither take the function's events nor answer for it.
+    port, but neither take the function's events nor answer for it. Several processes of one runtime may
+    ask at the same time, as on Managed Instances.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.asking = False
+        self.pollers = 0
+        self.waiting: deque[RuntimeEvent] = deque()
+        self.open: set[str] = set()
         self.answer: RuntimeAnswer | None = None
-        self.event: RuntimeEvent | None = None
+        self.answers: dict[str, RuntimeAnswer] = {}
+        self.snapshot_taken = False
+        self.copies: deque[Mapping[str, str]] = deque()
         self.closed = False
         self.server = APIServer(self)
         self.path = f"/{secrets.token_urlsafe(24)}"
@@ -58,34 +65,62 @@ class RuntimeAPI:
         )
         self.thread.start()
 
+    @property
+    def asking(self) -> bool:
+        """Whether a process asks for an event and there is none."""
+        return self.pollers > len(self.waiting)
+
     def hand_out(self, event: RuntimeEvent) -> None:
-        """Give the event to the runtime that asks for it."""
+        """Give the event to a process that asks for one, now or later."""
         with self.changed:
-            self.event, self.answer, self.asking = event, None, False
+            self.answer = None
+            self.waiting.append(event)
             self.changed.notify_all()
 
     def wait_for(self, ready: Callable[[], bool], seconds: float) -> bool:
-        """Wait until `ready`, a question to `asking` and `answer`; False: the time was over."""
+        """Wait until `ready`, a question to this object; False: the time was over."""
         with self.changed:
             return self.changed.wait_for(ready, seconds)
 
     def next_event(self) -> RuntimeEvent | None:
-        """Block the asking runtime until there is an event; None: this API was closed."""
+        """Block the asking process until there is an event; None: this API was closed."""
         with self.changed:
-            self.event, self.asking = None, True
+            self.pollers += 1
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self.event is not None or self.closed)
-            return None if self.closed else self.event
+            self.changed.wait_for(lambda: self.waiting or self.closed)
+            self.pollers -= 1
+            if self.closed:
+                return None
+            event = self.waiting.popleft()
+            self.open.add(event.request_id)
+            return event
 
     def accept(self, request_id: str | None, answer: RuntimeAnswer) -> bool:
-        """Keep the answer to the event given out (None: to the init); False: not asked for."""
+        """Keep the answer to an event given out (None: to the init); False: not asked for."""
         with self.changed:
-            current = self.event.request_id if self.event else None
-            if request_id != current or self.answer is not None:
+            asked_for = request_id in self.open if request_id else not (self.open or self.answer)
+            if not asked_for:
                 return False
+            if request_id:
+                self.open.remove(request_id)
+                self.answers[request_id] = answer
             self.answer = answer
             self.changed.notify_all()
             return True
+
+    def copy_snapshot(self, place: Mapping[str, str]) -> None:
+        """Have the process that waits for its snapshot's restore make a copy of itself at `place`."""
+        with self.changed:
+            self.copies.append(place)
+            self.changed.notify_all()
+
+    def next_copy(self) -> Mapping[str, str] | None:
+        """Block the process whose snapshot is taken until a copy is wanted; None: this was closed."""
+        with self.changed:
+            self.snapshot_taken = True
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.copies or self.closed)
+            return None if self.closed else self.copies.popleft()
 
     def close(self) -> None:
         """Stop serving; a runtime still waiting for an event is hung up on."""
@@ -113,17 +148,22 @@ class APIServer(ThreadingHTTPServer):
 
 
 class Endpoints(BaseHTTPRequestHandler):
-    """next, response, error and init/error."""
+    """next, response, error, init/error and restore/next."""
 
     server: APIServer
 
     def do_GET(self) -> None:
-        if self.path != self.server.api.path + PREFIX + "invocation/next":
+        api = self.server.api
+        if self.path == api.path + PREFIX + "restore/next":
+            copy = api.next_copy()
+            if copy is not None:
+                self.reply(200, json.dumps(copy).encode())
+        elif self.path == api.path + PREFIX + "invocation/next":
+            event = api.next_event()
+            if event is not None:
+                self.reply(200, event.body, event.headers)
+        else:
             self.reply(404)
-            return
-        event = self.server.api.next_event()
-        if event is not None:
-            self.reply(200, event.body, event.headers)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

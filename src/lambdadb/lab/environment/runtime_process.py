@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lambdadb.lab import LabError
 from lambdadb.lab.environment.runtime_api import RuntimeAPI
 from lambdadb.lab.process import Process
 
@@ -17,6 +21,8 @@ FRAME_HEADER = 16
 
 class RuntimeProcess:
     """One process of an environment, from its init to its end."""
+
+    process: Process | CopiedProcess
 
     def __init__(self, handler: str, variables: Mapping[str, str], root: Path, output: Path) -> None:
         self.api = RuntimeAPI()
@@ -40,9 +46,60 @@ class RuntimeProcess:
                 return True
         return False
 
+    def copy(self, output: Path, seconds: float = 10.0) -> RuntimeProcess:
+        """Make a copy of the process, which waits for the restore of its snapshot."""
+        copied = object.__new__(RuntimeProcess)
+        copied.api = RuntimeAPI()
+        copied.output = Output(output)
+        pid_file = output.with_suffix(".pid")
+        place = {"address": copied.api.address, "log": str(output), "pid_file": str(pid_file)}
+        self.api.copy_snapshot(place)
+        end = time.monotonic() + seconds
+        while not pid_file.exists():
+            if time.monotonic() > end or not self.process.running:
+                copied.api.close()
+                raise LabError("the process with the snapshot has made no copy")
+            time.sleep(0.005)
+        copied.process = CopiedProcess(int(pid_file.read_text()))
+        return copied
+
     def end(self) -> None:
         self.process.kill()
         self.api.close()
+
+
+class CopiedProcess:
+    """A process that another one has forked. It ends, at the latest, when that one's supervisor does."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, 0)
+            return True
+        return False
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Its exit code is known to its parent only: 0 is returned."""
+        end = time.monotonic() + (timeout or 10.0)
+        while self.running:
+            if time.monotonic() > end:
+                raise TimeoutError(f"Process {self.pid} is still running after {timeout} s.")
+            time.sleep(0.005)
+        return 0
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+        self.wait()
 
 
 class Output:
