@@ -165,7 +165,7 @@ class MariaDB:
     def _run(self, command: list[str], ending: signal.Signals) -> Process:
         return Process(
             command,
-            # A server that starts deletes each temporary table that it finds there, also another server's.
+            # A starting server deletes the temporary tables that it finds there, also another's.
             env={**environment(), "TMPDIR": str(self._path)},
             cwd=self._path,
             output=self._path / "log",
