@@ -165,7 +165,8 @@ class MariaDB:
     def _run(self, command: list[str], ending: signal.Signals) -> Process:
         return Process(
             command,
-            env=environment(),
+            # In a shared folder the names of temporary tables meet those of other servers.
+            env={**environment(), "TMPDIR": str(self._path)},
             cwd=self._path,
             output=self._path / "log",
             user=server_user(),
