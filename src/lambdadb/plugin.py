@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from lambdadb.drivers.base import Driver
     from lambdadb.tracing import Tracer
 
-_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server")
+_SETTINGS = (
+    *("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server"),
+    *("proxy", "proxy_check"),
+)
 _DECIDED_BY_POLICY = {
     *("creator", "async_creator", "module"),
     *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
@@ -87,13 +90,16 @@ class LambdaDBPlugin(CreateEnginePlugin):
     def handle_dialect_kwargs(self, dialect_cls: type[Any], dialect_args: dict[str, Any]) -> None:
         """Make the connector and the recorder of statements, and give them to the dialect."""
         driver: Driver = dialect_cls.make_driver()
+        driver.choose_proxy(self._settings.proxy)
         if dialect_cls.is_async:
             from lambdadb.loop_clock import LoopClock
 
             clock: Clock = LoopClock()
         else:
             clock = Clock()
-        self._connector = Connector(driver=driver, settings=self._settings, clock=clock)
+        self._connector = Connector(
+            driver=driver, settings=self._settings, clock=clock, connect_args=self._connect_args
+        )
         driver.check_parameters({**self.url.query, **self._connect_args})
         recorder = _make_recorder(self._settings.tracer, driver, clock)
         driver.check_installation(traced=recorder is not None)
@@ -111,8 +117,18 @@ class LambdaDBPlugin(CreateEnginePlugin):
         dialect: Any = engine.dialect
         arguments, parameters = dialect.create_connect_args(engine.url)
         self._connector.set_target(arguments, {**parameters, **self._connect_args})
+        if self._settings.proxy_check:
+            self._check_statements(engine)
         engine.url = self.url.set(drivername=f"{dialect.name}+{dialect.driver}")
         watch_engine(self._connector.environment)
+
+    def _check_statements(self, engine: Engine) -> None:
+        from lambdadb.proxy_check import check_statements
+
+        find_pin = getattr(engine.dialect, "find_pin", None)
+        if find_pin is None:
+            raise InvalidSettings("proxy_check=True: the rules are those of RDS Proxy for PostgreSQL.")
+        check_statements(engine, find_pin)
 
 
 def _make_recorder(tracer: Tracer | None, driver: Driver, clock: Clock) -> Any:
