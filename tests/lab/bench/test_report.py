@@ -241,3 +241,20 @@ def test_what_could_not_be_written_is_named(tmp_path: Path) -> None:
     assert len(missing) == 1
     assert "elapsed.png: Is a directory" in missing[0]
     assert (tmp_path / "report.html").exists()
+
+
+def test_another_run_beside() -> None:
+    """Each figure of one run is beside that of the other, also where only one of them has the cell."""
+    lambda_rows = [
+        run(place="Lambda", interval={"cold": 720.0}, clusters={"cold": "c"}),
+        invocation("cold", "hand_written", 1, elapsed=17.0, new_id=1),
+        invocation("cold", "hand_written", 2, elapsed=17.0, new_id=34),
+    ]
+    found = report.compared(lambda_rows, ROWS)
+    assert found["places"] == ["Lambda", "this machine"]
+    rows = {(kind, name): values for kind, name, values in found["rows"]}
+    assert rows["cold", "hand-written"][:4] == ["17.0 s", "15.3 s", "33", "33"]
+    assert rows["hot", "hand-written"][:2] == ["", "15 ms"]
+    page = report.page(lambda_rows, {}, complete=True, beside=ROWS)
+    assert "Lambda and this machine" in page
+    assert summary(lambda_rows, complete=True, beside=ROWS)["beside"]["run"]["place"] == "this machine"
