@@ -220,6 +220,12 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def data_api(session: nox.Session) -> None:
+    """Rows lost and doubled over the Data API, and its cold start, beside sqlalchemy-aurora-data-api."""
+    benchmark(session, "test", besides=["sqlalchemy-aurora-data-api"])
+
+
+@nox.session
 def sweep(session: nox.Session) -> None:
     """20,000 units of work damaged at random, none lost and none doubled; and the tests' full sweeps."""
     benchmark(session, "test")

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 import sqlalchemy.dialects.postgresql.provision
 from sqlalchemy import Engine
+from sqlalchemy.dialects import registry
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.testing import config as suite
 from sqlalchemy.testing import provision
@@ -24,6 +25,9 @@ POLICY = lambdadb.PerEnvironment(connections=5)
 # The one keyword of the suite that lambdadb refuses. It asks for a StaticPool, to find a temporary
 # table again, and gets its counterpart.
 REFUSED, INSTEAD = "poolclass", lambdadb.PerEnvironment()
+
+# The suite asks for the dialect of a URL before it makes an engine.
+registry.register("postgresql.data_api", "lambdadb.drivers.data_api.dialect", "DataApiDialect")
 
 _create_engine = sqlalchemy.create_engine
 

@@ -337,6 +337,15 @@ def test_a_login_from_an_asynchronous_store(app: str) -> None:
     assert asked == [b"cached orders\n", b"fresh orders\n"]
 
 
+def test_orders_over_the_data_api() -> None:
+    """The page's test of a handler prints the new id, and the calls."""
+    command = [sys.executable, "orders_data_api.py"]
+    run = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, check=True)
+    id_, calls = run.stdout.splitlines()
+    assert id_ == "{'id': 1}"
+    assert ast.literal_eval(calls)[-3:] == ["BeginTransaction", "Execute", "CommitTransaction"]
+
+
 def test_a_login_by_iam(shop: Shop, aws: dict[str, str]) -> None:
     """To a server that speaks no TLS the token is not sent."""
     with (

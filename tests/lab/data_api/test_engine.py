@@ -123,6 +123,15 @@ def test_values_survive_the_way_there_and_back(engine):
         assert [one[name] for one in found] == [row[name]] * 3 + [nulls[name]], VALUES[int(name[1:])]
 
 
+def test_a_table_is_inspected(engine, table):
+    """SQLAlchemy reads the catalogs over the API."""
+    inspector = sa.inspect(engine)
+    assert [column["name"] for column in inspector.get_columns("things")] == ["id", "name"]
+    assert inspector.get_pk_constraint("things")["constrained_columns"] == ["id"]
+    (index,) = inspector.get_indexes("things")
+    assert (index["column_names"], index["unique"]) == (["name"], True)
+
+
 def test_a_comparison_gets_the_casts_that_it_needs(engine):
     """A string is text for the server, so a cast is written beside it, in literal SQL too."""
     moment = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -170,6 +170,8 @@ class Rows:
         if value is None:
             return {"isNull": True}
         name, kind, element = self._types[column]
+        if name in ("int2vector", "oidvector"):
+            return {"arrayValue": {"longValues": [int(number) for number in value.split()]}}
         if name != element:
             load = self._transformer.get_loader(self._result.ftype(column), pq.Format.TEXT).load
             return {"arrayValue": _array(load(value))}

@@ -1,0 +1,199 @@
+"""
+Rows lost and doubled over the Data API when a call fails, and what a cold start costs, beside a peer.
+
+    nox -s data_api
+    nox -s data_api -- --json
+
+Both clients talk to the lab's emulation over HTTP without TLS. The peer is sqlalchemy-aurora-data-api
+with its default client, boto3's. The unit of work stores two rows in one transaction. Each of its calls
+fails once in each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from rich.console import Console
+from rich.table import Table
+
+import lambdadb
+from lambdadb.lab.data_api import DataApi
+from lambdadb.lab.data_api.unit_sweep import FAULTS
+from lambdadb.lab.postgres import Postgres
+
+INSERT = sqlalchemy.text("INSERT INTO unit (name) VALUES (:name)")
+RUNS = 15
+OUTCOMES = ("stored once", "denied", "stored, with an error", "lost", "doubled")
+
+Unit = Callable[[], object]
+
+
+def insert_two(connection: Any) -> None:
+    for name in ("a", "b"):
+        connection.execute(INSERT, {"name": name})
+
+
+def make_peer(api: DataApi) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(
+        "postgresql+auroradataapi://:@/postgres",
+        connect_args={"aurora_cluster_arn": api.cluster_arn, "secret_arn": api.secret_arn},
+    )
+
+
+def make_units(api: DataApi) -> dict[str, Unit]:
+    """The clients, each with a function that runs the unit once."""
+    ours, peer = lambdadb.create_engine(api.url()), make_peer(api)
+
+    def plain(engine: sqlalchemy.Engine) -> None:
+        with engine.begin() as connection:
+            insert_two(connection)
+
+    def repeated() -> None:
+        try:
+            plain(peer)
+        except Exception:
+            plain(peer)
+
+    return {
+        "lambdadb, run_transaction": lambda: lambdadb.run_transaction(ours, insert_two),
+        "lambdadb, engine.begin()": lambda: plain(ours),
+        "sqlalchemy-aurora-data-api": lambda: plain(peer),
+        "the same, repeated after an error": repeated,
+    }
+
+
+def count_outcomes(api: DataApi, admin: Any, unit: Unit) -> Counter[str]:
+    """Let each call of the unit fail in each way, and count what became of its rows."""
+    outcomes: Counter[str] = Counter()
+    unit()  # the first connect makes calls of its own
+    before = len(api.calls)
+    unit()
+    for number in range(len(api.calls) - before):
+        for fault in FAULTS:
+            admin.execute("TRUNCATE unit")
+            api.fail(fault, after=number)
+            failed = False
+            try:
+                unit()
+            except Exception:
+                failed = True
+            api.repair()
+            end_transactions(admin)
+            rows = Counter(name for (name,) in admin.execute("SELECT name FROM unit").fetchall())
+            outcomes[name_outcome(rows, failed=failed)] += 1
+    return outcomes
+
+
+def end_transactions(admin: Any) -> None:
+    """AWS would do this after three minutes."""
+    admin.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+
+
+def name_outcome(rows: Counter[str], *, failed: bool) -> str:
+    if any(number > 1 for number in rows.values()):
+        return "doubled"
+    if len(rows) == 2:
+        return "stored, with an error" if failed else "stored once"
+    return "denied" if failed and not rows else "lost"
+
+
+COLD = {
+    "lambdadb, own requests": (
+        "import lambdadb; e = lambdadb.create_engine({url!r})\n"
+        "from sqlalchemy import text\n"
+        "with e.connect() as c: c.execute(text('SELECT 1'))"
+    ),
+    "boto3 alone, one ExecuteStatement": (
+        "import boto3\n"
+        "boto3.client('rds-data').execute_statement(\n"
+        "    resourceArn={cluster!r}, secretArn={secret!r}, sql='SELECT 1')"
+    ),
+    "sqlalchemy-aurora-data-api": (
+        "from sqlalchemy import create_engine, text\n"
+        "e = create_engine('postgresql+auroradataapi://:@/postgres',\n"
+        "    connect_args=dict(aurora_cluster_arn={cluster!r}, secret_arn={secret!r}))\n"
+        "with e.connect() as c: c.execute(text('SELECT 1'))"
+    ),
+}
+
+
+def measure_cold(api: DataApi) -> dict[str, dict[str, float]]:
+    """Processor time of a fresh interpreter that selects 1, above an empty one; and its calls."""
+    found: dict[str, dict[str, float]] = {}
+    empty = statistics.median(run("pass") for _ in range(RUNS))
+    for name, code in COLD.items():
+        filled = code.format(url=api.url(), cluster=api.cluster_arn, secret=api.secret_arn)
+        run(filled)  # compiles
+        before = len(api.calls)
+        took = statistics.median(run(filled) for _ in range(RUNS)) - empty
+        calls = (len(api.calls) - before) / RUNS
+        found[name] = {"cpu_milliseconds": round(took * 1000, 1), "calls": calls}
+    return found
+
+
+def run(code: str) -> float:
+    """Return the processor time, which a busy machine changes little."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    as_json = parser.parse_args().json
+    console = Console(stderr=as_json)
+    logging.disable(logging.CRITICAL)  # of the pools, about the faults
+    with Postgres(settings={"fsync": "off"}) as server, DataApi(server) as api:
+        os.environ.update(api.environment())
+        dsn = server.url().replace("+psycopg", "")
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute("CREATE TABLE unit (name text)")
+            outcomes = {}
+            for name, unit in make_units(api).items():
+                console.print(f"[dim]{name}: each call fails in {len(FAULTS)} ways[/]")
+                outcomes[name] = count_outcomes(api, admin, unit)
+        console.print(f"[dim]cold starts: {len(COLD)} clients, {RUNS} runs each[/]")
+        cold = measure_cold(api)
+    if as_json:
+        print(json.dumps({"outcomes": outcomes, "cold_start": cold}))
+    else:
+        show(console, outcomes, cold)
+    ours = outcomes["lambdadb, run_transaction"]
+    return int(ours["lost"] + ours["doubled"] > 0)
+
+
+def show(console: Console, outcomes: dict[str, Counter[str]], cold: dict[str, dict[str, float]]) -> None:
+    table = Table(title="A unit of two INSERTs, one call of which fails (emulated)")
+    for heading in ("client", "cases", *OUTCOMES):
+        left = heading == "client"
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for name, count in outcomes.items():
+        table.add_row(name, str(sum(count.values())), *(str(count[kind]) for kind in OUTCOMES))
+    console.print(table)
+    table = Table(title="A fresh interpreter that selects 1, above an empty one (measured, median)")
+    for heading in ("client", "CPU ms", "calls"):
+        table.add_column(heading, justify="left" if heading == "client" else "right")
+    for name, row in cold.items():
+        table.add_row(name, f"{row['cpu_milliseconds']:.0f}", f"{row['calls']:.0f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
