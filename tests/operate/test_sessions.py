@@ -15,6 +15,7 @@ import psycopg
 from click.testing import Result
 
 from lambdadb.lab.postgres import Postgres
+from lambdadb.lab.postgres.standby import Standby
 from lambdadb.operate.sessions import SessionView, blockers, examine, holders, keeps_awake
 
 from .conftest import LIMIT, PASSWORD, Connect
@@ -192,3 +193,17 @@ def test_watching(server: Postgres, admin: psycopg.Connection[Any]) -> None:
         assert process.wait(30) == 130
     assert {look["holders"][0]["name"] for look in looks} == {"admin"}
     wait_until(lambda: not admin.execute(query).fetchall())
+
+
+def test_a_reader_beside_the_writer(server: Postgres, connect: Connect, lambdadb: Run) -> None:
+    """Both are shown, each with its own sessions, and doctor asks a reader too."""
+    connect("orders")
+    with Standby(server) as reader:
+        done = lambdadb("sessions", server.url(), reader.url(), "--json")
+        assert done.exit_code == 0, done.output
+        first, second = map(json.loads, done.stdout.splitlines())
+        examined = lambdadb("doctor", reader.url())
+    assert (first["reader"], second["reader"]) == (False, True)
+    assert [holder["name"] for holder in first["holders"]] == ["orders"]
+    assert second["holders"] == []
+    assert examined.exit_code in (0, 1), examined.output
