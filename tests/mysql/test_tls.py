@@ -28,6 +28,8 @@ HOST = "db.example"
 CIPHER = text(
     "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'Ssl_version'"
 )
+# A second server takes seconds to start where all tests run at once. The scripted one shows the same.
+with_its_own_server = pytest.mark.sweep
 TOKEN = "canary-token" + "x" * 1000
 
 
@@ -106,11 +108,13 @@ def refusal(mode, url, **keywords):
     return error
 
 
+@with_its_own_server
 def test_a_verified_server_gets_the_login(mode, secure):
     """With nothing said about TLS: encrypted, and verified with the system's roots."""
     assert connected(mode, secure).startswith("TLSv1.")
 
 
+@with_its_own_server
 def test_a_certificate_for_another_name_is_refused(mode, secure):
     """The message says what to do; by choice, the authority alone is verified."""
     other = secure.set(host="other.example")
@@ -118,6 +122,7 @@ def test_a_certificate_for_another_name_is_refused(mode, secure):
     assert connected(mode, other.update_query_dict({"ssl_verify_identity": "false"}))
 
 
+@with_its_own_server
 def test_an_unknown_authority_is_refused(mode, secure, tmp_path):
     """With the roots of another one."""
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
@@ -125,6 +130,7 @@ def test_an_unknown_authority_is_refused(mode, secure, tmp_path):
     assert "unable to get local issuer certificate" in str(refusal(mode, url))
 
 
+@with_its_own_server
 def test_roots_of_rds_are_those_of_the_region(mode, secure):
     """A name of RDS is verified with the package's own roots, which have not signed this server."""
     url = secure.set(host="orders.cluster-c9.eu-west-1.rds.amazonaws.com")
@@ -218,6 +224,7 @@ def test_a_server_that_hides_its_tls_gets_nothing(plugin):
     assert answers == []
 
 
+@with_its_own_server
 def test_iam_logs_in_with_a_token_for_mysqls_port(mode, secure, files, monkeypatch):
     """`RdsIam` as on PostgreSQL, signed for the host and 3306. This server takes it for a password."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -239,6 +246,7 @@ def test_iam_logs_in_with_a_token_for_mysqls_port(mode, secure, files, monkeypat
     assert told == [f"{HOST}:3306"]
 
 
+@with_its_own_server
 def test_a_rotated_password_is_followed(mode, secure):
     """The store is asked again when the server refuses a login."""
 
