@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from lambdadb.credentials import AsyncCredentials, Credentials
+    from lambdadb.drivers.base import Proxy
     from lambdadb.outcome import IdempotencyKey
     from lambdadb.policy import Policy
     from lambdadb.resume import DatabaseState
@@ -48,6 +49,7 @@ def create_async_engine(
     tracer: Tracer | None = None,
     tag: str | None = None,
     allow_unverified_server: bool | None = None,
+    proxy: Proxy | None = None,
     **keywords: Any,
 ) -> AsyncEngine:
     """
@@ -64,6 +66,7 @@ def create_async_engine(
         tracer=tracer,
         tag=tag,
         allow_unverified_server=allow_unverified_server,
+        proxy=proxy,
         **with_plugin(keywords),
     )
 

@@ -18,6 +18,7 @@ from lambdadb.url import check_url
 
 if TYPE_CHECKING:
     from lambdadb.credentials import Credentials
+    from lambdadb.drivers.base import Proxy
     from lambdadb.policy import Policy
     from lambdadb.retry import ResumeRetry
     from lambdadb.tracing import Tracer
@@ -35,6 +36,7 @@ def create_engine(
     tracer: Tracer | None = None,
     tag: str | None = None,
     allow_unverified_server: bool | None = None,
+    proxy: Proxy | None = None,
     **keywords: Any,
 ) -> Engine:
     """
@@ -54,6 +56,9 @@ def create_engine(
             not sent. A name in the URL or in `connect_args` wins.
         allow_unverified_server: True sends a login of `credentials` also to a server that is not
             verified by `sslmode=verify-full`. A login of `RdsIam` still needs encryption.
+        proxy: "rds-proxy" or "pgbouncer" (and other poolers) if the URL's name leads to one, "none" if
+            it does not. None finds out: RDS Proxy by its host name, others by what they answer. A proxy
+            that is found by a refusal costs the engine's first connect one more attempt.
         **keywords: Passed on to `sqlalchemy.create_engine`.
 
     Raises:
@@ -72,6 +77,7 @@ def create_engine(
             tracer=tracer,
             tag=tag,
             allow_unverified_server=allow_unverified_server,
+            proxy=proxy,
             **with_plugin(keywords),
         )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lambdadb.drivers.base import Driver
     from lambdadb.tracing import Tracer
 
-_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server")
+_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server", "proxy")
 _DECIDED_BY_POLICY = {
     *("creator", "async_creator", "module"),
     *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
@@ -87,6 +87,7 @@ class LambdaDBPlugin(CreateEnginePlugin):
     def handle_dialect_kwargs(self, dialect_cls: type[Any], dialect_args: dict[str, Any]) -> None:
         """Make the connector and the recorder of statements, and give them to the dialect."""
         driver: Driver = dialect_cls.make_driver()
+        driver.choose_proxy(self._settings.proxy)
         if dialect_cls.is_async:
             from lambdadb.loop_clock import LoopClock
 

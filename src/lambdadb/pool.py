@@ -188,12 +188,17 @@ class GuardedPool(Pool):
             return False  # the server has ended it, and the message about it was lost
         if self.policy.resets and checkout is not None and slot.invocation != checkout.invocation:
             return self._ask(slot, lambda: self.driver.reset_session(connection))
-        if liveness == "readable" or idle >= self.policy.ping_after:
+        if liveness == "readable" or (idle >= self.policy.ping_after and not self._has_proxy(slot)):
             dialect: Any = self._dialect
             # _do_ping_w_event calls `handle_error` listeners if a ping fails. It may be missing.
             ping = getattr(dialect, "_do_ping_w_event", dialect.do_ping)
             return self._ask(slot, lambda: ping(slot.dbapi_connection))
         return True
+
+    def _has_proxy(self, slot: Slot) -> bool:
+        # A ping to a proxy says nothing about the server, and keeps the proxy from ending idle
+        # connections and from shrinking its pool (RDS User Guide, RDS Proxy connection considerations).
+        return self.driver.has_proxy(slot.driver_connection)
 
     def _ask(self, slot: Slot, question: Callable[[], bool]) -> bool:
         connection, dialect = slot.driver_connection, self._dialect

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from sqlalchemy import URL
 
+from lambdadb.drivers.base import Proxy
 from lambdadb.errors import InvalidSettings
 from lambdadb.policy import PerEnvironment, PerInvocation, Policy
 from lambdadb.retry import ResumeRetry
@@ -42,6 +43,9 @@ class Settings:
     tag: str = "{name}"
     """The session's `application_name`, made of `{name}`, `{version}` and `{alias}`."""
 
+    proxy: Proxy | None = None
+    """What shares the server's sessions among its clients; None finds out."""
+
     @classmethod
     def from_keywords(cls, **keywords: Any) -> Settings:
         """Make settings from the keywords that are not None, with defaults for the rest."""
@@ -61,6 +65,9 @@ class Settings:
             raise InvalidSettings(
                 f"allow_unverified_server={self.allow_unverified_server!r}: use True or False."
             )
+        if self.proxy not in (None, *get_args(Proxy)):
+            names = ", ".join(map(repr, get_args(Proxy)))
+            raise InvalidSettings(f"proxy={self.proxy!r}: use one of {names}, or None to find out.")
         for name, value in (("credentials", self.credentials), ("tracer", self.tracer)):
             if isinstance(value, type):
                 raise InvalidSettings(f"{name}={value.__name__} is a class: use {value.__name__}(...).")
@@ -91,7 +98,8 @@ def read_url_settings(url: URL) -> tuple[URL, dict[str, Any]]:
 
     `lambdadb_policy` (`per-environment` or `per-invocation`), `lambdadb_connections`,
     `lambdadb_timeout` (seconds that a connect may take), `lambdadb_tag`, `lambdadb_secret` (the name or
-    ARN of a secret in AWS Secrets Manager) and `lambdadb_iam` (`true`). The others are keywords only.
+    ARN of a secret in AWS Secrets Manager), `lambdadb_iam` (`true`) and `lambdadb_proxy` (`rds-proxy`,
+    `pgbouncer` or `none`). The others are keywords only.
 
     Raises:
         InvalidSettings: A name or a value is unknown.
@@ -113,6 +121,8 @@ def read_url_settings(url: URL) -> tuple[URL, dict[str, Any]]:
             settings["retry"] = ResumeRetry(timeout=_parse_number(name, value))
         elif name == "lambdadb_tag":
             settings["tag"] = value
+        elif name == "lambdadb_proxy":
+            settings["proxy"] = value
         elif name == "lambdadb_secret":
             from lambdadb.credentials.secrets_manager import SecretsManager
 

@@ -231,6 +231,9 @@ class ScriptedTarget:
     def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
         """It is in this process."""
 
+    def learn(self, failure: AttemptFailed) -> bool:
+        return False
+
     def begin_attempt(self, number: int) -> Attempt:
         return Attempt(self.parameters)
 
@@ -246,6 +249,9 @@ class ScriptedDriver:
     """`lambdadb.drivers.base.Driver` for the server in memory."""
 
     session_tag_bytes = 10
+
+    def choose_proxy(self, proxy: Any) -> None:
+        assert proxy is None, "there is no proxy before it"
 
     def check_installation(self, *, traced: bool) -> None:
         """Nothing is installed."""
@@ -264,6 +270,9 @@ class ScriptedDriver:
 
     def liveness(self, connection: Connection) -> Any:
         return "quiet" if connection in SERVER.sessions else "closed"
+
+    def has_proxy(self, connection: Connection) -> bool:
+        return False
 
     def is_reusable(self, connection: Connection) -> bool:
         return connection.transaction is None and not connection.closed

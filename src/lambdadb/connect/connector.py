@@ -97,6 +97,7 @@ class Connector:
         try:
             self.target = self.driver.make_target(arguments, parameters)
             self._check_verified(self.target)
+            self.target.add_session_settings(self.settings.policy, None)
         except AttemptFailed as failure:
             raise InvalidSettings(f"{failure.text[0].upper()}{failure.text[1:]}.") from None
 
@@ -128,12 +129,10 @@ class Connector:
             logger.info("%s: %s", history.target, one_line(last.text))
         raise last
 
-    def _open(
-        self, target: Target, deadline: Deadline, history: ConnectHistory
-    ) -> tuple[Attempt, Target]:
+    def _open(self, bare: Target, deadline: Deadline, history: ConnectHistory) -> tuple[Attempt, Target]:
         """Return the successful attempt with one login, and the complete target."""
-        self._check_verified(target)  # a login may name another server, or another mode of TLS
-        target = target.add_session_settings(self.settings.policy, self._make_session_tag())
+        self._check_verified(bare)  # a login may name another server, or another mode of TLS
+        target = bare.add_session_settings(self.settings.policy, self._make_session_tag())
         self._warn_once(target, target.tls_warning)
         target = target.add_tls_defaults(always=self.settings.requires_verified_server)
         hedged = HedgedConnect(
@@ -149,6 +148,9 @@ class Connector:
         try:
             attempt = hedged.run()
         except AttemptFailed as failure:
+            if target.learn(failure):
+                logger.info("%s, found by its answer: %s", target, one_line(failure.text))
+                return self._open(bare, deadline, history)
             if failure.fault is not Fault.UNTRUSTED:
                 raise
             raise self._explain(failure, target, deadline) from None

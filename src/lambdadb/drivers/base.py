@@ -33,6 +33,12 @@ unasked, such as a notification or the server's last message; a ping decides. `c
 something in the network, has ended the connection.
 """
 
+Proxy = Literal["rds-proxy", "pgbouncer", "none"]
+"""
+What shares the server's sessions among its clients. `pgbouncer` stands for all poolers but RDS Proxy.
+`none`: each connection has a session of its own.
+"""
+
 Outcome = Literal["committed", "aborted", "unknown"]
 """What became of a transaction. `unknown`: the server's answer proves nothing."""
 
@@ -145,7 +151,8 @@ class Target(Protocol):
     """
     A server, and all parameters of a session there.
 
-    It is frozen: each method that adds something returns another target. `str()` is host and port.
+    It is frozen: each method that adds something returns another target. `str()` is host and port, and
+    the proxy if one is known.
     """
 
     parameters: Parameters
@@ -184,6 +191,13 @@ class Target(Protocol):
     def check_verified(self, *, always: bool, allow_unverified: bool) -> None:
         """Raise `AttemptFailed` if a store's login must not be sent to this server."""
 
+    def learn(self, failure: AttemptFailed) -> bool:
+        """
+        Learn from a refusal that the server is behind a proxy.
+
+        True if the next attempt, which sends what the proxy accepts, may succeed.
+        """
+
     def begin_attempt(self, number: int) -> Attempt:
         """Start attempt `number` (from 0) to log in. Each begins at another host or address."""
 
@@ -207,6 +221,9 @@ class Driver(Protocol):
     session_tag_bytes: int
     """The longest session tag in bytes. The server cuts a longer one."""
 
+    def choose_proxy(self, proxy: Proxy | None) -> None:
+        """Set the proxy that the engine's settings name; None: it is to be found."""
+
     def check_installation(self, *, traced: bool) -> None:
         """
         Log, while the engine is made, what the installed driver lacks.
@@ -229,6 +246,9 @@ class Driver(Protocol):
 
     def liveness(self, connection: Any) -> Liveness:
         """Return the state of an idle connection, without a round trip."""
+
+    def has_proxy(self, connection: Any) -> bool:
+        """Whether a proxy answers a ping of this connection, and shares sessions of the server."""
 
     def is_reusable(self, connection: Any) -> bool:
         """Whether a returned connection is outside of a transaction and expects no answer."""

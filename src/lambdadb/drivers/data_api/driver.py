@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
-from lambdadb.drivers.base import Liveness, Meaning, Outcome
+from lambdadb.drivers.base import Liveness, Meaning, Outcome, Proxy
 from lambdadb.drivers.data_api import dbapi, transaction
 from lambdadb.drivers.data_api.api import LONGEST_TAG
 from lambdadb.drivers.data_api.connection import DataApiConnection, translate
 from lambdadb.drivers.data_api.target import Answers, DataApiTarget, check_parameters, make_target
-from lambdadb.errors import LambdaDBError
+from lambdadb.errors import InvalidSettings, LambdaDBError
 
 if TYPE_CHECKING:
     from lambdadb.tracing.span import Attributes
@@ -28,6 +28,16 @@ class DataApiDriver:
     def __init__(self) -> None:
         self.answers: Answers | None = None
         """What the database has said of itself; None before the first connect."""
+
+    def choose_proxy(self, proxy: Proxy | None) -> None:
+        """
+        Refuse any choice: no connection leads to a proxy.
+
+        Raises:
+            InvalidSettings: A proxy is chosen.
+        """
+        if proxy not in (None, "none"):
+            raise InvalidSettings(f"proxy={proxy!r}: the Data API has no proxy. Remove it.")
 
     def check_installation(self, *, traced: bool) -> None:
         """Do nothing: there is nothing to install."""
@@ -67,6 +77,11 @@ class DataApiDriver:
     def liveness(self, connection: Any) -> Liveness:
         """Return whether the connection can be used. No socket leads to the database."""
         return "closed" if connection.closed else "quiet"
+
+    def has_proxy(self, connection: Any) -> bool:
+        """Return False: the Data API keeps nothing open."""
+        del connection
+        return False
 
     def is_reusable(self, connection: Any) -> bool:
         """Whether a returned connection is outside of a transaction."""

@@ -176,6 +176,11 @@ class DataApiTarget:
             "secret_arn=ARN in the URL",
         )
 
+    def learn(self, failure: AttemptFailed) -> bool:
+        """Return False: no proxy is in the way."""
+        del failure
+        return False
+
     def begin_attempt(self, number: int) -> Attempt:
         """Start attempt `number` to reach the database."""
         del number

@@ -23,7 +23,9 @@ from sqlalchemy.engine import ExceptionContext
 
 from lambdadb.background import run_detached
 from lambdadb.deadline import Clock, StatementDeadline
+from lambdadb.drivers.base import Proxy
 from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
+from lambdadb.drivers.psycopg.proxies import make_connect_failed
 from lambdadb.drivers.psycopg.unit_of_work import Server, UnitEnded, UnitOfWork, is_refusal
 from lambdadb.errors import LambdaDBError, TransactionEnded
 
@@ -81,6 +83,10 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     """The server that it is connected to; None until a transaction of `run_transaction` has asked."""
     unit: UnitOfWork | None = None
     """The unit of work of `run_transaction` that uses it now."""
+    proxy: Proxy = "none"
+    """The proxy that gives it a session of the server for each transaction."""
+    learn_pid: Callable[[Any, int], None] | None = None
+    """Looks for a proxy: takes the connection, and the process id that its session has told."""
     poller: select.poll
     """Polls its socket while it is idle."""
     context_adapters: AdaptersMap | None = None
@@ -108,6 +114,11 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         if not self.begin_is_deferred:
             yield from super()._start_query()
 
+    @property
+    def _can_cancel(self) -> bool:
+        """Whether a request to cancel reaches the server. RDS Proxy has none (RDS Proxy limitations)."""
+        return self.proxy != "rds-proxy"
+
     def abort(self) -> None:
         """
         End the session, also while another thread waits for an answer on it.
@@ -122,7 +133,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             with socket.socket(fileno=os.dup(self.pgconn.socket)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
             # Only now can the thread send nothing more. What it sent before would run on.
-            if self.pgconn.transaction_status != _IDLE:
+            if self.pgconn.transaction_status != _IDLE and self._can_cancel:
                 cancel()
 
     def _times(self) -> tuple[float, float] | None:
@@ -139,7 +150,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         now = self.deadline.clock.now()
         if now < cancel_at:
             return
-        if now >= close_at:
+        if now >= close_at or not self._can_cancel:
             self.timed_out = True
             self.pgconn.finish()
             raise StatementTimeout("no answer came, and the connection was closed", sent=True)
@@ -324,7 +335,7 @@ def translate(error: BaseException) -> LambdaDBError | None:
         return TransactionEnded(str(error))
     if isinstance(error, StatementTimeout):
         return make_out_of_time(str(error), sent=error.sent)
-    return make_invocation_ended() if isinstance(error, InvocationClosed) else None
+    return make_invocation_ended() if isinstance(error, InvocationClosed) else make_connect_failed(error)
 
 
 def _prepare_cancel(pgconn: PGconn, clock: Clock) -> Callable[[], None]:

@@ -27,8 +27,10 @@ from lambdadb.drivers.psycopg.connection import (
     translate_error,
 )
 from lambdadb.drivers.psycopg.driver import PsycopgDriver
+from lambdadb.drivers.psycopg.proxies import CANNOT_RESET
 from lambdadb.drivers.psycopg.simple_query import ask
 from lambdadb.drivers.recording import RecordsStatements
+from lambdadb.errors import InvalidSettings
 
 if TYPE_CHECKING:
     from lambdadb.connect.connector import Connector
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 # The rows are types of extensions. Their codecs need the OID that the type has in this database.
 _QUESTIONS = """
     SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'),
-           name, oid, typarray, oid::pg_catalog.regtype, typdelim
+           pg_catalog.pg_backend_pid(), name, oid, typarray, oid::pg_catalog.regtype, typdelim
     FROM (VALUES ('hstore'), ('vector')) AS wanted (name)
          LEFT JOIN pg_catalog.pg_type ON oid OPERATOR(pg_catalog.=) pg_catalog.to_regtype(name)
 """
@@ -50,6 +52,7 @@ class _Answers:
     schema: str | None
     isolation_level: str
     backslash_escapes: bool
+    pid: int
     types: Mapping[str, TypeInfo | None]
 
 
@@ -109,11 +112,19 @@ class _LambdaDBDialect(RecordsStatements, PGDialect_psycopg):
             super().initialize(connection)
             return  # a do_connect listener made it
         self._answers = _ask(driver_connection)
+        self._look_for_proxy(driver_connection, self._answers.pid)
         try:
             super().initialize(connection)
             self._use_binary_vectors(driver_connection, self._answers.types["vector"])
         finally:
             self._answers = None
+
+    def _look_for_proxy(self, connection: AnyConnection, pid: int) -> None:
+        """Find a proxy by the process id of the session. Refuse a policy that cannot work there."""
+        if connection.learn_pid is not None:
+            connection.learn_pid(connection, pid)
+        if connection.proxy != "none" and self.connector.settings.policy.resets:
+            raise InvalidSettings(CANNOT_RESET)
 
     def _use_binary_vectors(self, connection: AnyConnection, vector: TypeInfo | None) -> None:
         if vector is None or self._adapters is None or not _is_pgvector_imported():
@@ -203,7 +214,7 @@ def _end_connecting(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
 
 def _ask(connection: AnyConnection) -> _Answers:
     rows = ask(connection, _QUESTIONS)
-    schema, isolation, *_ = rows[0]
+    schema, isolation, pid, *_ = rows[0]
     if connection.isolation_level is not None:  # the engine's own, which its transactions will have
         isolation = connection.isolation_level.name.replace("_", " ")
     return _Answers(
@@ -211,7 +222,8 @@ def _ask(connection: AnyConnection) -> _Answers:
         schema=schema,
         isolation_level=str(isolation).upper(),
         backslash_escapes=_get_parameter(connection, "standard_conforming_strings") == "off",
-        types={str(row[2]): _make_type_info(*row[2:7]) for row in rows},
+        pid=int(pid or 0),
+        types={str(row[3]): _make_type_info(*row[3:8]) for row in rows},
     )
 
 

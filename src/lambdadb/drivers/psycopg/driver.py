@@ -15,7 +15,7 @@ import sqlalchemy
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
-from lambdadb.drivers.base import Liveness, Meaning, Outcome
+from lambdadb.drivers.base import Liveness, Meaning, Outcome, Proxy
 from lambdadb.drivers.psycopg import instrumentation
 from lambdadb.drivers.psycopg.connection import (
     CLOSING,
@@ -25,6 +25,7 @@ from lambdadb.drivers.psycopg.connection import (
 )
 from lambdadb.drivers.psycopg.libpq import warn_of_old_libpq
 from lambdadb.drivers.psycopg.pipeline import find_missing
+from lambdadb.drivers.psycopg.proxies import KnownProxies
 from lambdadb.drivers.psycopg.simple_query import ask
 from lambdadb.drivers.psycopg.target import PsycopgTarget
 from lambdadb.drivers.psycopg.transaction import TransactionHandle, Transactions, meaning_of
@@ -49,8 +50,13 @@ class PsycopgDriver:
         self._asyncio = asyncio
         self._pipelines_begin = False
         self._transactions = Transactions()
+        self._proxies = KnownProxies()
 
     # Before the first connect
+
+    def choose_proxy(self, proxy: Proxy | None) -> None:
+        """Set the proxy that the engine's settings name; None: it is to be found."""
+        self._proxies.chosen = proxy
 
     def check_installation(self, *, traced: bool) -> None:
         """Log what the installed psycopg and libpq lack, and a patch of psycopg for tracing."""
@@ -92,6 +98,7 @@ class PsycopgDriver:
             environment=os.environ,
             asyncio=self._asyncio,
             pipelines_begin=self._pipelines_begin,
+            proxies=self._proxies,
         )
 
     def error(self, text: str) -> Exception:
@@ -121,6 +128,10 @@ class PsycopgDriver:
             return "closed" if event & _CLOSED else "readable"
         return "quiet"
 
+    def has_proxy(self, connection: Any) -> bool:
+        """Whether a proxy answers a ping of this connection, and shares sessions of the server."""
+        return getattr(connection, "proxy", "none") != "none"  # a do_connect listener may have made it
+
     def is_reusable(self, connection: Any) -> bool:
         """Whether a returned connection is outside of a transaction and expects no answer."""
         # A cancel may arrive late, and would then cancel another statement. A transaction that is still
@@ -140,6 +151,8 @@ class PsycopgDriver:
         to_flush = getattr(prepared, "_to_flush", None)
         if to_flush is None or not isinstance(connection, (DeadlineConnection, AsyncDeadlineConnection)):
             return False
+        if self.has_proxy(connection):
+            return False  # it would reset a session that other clients use
         ask(connection, "DISCARD ALL")
         prepared.clear()
         to_flush.clear()  # no DEALLOCATE ALL is needed: they are removed

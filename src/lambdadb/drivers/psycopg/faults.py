@@ -29,6 +29,8 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
     ),
     (Fault.EXHAUSTED, r"Timed-out waiting to acquire database connection|query_wait_timeout"),
     (Fault.EXHAUSTED, r"no more connections allowed"),
+    # pgbouncer, src/objects.c: it cannot log in to the server, and tries again every 15 s by default
+    (Fault.UNREACHABLE, r"server_login_retry|pgbouncer cannot connect to server"),
     # 53300 (PostgreSQL, src/backend/storage/lmgr/proc.c, utils/init/postinit.c)
     (Fault.EXHAUSTED, r"too many clients already|too many connections for (role|database)"),
     (Fault.EXHAUSTED, r"remaining connection slots are reserved"),
@@ -63,10 +65,46 @@ _REMEDIES = (
         "The server wants a password and got none. Use credentials=, or write it in the URL.",
     ),
     (
-        r'unrecognized configuration parameter "idle_session_timeout"|unsupported startup parameter',
-        "PostgreSQL before 14 has no idle_session_timeout, and pgbouncer accepts no options. Use "
-        "PerEnvironment or PerInvocation(idle_session_timeout=None), and for pgbouncer "
-        "idle_in_transaction_session_timeout=None as well.",
+        r'unrecognized configuration parameter "idle_session_timeout"',
+        "PostgreSQL before 14 has no idle_session_timeout. Use PerEnvironment or "
+        "PerInvocation(idle_session_timeout=None).",
+    ),
+    (
+        r"unsupported startup parameter|RDS Proxy.* support (command-line options|the option)",
+        "A proxy refuses a setting of the session: options or another parameter of the URL, of "
+        "connect_args or of PGOPTIONS. Remove it, and use ALTER ROLE ... SET, or the proxy's "
+        "initialization query. docs/proxy.md lists what a proxy accepts.",
+    ),
+    (
+        r"Timed-out waiting to acquire database connection|query_wait_timeout",
+        "All of the proxy's server sessions were in use for as long as it waits (RDS Proxy: "
+        "ConnectionBorrowTimeout, pgbouncer: query_wait_timeout), or the database is down. Make "
+        "transactions shorter, look for pinned sessions, or allow the proxy more sessions "
+        "(MaxConnectionsPercent, default_pool_size).",
+    ),
+    (
+        r"server_login_retry|pgbouncer cannot connect to server",
+        "The proxy cannot log in to the database, which is restarting, failing over or unreachable. A "
+        "database behind a proxy that is open does not pause.",
+    ),
+    (
+        r"no more connections allowed|client connections to the proxy exceeded",
+        "The proxy has as many clients as it allows (max_client_conn of pgbouncer; RDS Proxy: its "
+        "maximum capacity). Lower the function's reserved concurrency, or raise the limit.",
+    ),
+    (
+        r"connection to proxy exceeded|too many competing requests",
+        "The proxy limits the rate of new connections. PerEnvironment connects less often than "
+        "PerInvocation. Lower the function's reserved concurrency.",
+    ),
+    (
+        r"has no credentials for the role|no credentials for role",
+        "The RDS Proxy has no secret for this user. Add one to the proxy, or use end-to-end IAM "
+        "authentication (DefaultAuthScheme).",
+    ),
+    (
+        r"only with SSL connections|requires TLS connections|no SSL connection",
+        "The proxy requires TLS. Remove sslmode=disable from the URL.",
     ),
     (
         r"too many clients already|too many connections for|remaining connection slots",

@@ -7,14 +7,14 @@ from __future__ import annotations
 import re
 import select
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.adapt import AdaptersMap
 from sqlalchemy.util import await_only
 
-from lambdadb.drivers.base import Parameters
+from lambdadb.drivers.base import AttemptFailed, Parameters, Proxy
 from lambdadb.drivers.psycopg import tls
 from lambdadb.drivers.psycopg.attempt import Attempt
 from lambdadb.drivers.psycopg.connection import (
@@ -25,7 +25,8 @@ from lambdadb.drivers.psycopg.connection import (
 )
 from lambdadb.drivers.psycopg.instrumentation import describe_target
 from lambdadb.drivers.psycopg.pipeline import AsyncCursor, Cursor
-from lambdadb.drivers.rds_endpoint import is_proxy
+from lambdadb.drivers.psycopg.proxies import CANNOT_RESET, KnownProxies
+from lambdadb.faults import Fault
 
 if TYPE_CHECKING:
     from lambdadb.deadline import StatementDeadline
@@ -54,15 +55,24 @@ class PsycopgTarget:
     asyncio: bool
     pipelines_begin: bool = False
     """Whether BEGIN is sent together with a transaction's first statement."""
+    proxies: KnownProxies = field(default_factory=KnownProxies)
+    """What the engine knows about proxies before its servers."""
 
     def __str__(self) -> str:
         host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default host"
-        return f"{host}:{self.parameters.get('port') or DEFAULT_PORT}"
+        through = "" if self.proxy == "none" else f" through {self.proxy}"
+        return f"{host}:{self.parameters.get('port') or DEFAULT_PORT}{through}"
+
+    @property
+    def proxy(self) -> Proxy:
+        """The proxy before the server, as far as it is known."""
+        return self.proxies.proxy_of(self.parameters)
 
     @property
     def attributes(self) -> Attributes:
         """Span attributes of a connect."""
-        return describe_target(self.parameters)
+        found = describe_target(self.parameters)
+        return found if self.proxy == "none" else {**found, "lambdadb.proxy": self.proxy}
 
     @property
     def login_parameters(self) -> Mapping[str, object]:
@@ -88,7 +98,19 @@ class PsycopgTarget:
         return replace(self, parameters={**self.parameters, **named})
 
     def add_session_settings(self, policy: Policy, tag: str | None) -> PsycopgTarget:
-        """Return the target with the session's tag and timeouts, for the startup packet."""
+        """
+        Return the target with the session's tag and timeouts, for the startup packet.
+
+        To a proxy only the tag is sent. Both RDS Proxy and pgbouncer refuse other parameters by default
+        (RDS Proxy: user, database, application_name, client_encoding, DateStyle, TimeZone,
+        extra_float_digits and search_path are documented). A timeout of ours would also belong to a
+        session that other clients use; `ALTER ROLE ... SET` and the proxy's own settings replace it.
+
+        Raises:
+            AttemptFailed: The policy resets sessions, which are not the client's own behind a proxy.
+        """
+        if policy.resets and self.proxy != "none":
+            raise AttemptFailed(Fault.MISCONFIGURED, f"{self}: {CANNOT_RESET}", remedy="")
         parameters: Parameters = {**_DEAD_PEER_DETECTION, **self.parameters}
         if tag:
             parameters.setdefault("application_name", tag)
@@ -97,7 +119,7 @@ class PsycopgTarget:
             "idle_in_transaction_session_timeout": policy.idle_in_transaction_session_timeout,
         }
         options = [f"-c {name}={round(s * 1000)}" for name, s in timeouts.items() if s is not None]
-        if options and not self._is_rds_proxy:
+        if options and self.proxy == "none":
             # libpq reads PGOPTIONS only if no options are given. The caller's options come last and win.
             given = parameters.get("options", self.environment.get("PGOPTIONS", ""))
             parameters["options"] = " ".join([*options, given]).rstrip()
@@ -113,6 +135,15 @@ class PsycopgTarget:
         tls.check_verified(
             self.parameters, self.environment, always=always, allow_unverified=allow_unverified
         )
+
+    def learn(self, failure: AttemptFailed) -> bool:
+        """Learn from the refusal of `options` that a proxy is there. True if it was not known."""
+        return self.proxies.learn_from_refusal(self.parameters, failure.text)
+
+    def learn_pid(self, connection: AnyConnection, pid: int) -> None:
+        """Compare the process id of the session that answers with the one that came with the login."""
+        self.proxies.learn_from_session(self.parameters, connection.pgconn.backend_pid, pid)
+        self._adapt_to_proxy(connection)
 
     def begin_attempt(self, number: int) -> Attempt:
         """Start attempt `number` (from 0) to log in."""
@@ -132,6 +163,7 @@ class PsycopgTarget:
         connection: AnyConnection = kind(attempt.pgconn)
         connection.deadline = deadline
         connection.wait_limit = connect_until
+        self.proxies.learn_from_handshake(parameters, attempt.pgconn.backend_pid)
         connection.idle_session_timeout = _find_idle_session_timeout(parameters)
         connection.poller = select.poll()
         connection.poller.register(attempt.pgconn.socket, select.POLLIN | CLOSING)
@@ -141,9 +173,9 @@ class PsycopgTarget:
         for name in ("row_factory", "cursor_factory"):
             if parameters.get(name) is not None:
                 setattr(connection, name, parameters[name])
-        connection.prepare_threshold = parameters.get(
-            "prepare_threshold", None if self._is_rds_proxy else 5
-        )
+        connection.prepare_threshold = parameters.get("prepare_threshold", 5)
+        connection.learn_pid = self.learn_pid
+        self._adapt_to_proxy(connection)
         if parameters.get("context") is not None:
             connection.context_adapters = AdaptersMap(parameters["context"].adapters)
         if not isinstance(connection, psycopg.AsyncConnection):
@@ -153,14 +185,18 @@ class PsycopgTarget:
             await_only(connection.set_autocommit(True))
         return _adapt(connection)
 
-    @property
-    def _is_rds_proxy(self) -> bool:
+    def _adapt_to_proxy(self, connection: AnyConnection) -> None:
         """
-        Whether the host is an RDS Proxy endpoint, which refuses the startup parameter `options`.
+        Let a connection behind a proxy send nothing that needs a session of its own.
 
-        The refusal: "RDS Proxy currently doesn't support command-line options" (0A000).
+        A prepared statement would exist in one session of the server only, and RDS Proxy pins a client
+        that prepares one. pgbouncer since 1.21 with `max_prepared_statements`, and libpq since 17, can
+        do without the harm: then set `prepare_threshold` in `connect_args`.
         """
-        return is_proxy(str(self.parameters.get("host", "")))
+        connection.proxy = self.proxy
+        if connection.proxy != "none":
+            connection.prepare_threshold = self.parameters.get("prepare_threshold")
+            connection.idle_session_timeout = None
 
 
 def _find_idle_session_timeout(parameters: Mapping[str, Any]) -> float | None:

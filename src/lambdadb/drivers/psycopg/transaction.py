@@ -38,6 +38,7 @@ from lambdadb.drivers.psycopg.connection import (
     StatementTimeout,
     translate,
 )
+from lambdadb.drivers.psycopg.proxies import has_no_session
 from lambdadb.drivers.psycopg.simple_query import ask
 from lambdadb.drivers.psycopg.unit_of_work import NoticesCommit, Server, UnitEnded, UnitOfWork
 from lambdadb.errors import InvalidSettings, OutOfTime, TransactionEnded
@@ -236,6 +237,8 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
         return "out of time"
     if isinstance(original, (TransactionEnded, UnitEnded)):
         return "ended"
+    if has_no_session(original) or has_no_session(error.__cause__):
+        return "lost"  # to a proxy: nothing of the transaction was sent
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "lost"
     if isinstance(error, PendingRollbackError) and transaction is not None and transaction.is_lost:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pymysql
 import sqlalchemy
 
-from lambdadb.drivers.base import Liveness, Meaning, Outcome
+from lambdadb.drivers.base import Liveness, Meaning, Outcome, Proxy
 from lambdadb.drivers.pymysql import tls, transaction
 from lambdadb.drivers.pymysql.connection import DeadlineConnection, translate
 from lambdadb.drivers.pymysql.target import PyMySQLTarget
 from lambdadb.drivers.pymysql.unit_of_work import error_number
+from lambdadb.drivers.rds_endpoint import is_proxy
 from lambdadb.errors import InvalidSettings, LambdaDBError
 
 if TYPE_CHECKING:
@@ -40,6 +41,19 @@ class PyMySQLDriver:
     # session_connect_attrs keeps 512 bytes of all attributes of a session by default
     # (performance_schema_session_connect_attrs_size), and PyMySQL's own take about 100.
     session_tag_bytes = 128
+
+    def choose_proxy(self, proxy: Proxy | None) -> None:
+        """
+        Refuse any choice: an RDS Proxy is known by its host name, and other proxies are not supported.
+
+        Raises:
+            InvalidSettings: A proxy is chosen.
+        """
+        if proxy not in (None, "none"):
+            raise InvalidSettings(
+                f"proxy={proxy!r}: this setting is for PostgreSQL. An RDS Proxy for MySQL is known by "
+                "its host name."
+            )
 
     def check_installation(self, *, traced: bool) -> None:
         """Do nothing: every version that can be installed is complete."""
@@ -92,6 +106,10 @@ class PyMySQLDriver:
         if not isinstance(connection, DeadlineConnection):
             return "readable"  # a do_connect listener made it
         return "closed" if connection.stream.has_ended() else "quiet"
+
+    def has_proxy(self, connection: Any) -> bool:
+        """Whether a proxy answers a ping of this connection, and shares sessions of the server."""
+        return is_proxy(str(getattr(connection, "host", "")))
 
     def is_reusable(self, connection: Any) -> bool:
         """Whether a returned connection is outside of a transaction and expects no answer."""

@@ -104,6 +104,11 @@ class PyMySQLTarget:
         """Raise `AttemptFailed` if a store's login must not be sent to this server."""
         tls.check_verified(self.parameters, always=always, allow_unverified=allow_unverified)
 
+    def learn(self, failure: AttemptFailed) -> bool:
+        """Learn nothing: no refusal shows that a proxy is there."""
+        del failure
+        return False
+
     def begin_attempt(self, number: int) -> Attempt:
         """Start attempt `number` (from 0) to log in."""
         place = {**self.parameters, "host": self.parameters.get("host") or "localhost"}

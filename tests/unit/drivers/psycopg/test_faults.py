@@ -39,12 +39,15 @@ TEXTS = {
         AT + "FATAL:  The maximum number of client connections to the proxy exceeded",
         AT + "FATAL:  The IAM authentication failed because of too many competing requests",
         AT + "FATAL:  query_wait_timeout",
+        AT + "FATAL:  no more connections allowed (max_client_conn)",
+        AT + "FATAL:  Rate of connection to proxy exceeded",
     ],
     Fault.CREDENTIALS: [
         AT + 'FATAL:  password authentication failed for user "app"',
         AT + 'FATAL:  PAM authentication failed for user "app"',
         AT + 'FATAL:  role "app" does not exist',
         AT + 'FATAL:  role "app" is not permitted to log in',
+        AT + "FATAL:  IAM authentication failed for user app",
         AT + "fe_sendauth: no password supplied",
         # localhost has two addresses: what the one that answered said decides
         f'connection to server at "::1", port 1 failed: {REFUSED}\n'
@@ -56,6 +59,8 @@ TEXTS = {
         AT + "No route to host",
         AT + "Network is unreachable",
         "connection timeout expired",
+        AT + "FATAL:  server login has been failing, try again later (server_login_retry)",
+        AT + "FATAL:  pgbouncer cannot connect to server",
         'could not translate host name "db" to address: Temporary failure in name resolution',
     ],
     Fault.UNTRUSTED: [
@@ -80,6 +85,8 @@ TEXTS = {
         AT + HBA + "no encryption",
         AT + 'FATAL:  unrecognized configuration parameter "idle_session_timeout"',
         'could not translate host name "db" to address: Name or service not known',
+        AT + "FATAL:  unsupported startup parameter: options",
+        AT + "FATAL:  This RDS Proxy requires TLS connections",
         AT + "FATAL:  something that no table knows",
     ],
 }
@@ -104,14 +111,30 @@ def test_every_fault_says_what_to_do(fault):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "advice"),
     [
-        'FATAL:  unrecognized configuration parameter "idle_session_timeout"',
-        "FATAL:  unsupported startup parameter: options",
+        ('unrecognized configuration parameter "idle_session_timeout"', "idle_session_timeout=None"),
+        ("unsupported startup parameter: options", "ALTER ROLE"),
+        ("unsupported startup parameter in options: jit", "ALTER ROLE"),
+        ("RDS Proxy currently doesn\u2019t support command-line options", "ALTER ROLE"),
+        ("RDS Proxy currently doesn't support the option jit", "ALTER ROLE"),
+        ("Timed-out waiting to acquire database connection", "ConnectionBorrowTimeout"),
+        ("query_wait_timeout", "default_pool_size"),
+        ("server login has been failing, try again later (server_login_retry)", "does not pause"),
+        ("no more connections allowed (max_client_conn)", "max_client_conn"),
+        ("The maximum number of client connections to the proxy exceeded", "reserved concurrency"),
+        ("Rate of connection to proxy exceeded", "PerEnvironment"),
+        ("This RDS proxy has no credentials for the role app", "end-to-end IAM"),
+        ("IAM authentication is allowed only with SSL connections", "sslmode=disable"),
+        ("This RDS Proxy requires TLS connections", "sslmode=disable"),
     ],
 )
-def test_a_server_that_knows_no_timeout_is_met_with_the_setting_to_change(text):
+def test_a_known_text_has_a_remedy_of_its_own(text, advice):
+    """The fault's general remedy would send somebody to the wrong place."""
+    assert advice in diagnose(f"FATAL:  {text}").remedy
+
+
+def test_a_server_that_is_full_or_wants_a_password_is_met_with_the_setting_to_change():
     """The URL is not at fault, so the error does not send anybody there."""
-    assert "idle_session_timeout=None" in diagnose(text).remedy
     assert "got none" in diagnose("fe_sendauth: no password supplied").remedy
     assert "pg_stat_activity" in diagnose("sorry, too many clients already").remedy
