@@ -19,7 +19,7 @@ FLOORS = [
     {"checkout", "connect", "http"},
     {"pool_registry", "slot"},
     {"lifecycle", "pool"},
-    {"invocation", "loop_clock", "outcome", "resume"},
+    {"invocation", "loop_clock", "outcome", "proxy_check", "resume"},
     {"transaction"},
     {"asgi", "plugin"},
     {"engine"},

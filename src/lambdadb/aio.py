@@ -50,6 +50,7 @@ def create_async_engine(
     tag: str | None = None,
     allow_unverified_server: bool | None = None,
     proxy: Proxy | None = None,
+    proxy_check: bool | None = None,
     **keywords: Any,
 ) -> AsyncEngine:
     """
@@ -67,6 +68,7 @@ def create_async_engine(
         tag=tag,
         allow_unverified_server=allow_unverified_server,
         proxy=proxy,
+        proxy_check=proxy_check,
         **with_plugin(keywords),
     )
 

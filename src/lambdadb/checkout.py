@@ -23,7 +23,17 @@ T = TypeVar("T")
 # Modules whose frames are skipped, by the first part of their names or by the whole name.
 _SKIPPED = {"sqlalchemy", "contextlib", "tenacity"} | {
     f"lambdadb.{name}"
-    for name in ("aio", "checkout", "engine", "outcome", "plugin", "pool", "slot", "transaction")
+    for name in (
+        "aio",
+        "checkout",
+        "engine",
+        "outcome",
+        "plugin",
+        "pool",
+        "proxy_check",
+        "slot",
+        "transaction",
+    )
 }
 
 

@@ -37,6 +37,7 @@ def create_engine(
     tag: str | None = None,
     allow_unverified_server: bool | None = None,
     proxy: Proxy | None = None,
+    proxy_check: bool | None = None,
     **keywords: Any,
 ) -> Engine:
     """
@@ -59,6 +60,8 @@ def create_engine(
         proxy: "rds-proxy" or "pgbouncer" (and other poolers) if the URL's name leads to one, "none" if
             it does not. None finds out: RDS Proxy by its host name, others by what they answer. A proxy
             that is found by a refusal costs the engine's first connect one more attempt.
+        proxy_check: True logs each statement that would pin a client of RDS Proxy, with the line of code
+            that sent it. It is for development: it costs each statement some microseconds.
         **keywords: Passed on to `sqlalchemy.create_engine`.
 
     Raises:
@@ -78,6 +81,7 @@ def create_engine(
             tag=tag,
             allow_unverified_server=allow_unverified_server,
             proxy=proxy,
+            proxy_check=proxy_check,
             **with_plugin(keywords),
         )
 

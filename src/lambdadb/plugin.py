@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from lambdadb.drivers.base import Driver
     from lambdadb.tracing import Tracer
 
-_SETTINGS = ("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server", "proxy")
+_SETTINGS = (
+    *("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server"),
+    *("proxy", "proxy_check"),
+)
 _DECIDED_BY_POLICY = {
     *("creator", "async_creator", "module"),
     *("pool", "poolclass", "pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"),
@@ -112,8 +115,18 @@ class LambdaDBPlugin(CreateEnginePlugin):
         dialect: Any = engine.dialect
         arguments, parameters = dialect.create_connect_args(engine.url)
         self._connector.set_target(arguments, {**parameters, **self._connect_args})
+        if self._settings.proxy_check:
+            self._check_statements(engine)
         engine.url = self.url.set(drivername=f"{dialect.name}+{dialect.driver}")
         watch_engine(self._connector.environment)
+
+    def _check_statements(self, engine: Engine) -> None:
+        from lambdadb.proxy_check import check_statements
+
+        find_pin = getattr(engine.dialect, "find_pin", None)
+        if find_pin is None:
+            raise InvalidSettings("proxy_check=True: the rules are those of RDS Proxy for PostgreSQL.")
+        check_statements(engine, find_pin)
 
 
 def _make_recorder(tracer: Tracer | None, driver: Driver, clock: Clock) -> Any:

@@ -45,6 +45,8 @@ class Settings:
 
     proxy: Proxy | None = None
     """What shares the server's sessions among its clients; None finds out."""
+    proxy_check: bool = False
+    """Whether statements that would pin a client of RDS Proxy are logged."""
 
     @classmethod
     def from_keywords(cls, **keywords: Any) -> Settings:
@@ -65,6 +67,8 @@ class Settings:
             raise InvalidSettings(
                 f"allow_unverified_server={self.allow_unverified_server!r}: use True or False."
             )
+        if not isinstance(self.proxy_check, bool):
+            raise InvalidSettings(f"proxy_check={self.proxy_check!r}: use True or False.")
         if self.proxy not in (None, *get_args(Proxy)):
             names = ", ".join(map(repr, get_args(Proxy)))
             raise InvalidSettings(f"proxy={self.proxy!r}: use one of {names}, or None to find out.")

@@ -40,6 +40,7 @@ def server_error(sqlstate, severity):
         (server_error("40001", None), False),
         (psycopg.OperationalError("the connection is lost"), False),
         (psycopg.InterfaceError("the connection is closed"), False),
+        (psycopg.DatabaseError("lost synchronization with server: got message type 'x'"), False),
         (psycopg.ProgrammingError("commit() is forbidden in a transaction block"), True),
     ],
     ids=lambda value: str(getattr(value, "sqlstate", value)),

@@ -136,6 +136,13 @@ class _LambdaDBDialect(RecordsStatements, PGDialect_psycopg):
         pgvector.send_binary(vector, self._adapters, connection.adapters)
         self._exact_types = pgvector.EXACT_TYPES
 
+    @staticmethod
+    def find_pin(statement: str) -> tuple[str, str] | None:
+        """Return what pins a client of RDS Proxy that sends a statement, and what to do instead."""
+        from lambdadb.drivers.psycopg.pins import find_pin
+
+        return find_pin(statement)
+
     def type_descriptor(self, typeobj: Any) -> Any:
         """Replace a type by the one that this dialect uses."""
         own = self._exact_types.get(type(typeobj))

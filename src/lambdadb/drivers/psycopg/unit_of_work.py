@@ -148,10 +148,11 @@ def is_refusal(error: psycopg.Error) -> bool:
 
     The server's ERROR does. Its FATAL does not: a session that is ended while COMMIT waits for a
     synchronous standby is committed already. Neither does what a pooler says of a server that it lost
-    (class 08), nor a lost connection.
+    (class 08), nor a lost connection. An answer that libpq cannot read proves nothing either: pgbouncer
+    writes its error after the half of the server's answer that it had ("lost synchronization").
     """
-    if error.sqlstate is None:
-        return not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    if error.sqlstate is None:  # the driver's own: these it raises before it sends anything
+        return isinstance(error, (psycopg.ProgrammingError, psycopg.NotSupportedError))
     severity = error.diag.severity_nonlocalized or error.diag.severity
     return severity == "ERROR" and not error.sqlstate.startswith("08")
 

@@ -70,6 +70,11 @@ class PostgresFaultServer:
         connection.execute(HOSTILE)
 
     @property
+    def postgres(self) -> Postgres:
+        """The server itself, for a pooler in front of it."""
+        return self._server
+
+    @property
     def port(self) -> int:
         """The server's own port."""
         return self._server.port

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,9 +24,15 @@ from lambdadb.lab.faultproxy.fault_point import (
     points_at_boundaries,
     points_in_bytes,
 )
-from lambdadb.lab.faultproxy.fault_servers import SERVERS, EngineName, FaultServer
+from lambdadb.lab.faultproxy.fault_servers import (
+    SERVERS,
+    EngineName,
+    FaultServer,
+    PostgresFaultServer,
+)
 from lambdadb.lab.faultproxy.proxy import Proxy
 from lambdadb.lab.faultproxy.unit_shapes import HALF, Claim, UnitError
+from lambdadb.lab.pgbouncer import PgBouncer
 
 __all__ = ["FaultTestbed", "Trial", "open_testbed", "ours", "peers", "sweep"]
 
@@ -89,18 +96,24 @@ class Trial:
 
 
 class FaultTestbed:
-    """A server behind a fault proxy, for one client after the other."""
+    """
+    A server behind a fault proxy, for one client after the other.
 
-    def __init__(self, server: FaultServer, proxy: Proxy) -> None:
+    Args:
+        port: The port that clients connect to; by default the fault proxy's.
+    """
+
+    def __init__(self, server: FaultServer, proxy: Proxy, *, port: int | None = None) -> None:
         self.server = server
         self.proxy = proxy
+        self._port = port or proxy.port
         self._number = 0
         self._thread = ThreadPoolExecutor(1)
 
     @property
     def url(self) -> str:
         """Through the proxy."""
-        return self.server.url(port=self.proxy.port)
+        return self.server.url(port=self._port)
 
     def close(self) -> None:
         """Let go; the server and the proxy stay."""
@@ -191,6 +204,36 @@ def open_testbed(engine: EngineName = "postgresql") -> Iterator[FaultTestbed]:
                 testbed.close()
     finally:
         server.close()
+
+
+@contextmanager
+def open_pgbouncer_testbed(damaged: Literal["client", "server"]) -> Iterator[FaultTestbed]:
+    """
+    A testbed of one's own with pgbouncer, which has one session of the server.
+
+    Args:
+        damaged: Whose connection to pgbouncer is damaged.
+
+    Raises:
+        LabError: pgbouncer is not installed.
+    """
+    # After a crash of the server pgbouncer tries again at once, not after 15 s.
+    settings = {"server_login_retry": "0.1"}
+    with ExitStack() as stack:
+        server = PostgresFaultServer()
+        stack.callback(server.close)
+        if damaged == "client":
+            bouncer = stack.enter_context(PgBouncer(server.postgres, pool_size=1, settings=settings))
+            proxy = stack.enter_context(Proxy(bouncer.port))
+        else:
+            proxy = stack.enter_context(Proxy(server.port))
+            bouncer = PgBouncer(
+                server.postgres, pool_size=1, settings=settings, server_port=proxy.port
+            )
+            stack.enter_context(bouncer)
+        testbed = FaultTestbed(server, proxy, port=proxy.port if damaged == "client" else bouncer.port)
+        stack.callback(testbed.close)
+        yield testbed
 
 
 def commit_points(messages: list[Message], action: Action) -> list[FaultPoint]:
