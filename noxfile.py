@@ -227,6 +227,22 @@ def sweep(session: nox.Session) -> None:
 
 
 @nox.session
+def proxy(session: nox.Session) -> None:
+    """Everything behind pgbouncer: the sweeps on both sides of it, and what differs; needs pgbouncer."""
+    if not any(shutil.which("pgbouncer", path=path) for path in (None, "/usr/sbin")):
+        session.error("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
+    install(session, ".[lab]", "test")
+    session.run("pytest", "-n", "2", "-m", "", "tests/proxy", *session.posargs)
+
+
+@nox.session
+def proxy_clients(session: nox.Session) -> None:
+    """200 clients over 5 sessions of the server: mixed transactions, errors and pins, beside peers."""
+    install(session, ".[lab]")
+    session.run("python", "benchmarks/proxy.py", *session.posargs)
+
+
+@nox.session
 def checkout(session: nox.Session) -> None:
     """Microseconds of a checkout and its return, beside SQLAlchemy's StaticPool."""
     benchmark(session)

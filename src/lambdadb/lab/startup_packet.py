@@ -6,7 +6,8 @@ Layouts are those of the manual's chapter on the frontend/backend protocol, "Mes
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 LONGEST = 10_000  # PostgreSQL's own limit, MAX_STARTUP_PACKET_LENGTH
 CANCEL = 80877102
@@ -24,6 +25,7 @@ class StartupPacket:
     user: str = ""
     database: str = ""
     application_name: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def asks_encryption(self) -> bool:
@@ -52,7 +54,7 @@ def parse(packet: bytes) -> StartupPacket:
     code: int = struct.unpack("!I", packet[4:8])[0]
     if code == CANCEL or code in ENCRYPTION:
         return StartupPacket(code, packet)
-    words = packet[8:].decode(errors="replace").split("\0")
+    words = packet[8:].decode(errors="replace").rstrip("\0").split("\0")
     options = dict(zip(words[::2], words[1::2], strict=False))
     user = options.get("user", "")
     return StartupPacket(
@@ -61,6 +63,7 @@ def parse(packet: bytes) -> StartupPacket:
         user=user,
         database=options.get("database", user),
         application_name=options.get("application_name", ""),
+        parameters=options,
     )
 
 
