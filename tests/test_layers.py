@@ -23,7 +23,7 @@ FLOORS = [
     {"transaction"},
     {"asgi", "plugin"},
     {"engine"},
-    {"aio"},
+    {"aio", "readers"},
     {"layer", "operate"},
     {"lab"},
     {"cli"},

@@ -97,7 +97,9 @@ class LambdaDBPlugin(CreateEnginePlugin):
             clock: Clock = LoopClock()
         else:
             clock = Clock()
-        self._connector = Connector(driver=driver, settings=self._settings, clock=clock)
+        self._connector = Connector(
+            driver=driver, settings=self._settings, clock=clock, connect_args=self._connect_args
+        )
         driver.check_parameters({**self.url.query, **self._connect_args})
         recorder = _make_recorder(self._settings.tracer, driver, clock)
         driver.check_installation(traced=recorder is not None)

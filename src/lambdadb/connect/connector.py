@@ -47,6 +47,8 @@ class Connector:
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     target: Target | None = None
     """What the engine's URL and `connect_args` name. A listener to `do_connect` may choose another."""
+    connect_args: Mapping[str, Any] = field(default_factory=dict)
+    """The engine's `connect_args`, for a reader engine."""
     _idle_seconds: float | None = None
     _warned: set[str] = field(default_factory=set)
 

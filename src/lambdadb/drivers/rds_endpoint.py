@@ -39,6 +39,16 @@ def region_of(host: str) -> str | None:
     return (found["region"] or found["china"]).lower() if found else None
 
 
+def reader_endpoint(host: str) -> str | None:
+    """Return the reader endpoint that belongs to a cluster endpoint; None for any other name."""
+    if not _ENDPOINT.search(host):
+        return None
+    found, changed = re.subn(r"^([^.]+)\.cluster-(?!ro-|custom-)", r"\1.cluster-ro-", host, flags=re.I)[
+        ::-1
+    ]
+    return changed if found else None
+
+
 def is_proxy(host: str) -> bool:
     """Whether it is the endpoint of an RDS Proxy."""
     found = _ENDPOINT.search(host)

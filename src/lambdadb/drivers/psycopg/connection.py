@@ -83,6 +83,8 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     """The server that it is connected to; None until a transaction of `run_transaction` has asked."""
     unit: UnitOfWork | None = None
     """The unit of work of `run_transaction` that uses it now."""
+    standby: bytes | None = None
+    """Whether its server was a standby when it was opened (`in_hot_standby`, PostgreSQL 14)."""
     proxy: Proxy = "none"
     """The proxy that gives it a session of the server for each transaction."""
     learn_pid: Callable[[Any, int], None] | None = None

@@ -137,6 +137,11 @@ class _LambdaDBDialect(RecordsStatements, PGDialect_psycopg):
         self._exact_types = pgvector.EXACT_TYPES
 
     @staticmethod
+    def make_reader_arguments(*, writer_may_answer: bool) -> dict[str, str]:
+        """Return the arguments of a connect that leads to a standby, which libpq sees at the login."""
+        return {"target_session_attrs": "prefer-standby" if writer_may_answer else "standby"}
+
+    @staticmethod
     def find_pin(statement: str) -> tuple[str, str] | None:
         """Return what pins a client of RDS Proxy that sends a statement, and what to do instead."""
         from lambdadb.drivers.psycopg.pins import find_pin

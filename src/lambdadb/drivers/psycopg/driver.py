@@ -138,7 +138,11 @@ class PsycopgDriver:
         # open should have been rolled back.
         timed_out = getattr(connection, "timed_out", False)  # a do_connect listener may have made it
         pgconn = connection.pgconn
-        return not timed_out and pgconn.transaction_status == pgconn.pipeline_status == 0
+        # A standby that was promoted reports it with its next answer. The engine's URL leads to another
+        # server by now.
+        standby = getattr(connection, "standby", None)
+        promoted = standby is not None and pgconn.parameter_status(b"in_hot_standby") != standby
+        return not (timed_out or promoted) and pgconn.transaction_status == pgconn.pipeline_status == 0
 
     def idle_session_timeout(self, connection: Any) -> float | None:
         """Return the seconds unused after which the server ends the session, by its parameters."""

@@ -174,6 +174,7 @@ class PsycopgTarget:
             if parameters.get(name) is not None:
                 setattr(connection, name, parameters[name])
         connection.prepare_threshold = parameters.get("prepare_threshold", 5)
+        connection.standby = attempt.pgconn.parameter_status(b"in_hot_standby")
         connection.learn_pid = self.learn_pid
         self._adapt_to_proxy(connection)
         if parameters.get("context") is not None:
