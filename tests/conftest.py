@@ -21,9 +21,10 @@ settings.load_profile("lambdadb")
 def pytest_addoption(parser):
     parser.addoption(
         "--postgres",
-        choices=["embedded", "container"],
+        choices=["embedded", "container", "pgbouncer"],
         default="embedded",
-        help="the embedded PostgreSQL of the lab, or a container of LAMBDADB_POSTGRES_IMAGE",
+        help="the embedded PostgreSQL of the lab, by itself or behind pgbouncer's transaction pooling, "
+        "or a container of LAMBDADB_POSTGRES_IMAGE",
     )
 
 

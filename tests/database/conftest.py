@@ -24,37 +24,64 @@ PASSWORD = "canary-7f3a9c51"
 _numbers = itertools.count(1)
 
 
+Urls = tuple[str, str]  # of the server as the tests reach it, and of the server itself
+
+
 @contextmanager
-def _embedded() -> Iterator[str]:
+def _embedded() -> Iterator[Urls]:
     from lambdadb.lab.postgres import Postgres
 
     with Postgres(password=PASSWORD) as server:
-        yield server.url()
+        yield server.url(), server.url()
 
 
 @contextmanager
-def _container() -> Iterator[str]:
+def _pgbouncer() -> Iterator[Urls]:
+    from lambdadb.lab.pgbouncer import PgBouncer
+    from lambdadb.lab.postgres import Postgres
+
+    # A session that ended with its database is replaced at once.
+    settings = {"server_login_retry": "0.1"}
+    with Postgres(password=PASSWORD) as server, PgBouncer(server, settings=settings) as pgbouncer:
+        yield pgbouncer.url(), server.url()
+
+
+@contextmanager
+def _container() -> Iterator[Urls]:
     from testcontainers.community.postgres import PostgresContainer
 
     image = os.environ.get("LAMBDADB_POSTGRES_IMAGE", "pgvector/pgvector:pg17")
     with PostgresContainer(
         image, username="postgres", password=PASSWORD, dbname="postgres"
     ) as container:
-        yield container.get_connection_url(driver="psycopg")
+        url = container.get_connection_url(driver="psycopg")
+        yield url, url
 
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """The URL of the server's maintenance database; a missing server fails the test."""
-    kind = {"embedded": _embedded, "container": _container}[request.config.getoption("--postgres")]
-    with kind() as url:
-        yield make_url(url)
+def urls(request: pytest.FixtureRequest) -> Iterator[Urls]:
+    """The URLs of the server's maintenance database; a missing server fails the test."""
+    kinds = {"embedded": _embedded, "container": _container, "pgbouncer": _pgbouncer}
+    with kinds[request.config.getoption("--postgres")]() as urls:
+        yield urls
 
 
 @pytest.fixture(scope="session")
-def admin(server: URL) -> Iterator[psycopg.Connection[Any]]:
+def server(urls: Urls) -> URL:
+    """The URL of the server as the tests reach it."""
+    return make_url(urls[0])
+
+
+@pytest.fixture(scope="session")
+def direct(urls: Urls) -> URL:
+    """The URL of the server itself."""
+    return make_url(urls[1])
+
+
+@pytest.fixture(scope="session")
+def admin(direct: URL) -> Iterator[psycopg.Connection[Any]]:
     """A connection beside the tested ones, that sees and ends the others' sessions."""
-    dsn = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    dsn = direct.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
 
@@ -124,9 +151,9 @@ class Databases:
 
 
 @pytest.fixture(scope="session")
-def databases(server: URL, admin: psycopg.Connection[Any]) -> Databases:
+def databases(direct: URL, admin: psycopg.Connection[Any]) -> Databases:
     """The databases of the tests, one after the other."""
-    return Databases(server, admin)
+    return Databases(direct, admin)
 
 
 @pytest.fixture

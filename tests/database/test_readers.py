@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -36,9 +38,8 @@ def standby(primary):
 @pytest.fixture
 def engine(primary):
     """The writer's engine."""
-    engine = lambdadb.create_engine(
-        primary.url(), policy=PerInvocation(), retry=ResumeRetry(timeout=1.5)
-    )
+    retry = ResumeRetry(timeout=1.5)
+    engine = lambdadb.create_engine(primary.url(), policy=PerInvocation(), retry=retry)
     yield engine
     engine.dispose()
 
@@ -77,6 +78,7 @@ def test_it_never_lands_on_the_writer_unasked(engine, primary):
     asked.dispose()
 
 
+@pytest.mark.sweep
 def test_a_promoted_reader_is_left(primary, engine):
     """The transaction that meets the promotion only reads. The next one needs a standby."""
     with Standby(primary) as promoted:
@@ -97,21 +99,18 @@ def test_a_promoted_reader_is_left(primary, engine):
         lasting.dispose()
 
 
-def test_an_asynchronous_engine_has_an_asynchronous_reader(standby, mode, primary):
+def test_an_asynchronous_engine_has_an_asynchronous_reader(standby, primary):
     """The same call; the result is of the same kind."""
-    if not mode.asynchronous:
-        pytest.skip("the other tests are synchronous")
-    writer = create_async_engine(primary.url())
-    reader = create_reader_engine(writer, f"127.0.0.1:{standby.port}")
+    reader = create_reader_engine(create_async_engine(primary.url()), f"127.0.0.1:{standby.port}")
     assert isinstance(reader, AsyncEngine)
 
-    def read():
-        with reader.sync_engine.connect() as connection:
-            found = connection.execute(RECOVERY).scalar_one()
-        reader.sync_engine.dispose()
+    async def read():
+        async with reader.connect() as connection:
+            found = (await connection.execute(RECOVERY)).scalar_one()
+        await reader.dispose()
         return found
 
-    assert mode.run(read) is True
+    assert asyncio.run(read()) is True
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,8 @@ def reader_endpoint(host: str) -> str | None:
     """Return the reader endpoint that belongs to a cluster endpoint; None for any other name."""
     if not _ENDPOINT.search(host):
         return None
-    found, changed = re.subn(r"^([^.]+)\.cluster-(?!ro-|custom-)", r"\1.cluster-ro-", host, flags=re.I)[
-        ::-1
-    ]
-    return changed if found else None
+    reader = re.sub(r"^([^.]+)\.cluster-(?!ro-|custom-)", r"\1.cluster-ro-", host, flags=re.IGNORECASE)
+    return None if reader == host else reader
 
 
 def is_proxy(host: str) -> bool:
