@@ -27,7 +27,8 @@ from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster
 from lambdadb.lab.environment import Environment, FunctionError
 from lambdadb.lab.mariadb import MariaDB
-from lambdadb.lab.postgres import Postgres
+from lambdadb.lab.postgres import Postgres, Standby
+from lambdadb.lab.rds_proxy import RdsProxy
 from lambdadb.lab.xray.daemon import XRayDaemon, nested
 
 ROOT = Path(__file__).parents[1]
@@ -344,6 +345,19 @@ def test_a_login_by_iam(shop: Shop, aws: dict[str, str]) -> None:
     ):
         function.invoke({"item": "tea"})
     assert shop.rows("SELECT FROM orders") == []
+
+
+def test_orders_through_a_proxy_and_from_the_readers(shop: Shop, server: Postgres) -> None:
+    """Orders are stored through the proxy, which pins nobody, and read from a standby."""
+    with Standby(server) as standby, RdsProxy(server) as proxy:
+        url, reader = proxy.url("own"), f"127.0.0.1:{standby.port}"
+        with environment("orders_proxy.lambda_handler", url, READER_HOST=reader) as function:
+            assert function.invoke({"item": "tea"}) == {"id": 1}
+            for _ in range(1000):  # a standby follows a moment later
+                if (found := function.invoke({})) != {"items": []}:
+                    break
+        assert found == {"items": ["tea"]}
+        assert proxy.pins == []
 
 
 def test_orders_behind_an_api(shop: Shop) -> None:
