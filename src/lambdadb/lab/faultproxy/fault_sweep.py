@@ -227,9 +227,7 @@ def open_pgbouncer_testbed(damaged: Literal["client", "server"]) -> Iterator[Fau
             proxy = stack.enter_context(Proxy(bouncer.port))
         else:
             proxy = stack.enter_context(Proxy(server.port))
-            bouncer = PgBouncer(
-                server.postgres, pool_size=1, settings=settings, server_port=proxy.port
-            )
+            bouncer = PgBouncer(server.postgres, pool_size=1, settings=settings, server_port=proxy.port)
             stack.enter_context(bouncer)
         testbed = FaultTestbed(server, proxy, port=proxy.port if damaged == "client" else bouncer.port)
         stack.callback(testbed.close)
