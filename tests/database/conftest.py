@@ -20,7 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 import lambdadb
 import lambdadb.aio
 
-from .proxy_differences import find_difference
+from .proxy_differences import PINGS, find_difference
 
 PASSWORD = "canary-7f3a9c51"
 _numbers = itertools.count(1)
@@ -289,4 +289,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         if (reason := find_difference(item.nodeid)) is not None:
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
+            # A test that interrupts a ping would interrupt another test: no ping is sent.
+            runs = reason != PINGS
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=False, run=runs))
