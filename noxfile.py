@@ -234,11 +234,13 @@ def sweep(session: nox.Session) -> None:
 
 @nox.session
 def proxy(session: nox.Session) -> None:
-    """Everything behind pgbouncer: the sweeps on both sides of it, and what differs; needs pgbouncer."""
+    """Behind pgbouncer: sweeps on both sides of it, and the database tests; needs pgbouncer."""
     if not any(shutil.which("pgbouncer", path=path) for path in (None, "/usr/sbin")):
         session.error("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
     install(session, ".[lab]", "test")
     session.run("pytest", "-n", "2", "-m", "", "tests/proxy", *session.posargs)
+    # The tests that see a difference are listed in tests/database/proxy_differences.py.
+    session.run("pytest", "-n", "2", "tests/database", "--postgres", "pgbouncer")
 
 
 @nox.session

@@ -187,6 +187,7 @@ def test_a_transaction_that_gets_no_session_is_a_connect_that_failed(pgbouncer, 
         assert other.execute(text("SELECT 1")).scalar_one() == 1
 
 
+@pytest.mark.sweep
 def test_a_unit_of_work_waits_for_a_session(pgbouncer, engines):
     """run_transaction begins again: the proxy gave it no session, so nothing was done."""
     bouncer = pgbouncer(pool_size=1, settings={"query_wait_timeout": "1"})
@@ -210,6 +211,7 @@ def test_a_unit_of_work_waits_for_a_session(pgbouncer, engines):
     assert runs == [1]
 
 
+@pytest.mark.sweep
 def test_a_server_that_is_down_behind_it_is_named(pgbouncer, engines, server):
     """pgbouncer accepts logins while the server is down. The error says so, and work waits for it."""
     bouncer = pgbouncer(settings={"query_wait_timeout": "1", "server_login_retry": "1"})

@@ -89,6 +89,7 @@ def test_a_silence_never_holds_a_handler_beyond_its_time(number, action, testbed
     )
 
 
+@pytest.mark.sweep
 def test_the_sweep_sees_what_a_naive_client_does(testbed):
     """The harness can fail: plain retries lose or double rows in it."""
     trials = list(sweep(testbed, peers()[0], Action.CLOSE, sample=24, random=Random(1)))

@@ -63,9 +63,9 @@ class KnownProxies:
         return self._found.get(_address(parameters), "none")
 
     def learn_from_refusal(self, parameters: Mapping[str, Any], text: str) -> bool:
-        """Whether a refused connect shows a proxy that was not known."""
+        """Whether a refused connect shows a proxy, unless the settings say what is there."""
         found = next((name for name, refusal in _REFUSALS.items() if re.search(refusal, text)), None)
-        if found is None or self.chosen is not None or self.proxy_of(parameters) != "none":
+        if found is None or self.chosen is not None:
             return False
         self._found[_address(parameters)] = found
         return True

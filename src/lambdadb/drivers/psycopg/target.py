@@ -55,6 +55,8 @@ class PsycopgTarget:
     asyncio: bool
     pipelines_begin: bool = False
     """Whether BEGIN is sent together with a transaction's first statement."""
+    has_options: bool = False
+    """Whether `options` has timeouts of the policy."""
     proxies: KnownProxies = field(default_factory=KnownProxies)
     """What the engine knows about proxies before its servers."""
 
@@ -119,11 +121,12 @@ class PsycopgTarget:
             "idle_in_transaction_session_timeout": policy.idle_in_transaction_session_timeout,
         }
         options = [f"-c {name}={round(s * 1000)}" for name, s in timeouts.items() if s is not None]
-        if options and self.proxy == "none":
+        has_options = bool(options) and self.proxy == "none"
+        if has_options:
             # libpq reads PGOPTIONS only if no options are given. The caller's options come last and win.
             given = parameters.get("options", self.environment.get("PGOPTIONS", ""))
             parameters["options"] = " ".join([*options, given]).rstrip()
-        return replace(self, parameters=parameters)
+        return replace(self, parameters=parameters, has_options=has_options)
 
     def add_tls_defaults(self, *, always: bool) -> PsycopgTarget:
         """Return the target that verifies the server, unless the caller chose otherwise."""
@@ -137,8 +140,8 @@ class PsycopgTarget:
         )
 
     def learn(self, failure: AttemptFailed) -> bool:
-        """Learn from the refusal of `options` that a proxy is there. True if it was not known."""
-        return self.proxies.learn_from_refusal(self.parameters, failure.text)
+        """Learn from the refusal of `options` that a proxy is there, if they were the policy's."""
+        return self.has_options and self.proxies.learn_from_refusal(self.parameters, failure.text)
 
     def learn_pid(self, connection: AnyConnection, pid: int) -> None:
         """Compare the process id of the session that answers with the one that came with the login."""

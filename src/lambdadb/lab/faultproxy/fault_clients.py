@@ -28,6 +28,7 @@ TIME, RESERVE = 30.0, 0.5
 SILENT_TIME = 1.0
 # Seconds between connects after a refusal: short, as a sweep waits for thousands of them.
 PAUSE = 0.02
+ATTEMPTS = 200  # to connect before a trial
 MARKER = sqlalchemy.Table(
     "marker", sqlalchemy.MetaData(), sqlalchemy.Column("name", sqlalchemy.Text, primary_key=True)
 )
@@ -142,6 +143,16 @@ class Ours:
 
     def warm(self) -> None:
         """Connect, as an invocation before has done, and leave the session's settings behind."""
+        for _ in range(ATTEMPTS):
+            try:
+                self._warm_once()
+            except lambdadb.ConnectFailed:  # a pooler has not found out yet that its session is gone
+                time.sleep(PAUSE)
+            else:
+                return
+        self._warm_once()
+
+    def _warm_once(self) -> None:
         if not self.asynchronous:
             with self._engine.connect() as connection:
                 self._set(connection)
