@@ -229,7 +229,7 @@ def data_api(session: nox.Session) -> None:
 def sweep(session: nox.Session) -> None:
     """20,000 units of work damaged at random, none lost and none doubled; and the tests' full sweeps."""
     benchmark(session, "test")
-    session.run("pytest", "-n", "4", "-m", "sweep")
+    session.run("pytest", "-n", "4", "-m", "sweep", "--ignore", "tests/proxy")  # nox -s proxy has those
 
 
 @nox.session
