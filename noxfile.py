@@ -184,6 +184,12 @@ def mysql(session: nox.Session) -> None:
     session.run("pytest", "tests/contract", "-k", "pymysql", *every)
     session.run("pytest", "tests/mysql", "tests/unit/drivers/pymysql", *every)
     session.run("pytest", "tests/operate/test_mysql.py", *every)
+    lab = (
+        "faults/test_mysql_sweep.py",
+        "lab/aurora/test_mysql_cluster.py",
+        "lab/test_mysql_round_trips.py",
+    )
+    session.run("pytest", *(f"tests/{path}" for path in lab), *every)
     session.run("pytest", "tests/test_docs.py", "-k", "mysql", *every)
 
 

@@ -189,6 +189,7 @@ def test_a_trace_names_mysql_and_shows_no_literal(server):
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO unit VALUES (:name)"), {"name": "canary-row"})
         connection.execute(text("DELETE FROM unit WHERE name = 'canary-literal'"))
+        connection.execute(text('DELETE FROM unit WHERE name = "canary-in-double-quotes"'))
     engine.dispose()
     connect, *statements = [json.loads(line) for line in lines]
     assert connect["lambdadb"] == "connect"

@@ -4,7 +4,6 @@ What MySQL and MariaDB say about their sessions and about themselves, as data.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -12,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lambdadb.operate.mysql_server import MySQLFacts
 from lambdadb.operate.sessions import Session, SessionView, Slots
-from lambdadb.tracing.sanitize import sanitize
+from lambdadb.tracing.sanitize import sanitize_mysql
 
 SERVER = text("""
     SELECT VERSION() AS version, CURRENT_USER() AS role, @@innodb_read_only OR @@read_only AS reader,
@@ -100,7 +99,7 @@ def make_session(row: dict[str, Any], **known: Any) -> Session:
         state=sleeping if idle else "active",
         age=None,  # the process list does not say
         idle=float(row["seconds"]) if idle else None,
-        statement=mask(row["statement"] or ""),
+        statement=sanitize_mysql(row["statement"] or ""),
         **known,
     )
 
@@ -122,26 +121,6 @@ def read_server_facts(connection: Connection) -> MySQLFacts:
         wait_timeout=float(facts["wait_timeout"]),
         forces_tls=bool(forces_tls[0][0]) if forces_tls else None,
     )
-
-
-# MySQL's lexical rules where they differ from PostgreSQL's: "…" is a string, `…` a name, # a comment.
-_QUOTED = re.compile(
-    r"""'(?:[^'\\]|\\.|'')*(?:'|\Z)|"(?:[^"\\]|\\.|"")*(?:"|\Z)|(?P<name>`(?:[^`]|``)*(?:`|\Z))"""
-    r"""|\#[^\n]*|--\s[^\n]*|/\*.*?(?:\*/|\Z)""",
-    re.S,
-)
-
-
-def mask(statement: str) -> str:
-    """The statement on one line, with `?` for each literal and without comments."""
-    # Whether \' ends a string is a setting of the session: what follows it is left out.
-    if escaped := re.search(r"\\['\"]", statement):
-        statement = statement[: escaped.start()]
-    return sanitize(_QUOTED.sub(_mask_token, statement))
-
-
-def _mask_token(found: re.Match[str]) -> str:
-    return found["name"] or ("?" if found[0][0] in "'\"" else " ")
 
 
 def ask(connection: Connection, query: Any) -> list[Any]:

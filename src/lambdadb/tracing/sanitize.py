@@ -37,6 +37,13 @@ _TOKEN = rf"""
 """
 _COMMENT = re.compile(r"/\*|\*/")
 
+# MySQL's rules where they differ ("Language Structure"): "…" is a string, `…` a name, # a comment.
+_MYSQL_QUOTED = r"""
+      '(?:[^'\\]|\\.|'')*(?:'|\Z) | "(?:[^"\\]|\\.|"")*(?:"|\Z)
+    | (?P<name> `(?:[^`]|``)*(?:`|\Z) )
+    | \#[^\n]* | --\s[^\n]* | /\*.*?(?:\*/|\Z)
+"""
+
 
 def sanitize(sql: str) -> str:
     """
@@ -46,6 +53,23 @@ def sanitize(sql: str) -> str:
     quote that is not closed, is masked.
     """
     return _mask_literals(sql[: _READ + 1])
+
+
+@lru_cache(maxsize=128)
+def sanitize_mysql(sql: str) -> str:
+    """
+    `sanitize` by the rules of MySQL and MariaDB, where a text in double quotes is a literal.
+
+    Whether a backslash escapes a quote is a setting of the session, so what follows one is left out.
+    """
+    sql = sql[: _READ + 1]
+    if escaped := re.search(r"\\['\"]", sql):
+        sql = sql[: escaped.start()]
+    return sanitize(re.sub(_MYSQL_QUOTED, _mask_mysql_token, sql, flags=re.X | re.S))
+
+
+def _mask_mysql_token(token: re.Match[str]) -> str:
+    return token["name"] or ("?" if token[0][0] in "'\"" else " ")
 
 
 # Cached: a function sends the same few statements again and again.

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from lambdadb.deadline import Clock
-from lambdadb.tracing.sanitize import sanitize
+from lambdadb.tracing.sanitize import sanitize, sanitize_mysql
 from lambdadb.tracing.span import Attributes, Span, Tracer, emit, is_recording
 from lambdadb.tracing.trace import selects_statement
 
@@ -70,8 +70,8 @@ class StatementRecorder:
         batch: int,
         error: BaseException | None,
     ) -> Span:
-        text = sanitize(statement)
         dialect: Any = connection.dialect
+        text = (sanitize_mysql if dialect.name in ("mysql", "mariadb") else sanitize)(statement)
         known: dict[str, Any] = {
             "db.query.text": text,
             "db.operation.name": text.split(None, 1)[0].upper() if text.strip() else None,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from lambdadb import TransactionEnded
-from lambdadb.tracing.sanitize import SHOWN, get_message, sanitize, shorten_names
+from lambdadb.tracing.sanitize import SHOWN, get_message, sanitize, sanitize_mysql, shorten_names
 
 # What must never be shown; every literal and comment below holds it, and nothing else does.
 CANARY = "7355608"
@@ -104,6 +104,36 @@ def test_a_cut_shows_nothing(parts, cut):
 def test_examples(sql, shown):
     """Cases that are easily got wrong."""
     assert sanitize(sql) == shown
+
+
+MYSQL_LITERALS = st.one_of(
+    noise.map(lambda text: f"'{quoted(text)}{CANARY}'"),
+    noise.map(lambda text: '"' + text.replace('"', '""') + f'{CANARY}"'),
+    noise.filter(lambda text: "\n" not in text).map(lambda text: f"#{text}{CANARY}\n"),
+    noise.filter(lambda text: "/" not in text).map(lambda text: f"/*{text}{CANARY}*/"),
+    st.sampled_from([CANARY, f"0x{CANARY}", f"x'{CANARY}'", f"_utf8mb4'{CANARY}'", f'n"{CANARY}"']),
+)
+MYSQL_NAMES = st.sampled_from(["SELECT", "`t`", "`a ``b`` c`", "%(name_1)s", "%s", "=", ",", "@@a"])
+
+
+@given(st.lists(st.one_of(MYSQL_LITERALS, MYSQL_NAMES), max_size=12), st.integers(0, 200))
+def test_no_literal_of_mysql_is_shown(parts, cut):
+    """A text in double quotes is a literal there. A statement may end anywhere."""
+    assert CANARY[:3] not in sanitize_mysql(" ".join(parts)[:cut])
+
+
+@pytest.mark.parametrize(
+    ("sql", "shown"),
+    [
+        ("SELECT `n` FROM t WHERE a = 'x' AND b = \"y\" # z", "SELECT `n` FROM t WHERE a = ? AND b = ?"),
+        ("SELECT 'it''s', 5 -- z", "SELECT ?, ?"),
+        ("SELECT 'a\\' , 'secret'", "SELECT ?"),
+        ('SELECT "unended', "SELECT ?"),
+    ],
+)
+def test_examples_of_mysql(sql, shown):
+    """Strings in either quotes are masked, and what may belong to one."""
+    assert sanitize_mysql(sql) == shown
 
 
 def test_a_long_statement_is_cut_after_masking():
