@@ -1,0 +1,106 @@
+"""How the environments of a simulated fleet connect: lambdadb's own code, and what others do."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from lambdadb.connect.hedging import HedgedConnect
+from lambdadb.connect.history import ConnectHistory
+from lambdadb.deadline import Clock, Deadline
+from lambdadb.drivers.base import AttemptFailed
+from lambdadb.lab.fleet.server import SimulatedAttempt, SimulatedTarget
+from lambdadb.retry import ResumeRetry
+
+Client = Callable[[SimulatedTarget, Clock, Deadline, Random], SimulatedAttempt]
+"""Opens a session before a deadline, or raises `AttemptFailed`."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds after which the other clients give up an attempt: the `connect_timeout` that people set."""
+
+
+def lambdadb_client(retry: ResumeRetry) -> Client:
+    """Make the client that runs lambdadb's own hedged connect, with these settings."""
+
+    def connect(
+        target: SimulatedTarget, clock: Clock, end: Deadline, random: Random
+    ) -> SimulatedAttempt:
+        place: Any = target
+        hedged = HedgedConnect(
+            target=place,
+            retry=retry,
+            deadline=retry.connect_deadline(clock, end),
+            clock=clock,
+            random=random,
+            history=ConnectHistory(clock, place),
+        )
+        try:
+            attempt: Any = hedged.run()
+        finally:
+            hedged.close()
+        made: SimulatedAttempt = attempt
+        return made
+
+    return connect
+
+
+def loop_client(pauses: Callable[[Random], Iterator[float]], longest: float = float("inf")) -> Client:
+    """Make a client that tries one attempt after the other, with these pauses between them."""
+
+    def connect(
+        target: SimulatedTarget, clock: Clock, end: Deadline, random: Random
+    ) -> SimulatedAttempt:
+        last = Deadline(clock.now() + longest).earlier(Deadline(end.at - 1.0))
+        for pause in pauses(random):
+            attempt = target.begin_attempt(0)
+            try:
+                clock.wait({attempt.socket: attempt.event}, min(CONNECT_TIMEOUT, last.remaining(clock)))
+                if attempt.advance():
+                    return attempt
+                failure = attempt.describe_silence()
+            except AttemptFailed as error:
+                failure = error
+            attempt.close()
+            if pause >= last.remaining(clock):
+                raise failure
+            clock.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    return connect
+
+
+def every(seconds: float) -> Callable[[Random], Iterator[float]]:
+    """Pause for the same time always."""
+    return lambda _: itertools.repeat(seconds)
+
+
+def full_jitter(random: Random) -> Iterator[float]:
+    """Pause as the AWS Architecture Blog describes it: at random up to 100 ms, doubled up to 20 s."""
+    return (random.uniform(0.0, min(20.0, 0.1 * 2.0**number)) for number in itertools.count())
+
+
+def decorrelated_jitter(random: Random) -> Iterator[float]:
+    """Pause at random up to three times the last pause, from 100 ms to 20 s (the same source)."""
+    pause = 0.1
+    while True:
+        pause = min(20.0, random.uniform(0.1, pause * 3.0))
+        yield pause
+
+
+def never(random: Random) -> Iterator[float]:
+    """Do not try again: SQLAlchemy by itself."""
+    del random
+    return itertools.repeat(float("inf"))
+
+
+CLIENTS: dict[str, Client] = {
+    "lambdadb": lambdadb_client(ResumeRetry()),
+    "no retry": loop_client(never),
+    "every 3 s": loop_client(every(3.0)),
+    "full jitter": loop_client(full_jitter),
+    "decorrelated jitter": loop_client(decorrelated_jitter),
+    "AWS wrapper": loop_client(every(1.0), 30.0),  # its open_connection_retry_* defaults
+    "tenacity": loop_client(every(0.001)),  # @retry without arguments; 1 ms for its own work
+}
