@@ -28,6 +28,9 @@ OUTSIDE_INVOCATION = 60.0
 # Seconds to pause after "too many connections". The pause doubles from the first value to the second.
 _EXHAUSTED_FIRST, _EXHAUSTED_MOST = 0.25, 4.0
 
+# Seconds without an answer of a server that has answered "too many connections" before.
+_BUSY_PATIENCE = 5.0
+
 # Seconds after which a client is asked to try again when no connection was free. Nobody knows when one
 # will be. It is about the longest pause, so that clients come no faster than connects.
 _EXHAUSTED_AFTER = 5
@@ -90,6 +93,15 @@ class ResumeRetry:
             return Deadline(clock.now() + (OUTSIDE_INVOCATION if self.timeout is None else self.timeout))
         left = Deadline(invocation.at - self.reserve)
         return left if self.timeout is None else left.earlier(Deadline(clock.now() + self.timeout))
+
+    def patience(self, *, exhausted: bool) -> float:
+        """
+        Return the seconds without an answer after which another attempt is started.
+
+        A server that has answered "too many connections" is awake. If it then answers late, it is busy,
+        and more attempts would make it busier.
+        """
+        return max(self.hedge_after, _BUSY_PATIENCE) if exhausted else self.hedge_after
 
     def backoff(self, failure: AttemptFailed, number: int, random: Random) -> float:
         """Return the seconds to pause after failed attempt `number` (from 1)."""

@@ -56,9 +56,11 @@ def loop_client(pauses: Callable[[Random], Iterator[float]], longest: float = fl
         for pause in pauses(random):
             attempt = target.begin_attempt(0)
             try:
-                clock.wait({attempt.socket: attempt.event}, min(CONNECT_TIMEOUT, last.remaining(clock)))
-                if attempt.advance():
-                    return attempt
+                limit = Deadline(clock.now() + CONNECT_TIMEOUT).earlier(last)
+                while left := limit.remaining(clock):
+                    clock.wait({attempt.socket: attempt.event}, left)
+                    if attempt.advance():
+                        return attempt
                 failure = attempt.describe_silence()
             except AttemptFailed as error:
                 failure = error
@@ -95,12 +97,17 @@ def never(random: Random) -> Iterator[float]:
     return itertools.repeat(float("inf"))
 
 
+LOOPS: dict[str, tuple[Callable[[Random], Iterator[float]], float]] = {
+    "no retry": (never, float("inf")),
+    "every 3 s": (every(3.0), float("inf")),
+    "full jitter": (full_jitter, float("inf")),
+    "decorrelated jitter": (decorrelated_jitter, float("inf")),
+    "AWS wrapper": (every(1.0), 30.0),  # its open_connection_retry_interval_ms and _timeout_ms
+    "tenacity": (every(0.001), float("inf")),  # @retry without arguments; 1 ms for its own work
+}
+"""What others do: the pauses between attempts, and the seconds after which they give up."""
+
 CLIENTS: dict[str, Client] = {
     "lambdadb": lambdadb_client(ResumeRetry()),
-    "no retry": loop_client(never),
-    "every 3 s": loop_client(every(3.0)),
-    "full jitter": loop_client(full_jitter),
-    "decorrelated jitter": loop_client(decorrelated_jitter),
-    "AWS wrapper": loop_client(every(1.0), 30.0),  # its open_connection_retry_* defaults
-    "tenacity": loop_client(every(0.001)),  # @retry without arguments; 1 ms for its own work
+    **{name: loop_client(*loop) for name, loop in LOOPS.items()},
 }

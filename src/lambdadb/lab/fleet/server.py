@@ -25,7 +25,8 @@ class ServerSettings:
         processors: How many logins it handles at once.
         round_trip: Seconds of the network for a login's round trips.
         resume: Seconds from the first attempt until it is awake; None if it is awake at the start.
-        shape: What an attempt meets until then: `hold` keeps it without an answer, `refuse` refuses it.
+        shape: What an attempt meets until then: `hold` answers its question for TLS and then keeps it,
+            as the emulated cluster does; `refuse` refuses it.
     """
 
     slots: int = 189
@@ -68,6 +69,7 @@ class Server:
             self.time.at(self.time.now + (self.settings.resume or 0.0), self._wake)
         if self.settings.shape == "hold":
             self.held.append(attempt)
+            self.time.at(self.time.now + self.settings.round_trip, attempt.greet)
         else:
             failure = AttemptFailed(Fault.RESUMING, "the database system is starting up")
             self.time.at(self.time.now + self.settings.round_trip, attempt.answer, failure)
@@ -109,29 +111,45 @@ class Server:
 class SimulatedAttempt:
     """An attempt to log in, as `lambdadb.drivers.base.Attempt` describes it."""
 
-    __slots__ = ("closed", "event", "failure", "got_first_byte", "has_session", "server", "socket")
+    __slots__ = (
+        "answered",
+        "closed",
+        "event",
+        "failure",
+        "got_first_byte",
+        "has_session",
+        "server",
+        "socket",
+    )
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.socket = next(server.sockets)
         self.event = EVENT_READ
         self.got_first_byte = False
+        self.answered = False
         self.has_session = False
         self.closed = False
         self.failure: AttemptFailed | None = None
         server.arrive(self)
 
+    def greet(self) -> None:
+        """Receive the answer to the question for TLS, which comes before the login."""
+        if not self.closed:
+            self.got_first_byte = True
+            self.server.time.make_ready(self.socket)
+
     def answer(self, failure: AttemptFailed | None) -> None:
-        """Receive the server's answer."""
+        """Receive the server's answer to the login."""
         if self.closed:
             return
         self.failure = failure
-        self.got_first_byte = True
+        self.got_first_byte = self.answered = True
         self.server.time.make_ready(self.socket)
 
     def advance(self) -> bool:
         """Do what can be done; True once logged in."""
-        if not self.got_first_byte:
+        if not self.answered:
             return False
         if self.failure is not None:
             raise self.failure

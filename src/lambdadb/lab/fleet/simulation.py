@@ -40,7 +40,7 @@ class FleetSettings:
 
 @dataclass
 class FleetResult:
-    """What became of a fleet."""
+    """What became of a fleet, simulated or real."""
 
     waits: list[float] = field(default_factory=list)
     """Seconds until each invocation that had to connect had its session."""
