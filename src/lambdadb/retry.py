@@ -4,6 +4,7 @@ How long a connect may take, when it tries again, and when it gives up. tenacity
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,7 +105,11 @@ class ResumeRetry:
         return max(self.hedge_after, _BUSY_PATIENCE) if exhausted else self.hedge_after
 
     def backoff(self, failure: AttemptFailed, number: int, random: Random) -> float:
-        """Return the seconds to pause after failed attempt `number` (from 1)."""
+        """
+        Return the seconds to pause after failed attempt `number`, from 1.
+
+        After the refusal of a full server, only its refusals are counted.
+        """
         if failure.silent:
             return 0.0  # the attempt has already waited for `hedge_after`
         longest = self.max_backoff
@@ -129,9 +134,16 @@ class ResumeRetry:
         sleep: Callable[[float], None],
     ) -> Retrying:
         """Return a tenacity loop over attempts that ends before `deadline` and pauses with `sleep`."""
+        refusals = itertools.count(1)
+
+        def pause(failure: AttemptFailed, number: int) -> float:
+            # Attempts before the server was awake say nothing about how full it is.
+            exhausted = failure.fault is Fault.EXHAUSTED
+            return self.backoff(failure, next(refusals) if exhausted else number, random)
+
         return retrying(
             again=lambda error: isinstance(error, AttemptFailed) and can_wait(error),
-            pause=lambda error, number: self.backoff(error, number, random),
+            pause=pause,
             deadline=deadline,
             clock=clock,
             sleep=sleep,

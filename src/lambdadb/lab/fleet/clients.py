@@ -103,7 +103,7 @@ LOOPS: dict[str, tuple[Callable[[Random], Iterator[float]], float]] = {
     "full jitter": (full_jitter, float("inf")),
     "decorrelated jitter": (decorrelated_jitter, float("inf")),
     "AWS wrapper": (every(1.0), 30.0),  # its open_connection_retry_interval_ms and _timeout_ms
-    "tenacity": (every(0.001), float("inf")),  # @retry without arguments; 1 ms for its own work
+    "tenacity": (every(0.01), float("inf")),  # @retry without arguments; 10 ms for an attempt itself
 }
 """What others do: the pauses between attempts, and the seconds after which they give up."""
 

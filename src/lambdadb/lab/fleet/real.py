@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from os import environ
 import sys
 import time
 from collections.abc import Callable
+from os import environ
 from pathlib import Path
 from typing import Any
 

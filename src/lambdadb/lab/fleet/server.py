@@ -85,26 +85,25 @@ class Server:
             self._queue(attempt)
 
     def _queue(self, attempt: SimulatedAttempt) -> None:
-        """Answer when a processor has worked on it. One that was closed while it waited costs nothing."""
-        number = min(range(len(self.busy_until)), key=self.busy_until.__getitem__)
-        begin = max(self.busy_until[number], self.time.now)
+        """Give the attempt a slot, which PostgreSQL does before the login, or refuse it."""
+        if attempt.closed:
+            return
         full = self.sessions >= self.settings.slots
-        cost = self.settings.refusal if full else self.settings.login
-        if attempt.closed:
-            return
-        self.busy_until[number] = begin + cost
-        self.time.at(begin + cost, self._finish, attempt)
-
-    def _finish(self, attempt: SimulatedAttempt) -> None:
-        if attempt.closed:
-            return
-        failure = None
-        if self.sessions >= self.settings.slots:
-            failure = AttemptFailed(Fault.EXHAUSTED, "sorry, too many clients already")
-        else:
+        if not full:
             self.sessions += 1
             self.peak_sessions = max(self.peak_sessions, self.sessions)
-            attempt.has_session = True
+        number = min(range(len(self.busy_until)), key=self.busy_until.__getitem__)
+        cost = self.settings.refusal if full else self.settings.login
+        done = max(self.busy_until[number], self.time.now) + cost
+        self.busy_until[number] = done
+        self.time.at(done, self._finish, attempt, full)
+
+    def _finish(self, attempt: SimulatedAttempt, full: bool) -> None:
+        """Answer when a processor has worked on the login. Who has gone meanwhile frees the slot."""
+        failure = AttemptFailed(Fault.EXHAUSTED, "sorry, too many clients already") if full else None
+        if attempt.closed and not full:
+            self.leave()
+        attempt.has_session = not (full or attempt.closed)
         self.time.at(self.time.now + self.settings.round_trip, attempt.answer, failure)
 
 

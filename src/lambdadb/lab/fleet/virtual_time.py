@@ -1,8 +1,7 @@
 """
 Virtual time: code that waits runs in greenlets, and time jumps from one event to the next.
 
-A plain heap of events is used. It costs about a microsecond for an event, which is less than a simulation
-library's processes do, and greenlets let the library's own code wait without a change.
+A plain heap of events is used, and greenlets: so the library's own code waits here without a change.
 """
 
 from __future__ import annotations

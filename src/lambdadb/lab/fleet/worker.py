@@ -90,11 +90,10 @@ def with_lambdadb(plan: dict[str, Any], began: float) -> tuple[float, int, objec
     }
     tracer = CountAttempts()
     engine = lambdadb.create_engine(plan["url"], policy=policies[plan["policy"]](), tracer=tracer)
-    with lambdadb.invocation(engine, Context(plan["timeout"])):
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-            connected = time.monotonic()
-            time.sleep(plan["work"])
+    with lambdadb.invocation(engine, Context(plan["timeout"])), engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        connected = time.monotonic()
+        time.sleep(plan["work"])
     return connected, tracer.attempts, engine if plan["policy"] == "per-environment" else None
 
 
@@ -103,7 +102,9 @@ def with_loop(plan: dict[str, Any], began: float) -> tuple[float, int, object]:
     pauses, longest = LOOPS[plan["client"]]
     end = began + min(plan["timeout"] - 1.0, longest)
     url = plan["url"].replace("+psycopg", "")
-    for number, pause in enumerate(pauses(SystemRandom()), start=1):
+    attempts = 0
+    for pause in pauses(SystemRandom()):
+        attempts += 1
         try:
             connection = psycopg.connect(url, connect_timeout=int(CONNECT_TIMEOUT), autocommit=True)
             break
@@ -115,9 +116,9 @@ def with_loop(plan: dict[str, Any], began: float) -> tuple[float, int, object]:
     connected = time.monotonic()
     time.sleep(plan["work"])
     if plan["policy"] == "per-environment":
-        return connected, number, connection
+        return connected, attempts, connection
     connection.close()
-    return connected, number, None
+    return connected, attempts, None
 
 
 if __name__ == "__main__":
