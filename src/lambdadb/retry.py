@@ -4,6 +4,7 @@ How long a connect may take, when it tries again, and when it gives up. tenacity
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ OUTSIDE_INVOCATION = 60.0
 
 # Seconds to pause after "too many connections". The pause doubles from the first value to the second.
 _EXHAUSTED_FIRST, _EXHAUSTED_MOST = 0.25, 4.0
+
+# Seconds without an answer of a server that has answered "too many connections" before.
+_BUSY_PATIENCE = 5.0
 
 # Seconds after which a client is asked to try again when no connection was free. Nobody knows when one
 # will be. It is about the longest pause, so that clients come no faster than connects.
@@ -91,8 +95,21 @@ class ResumeRetry:
         left = Deadline(invocation.at - self.reserve)
         return left if self.timeout is None else left.earlier(Deadline(clock.now() + self.timeout))
 
+    def patience(self, *, exhausted: bool) -> float:
+        """
+        Return the seconds without an answer after which another attempt is started.
+
+        A server that has answered "too many connections" is awake. If it then answers late, it is busy,
+        and more attempts would make it busier.
+        """
+        return max(self.hedge_after, _BUSY_PATIENCE) if exhausted else self.hedge_after
+
     def backoff(self, failure: AttemptFailed, number: int, random: Random) -> float:
-        """Return the seconds to pause after failed attempt `number` (from 1)."""
+        """
+        Return the seconds to pause after failed attempt `number`, from 1.
+
+        After the refusal of a full server, only its refusals are counted.
+        """
         if failure.silent:
             return 0.0  # the attempt has already waited for `hedge_after`
         longest = self.max_backoff
@@ -117,9 +134,16 @@ class ResumeRetry:
         sleep: Callable[[float], None],
     ) -> Retrying:
         """Return a tenacity loop over attempts that ends before `deadline` and pauses with `sleep`."""
+        refusals = itertools.count(1)
+
+        def pause(failure: AttemptFailed, number: int) -> float:
+            # Attempts before the server was awake say nothing about how full it is.
+            exhausted = failure.fault is Fault.EXHAUSTED
+            return self.backoff(failure, next(refusals) if exhausted else number, random)
+
         return retrying(
             again=lambda error: isinstance(error, AttemptFailed) and can_wait(error),
-            pause=lambda error, number: self.backoff(error, number, random),
+            pause=pause,
             deadline=deadline,
             clock=clock,
             sleep=sleep,

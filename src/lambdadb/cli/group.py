@@ -49,6 +49,7 @@ def lambdadb() -> None:
     Examples:
       lambdadb bench                      measure four handlers, hot and cold, in a minute or two
       lambdadb emulate --cold --speed 20  a cluster that pauses, to point your own code at
+      lambdadb fleet --resume 15          300 environments meet a cluster that sleeps
       lambdadb layer                      the Lambda layer, for any Python and architecture
       lambdadb sessions URL               who holds the connections
       lambdadb doctor URL                 what keeps it awake, what will break, and what to do

@@ -99,7 +99,7 @@ class HedgedConnect:
                 self._end(self._younger, self._younger.describe_silence().fault)
             if len(self._open) < 2:
                 self._start()
-            self._drive(self.retry.hedge_after)
+            self._drive(self._patience)
         if self._winner is None:
             silence = self._younger.describe_silence()
             self.history.add_failure(silence.fault)
@@ -112,8 +112,12 @@ class HedgedConnect:
         self._number += 1
         self.history.attempts += 1
         self._open[attempt] = began
-        self._renew_at = began + self.retry.hedge_after
+        self._renew_at = began + self._patience
         self._advance(attempt)
+
+    @property
+    def _patience(self) -> float:
+        return self.retry.patience(exhausted=Fault.EXHAUSTED in self.history.faults)
 
     @property
     def _younger(self) -> Attempt:
