@@ -32,6 +32,7 @@ class Driver:
         self.clock, self.seconds, self.error = clock, seconds, error
         self.executed = []
         dialect = SimpleNamespace(
+            name="scripted",
             driver="scripted",
             server_version_info=(7, 1),
             loaded_dbapi=SimpleNamespace(__version__="2.0"),
