@@ -137,7 +137,8 @@ def test_a_users_own_limit_of_connections_is_waited_for(server):
     server.ask("CREATE OR REPLACE USER one IDENTIFIED BY 'canary-one' WITH MAX_USER_CONNECTIONS 1")
     server.ask("GRANT ALL ON orders.* TO one")
     url = make_url(server.url).set(username="one", password="canary-one")
-    first, second = (lambdadb.create_engine(url, retry=ResumeRetry(timeout=0.5)) for _ in range(2))
+    retry = ResumeRetry(exhausted_timeout=0.5)
+    first, second = (lambdadb.create_engine(url, retry=retry) for _ in range(2))
     with first.connect():
         with pytest.raises(ConnectFailed) as raised:
             second.connect()

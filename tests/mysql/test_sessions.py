@@ -121,8 +121,10 @@ def test_a_session_that_the_server_has_ended_is_replaced(mode, server):
             server.url, connect_args={"init_command": "SET SESSION wait_timeout = 1"}
         )
         with engine.begin() as connection:
+            session = connection.connection.driver_connection
             connection.execute(text("INSERT INTO unit VALUES ('a')"))
-        wait_until(lambda: server.sessions() == [])
+        driver = engine.pool.connector.driver
+        wait_until(lambda: driver.liveness(session) != "quiet")  # the end has arrived here
         with engine.begin() as connection:
             connection.execute(text("INSERT INTO unit VALUES ('b')"))
         engine.dispose()

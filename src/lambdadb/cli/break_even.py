@@ -53,8 +53,9 @@ def plot(file: Path, workload: Workload, capacity: Capacity, prices: Prices) -> 
     money.set_xscale("log")
     money.set_ylim(0)
     money.set_ylabel(f"{prices.currency} a month")
+    arrivals = workload.shape if workload.burst == 1 else f"{workload.shape}, {workload.burst} at a time"
     money.set_title(
-        f"Ways to connect, by invocations an hour ({workload.shape}; {capacity.min_acu:g} to "
+        f"Ways to connect, by invocations an hour ({arrivals}; {capacity.min_acu:g} to "
         f"{capacity.max_acu:g} ACU, pause after {capacity.pause:g} s)\n"
         f"model, with prices of {prices.region} of {prices.collected}, not verified; "
         "dashed: the present rate",
