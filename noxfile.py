@@ -190,7 +190,7 @@ def mysql(session: nox.Session) -> None:
         "lab/test_mysql_round_trips.py",
     )
     session.run("pytest", *(f"tests/{path}" for path in lab), *every)
-    session.run("pytest", "tests/test_docs.py", "-k", "mysql", *every)
+    session.run("pytest", "tests/cli", "tests/test_docs.py", "-k", "mysql", *every)
 
 
 @nox.session

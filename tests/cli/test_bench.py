@@ -15,7 +15,7 @@ import pytest
 
 from lambdadb import ConnectFailed, Fault
 from lambdadb.cli.bench import local
-from lambdadb.lab import LabError
+from lambdadb.lab import LabError, mariadb
 from lambdadb.lab.bench import terminal
 from lambdadb.lab.bench.config import STEADY_ROUNDS, BenchConfig
 from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
@@ -153,6 +153,37 @@ def test_bench_of_a_cluster_that_refuses(tmp_path: Path) -> None:
         if row["record"] == "change" and row["policy"] == "hand_written"
     }
     assert 1 <= at["available"] - at["resuming"] < 10
+
+
+def test_bench_mysql(tmp_path: Path) -> None:
+    """On MariaDB all four handlers store their rows. The ids go up by 1 in spite of the pauses."""
+    try:
+        mariadb.find_server()
+    except LabError as error:
+        pytest.skip(str(error))
+    # A minute and more beyond the 420 s to a pause, and no steady traffic: as short as it gets.
+    arguments = ["--rounds", "2", "--resume", "1", "--interval", "540", "--no-steady", "--json"]
+    done = lambdadb("bench", "--engine", "mysql", *arguments, folder=tmp_path)
+    assert done.code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert {"mariadb"} == {name for one in facts["servers"] for name in one} - {"aurora_type"}
+    assert any("AUTO_INCREMENT survives" in note for note in facts["notes"])
+    assert "MariaDB 1" in (tmp_path / "lambdadb-bench" / "report.html").read_text()
+    cells = {(one["aurora_type"], one["policy"]): one for one in facts["cells"]}
+    assert len(cells) == 8
+    for (kind, policy), one in cells.items():
+        assert one["ids"] == ([50, 51] if kind == "hot" else [793, 794]), (kind, policy)
+        pauses = kind == "cold" and policy != "sqlalchemy_default"
+        assert (one["paused_share"] > 0) == pauses, (kind, policy)
+    assert cells["cold", "per_environment"]["connects"] == 2
+
+
+def test_bench_without_mariadb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where MariaDB is missing, nothing is run, and the error has the command that installs it."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(mariadb, "DIRECTORIES", ())
+    with pytest.raises(LabError, match="apt-get install"):
+        local.check(BenchConfig(engine="mysql", speed=60.0))
 
 
 def test_bench_of_a_real_cluster_hides_its_password(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from lambdadb.errors import InvalidSettings
 from lambdadb.lab import LabError
+from lambdadb.lab.aurora import Shape
 from lambdadb.lab.bench.cluster_url import cluster_of, place, redacted, with_tls
 from lambdadb.lab.bench.config import (
     STEADY_ROUNDS,
@@ -77,6 +78,21 @@ def test_times_that_cannot_be(numbers: dict[str, float]) -> None:
     """A speed below 1 or a resume of no time is refused before anything starts."""
     with pytest.raises(LabError, match="1 or more"):
         BenchConfig(**numbers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"engine": "mysql", "speed": 61.0}, "60 at most"),
+        ({"engine": "mysql", "speed": 1.0, "urls": {"hot": URL}}, "leave it out"),
+        ({"engine": "mysql", "speed": 60.0, "shape": Shape.NO_HBA}, "login-close"),
+        ({"shape": Shape.LOGIN_CLOSE}, "no-hba"),
+    ],
+)
+def test_what_an_engine_does_not_have(options: dict[str, Any], text: str) -> None:
+    """A speed, a cluster or a shape that the engine cannot have is refused before anything starts."""
+    with pytest.raises(LabError, match=text):
+        BenchConfig(**options)
 
 
 def test_wrong_url_is_refused_without_its_password() -> None:

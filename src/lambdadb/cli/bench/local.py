@@ -17,6 +17,7 @@ from lambdadb.lab.bench.config import OWN_TABLES, BenchConfig
 from lambdadb.lab.bench.real import RealClusters, problems_of, read_capacity
 from lambdadb.lab.bench.runner import Bench
 from lambdadb.lab.bench.terminal import progress
+from lambdadb.lab.mariadb import find_server
 
 # Seconds without a connection after which Aurora pauses a cluster, at least (Aurora User Guide).
 LEAST_AUTO_PAUSE = 300.0
@@ -65,6 +66,8 @@ def announce(config: BenchConfig, *, yes: bool) -> None:
 
 def check(config: BenchConfig) -> None:
     """Find what would make every invocation fail, before the first one."""
+    if config.engine == "mysql":
+        find_server()
     if (config.secret or config.iam) and find_spec("boto3") is None:
         raise LabError(
             "the hand-written handlers read their login with boto3, which is not installed: "

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from platform import python_version
 
 from lambdadb.lab import LabError
-from lambdadb.lab.aurora import Shape
+from lambdadb.lab.aurora import MYSQL_SHAPES, POSTGRES_SHAPES, Shape
 from lambdadb.lab.bench.cluster_url import check_login, database_of, place
 from lambdadb.lab.bench.records import AURORA_TYPES, POLICIES, RunRecord
 
@@ -32,13 +32,20 @@ OWN_TABLES = {"hot": "lambdadb_bench_hot", "cold": "lambdadb_bench_cold"}
 CLUSTER = {"hot": "hot", "cold": "cold", "steady": "hot"}
 # PerEnvironment's default, in seconds of the lab.
 IDLE_SESSION_TIMEOUT = 60.0
-PACKAGES = ("sqlalchemy-lambdadb", "sqlalchemy", "psycopg", "awslambdaric")
+PACKAGES = ("sqlalchemy-lambdadb", "sqlalchemy", "awslambdaric")
+DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
+SHAPES = {"postgresql": POSTGRES_SHAPES, "mysql": MYSQL_SHAPES}
+# How many times as fast idle time passes. MySQL's idle timer has whole seconds: one of them is then the
+# policy's minute.
+SPEED = {"postgresql": 120.0, "mysql": IDLE_SESSION_TIMEOUT}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
     """What is run."""
 
+    engine: str = "postgresql"
+    """Of the embedded clusters: "postgresql", or "mysql" for a MariaDB that is installed here."""
     rounds: int = 3
     """Invocations of each handler against each cluster."""
     speed: float = 120.0
@@ -70,6 +77,7 @@ class BenchConfig:
                 f"speed {self.speed} and resume {self.resume}: the speed is 1 or more, and a resume "
                 "takes more than 0 seconds"
             )
+        self.check_engine()
         if self.urls and self.speed != 1:
             raise LabError("real clusters run in real time: leave the speed at 1")
         if self.secret and self.iam:
@@ -80,6 +88,23 @@ class BenchConfig:
         for kind, url in self.urls.items():
             database_of(kind, url)
             check_login(kind, url, secret=self.secret, iam=self.iam)
+
+    def check_engine(self) -> None:
+        """Refuse what the engine of the embedded clusters does not have."""
+        if self.shape not in SHAPES[self.engine]:
+            shapes = ", ".join(shape.value for shape in SHAPES[self.engine])
+            raise LabError(f"shape {self.shape.value} is none of {self.engine}'s: {shapes}")
+        if self.engine != "mysql":
+            return
+        if self.urls:
+            raise LabError(
+                "--engine mysql is for embedded clusters: leave it out, or leave out --hot and --cold"
+            )
+        if self.speed > SPEED["mysql"]:
+            raise LabError(
+                f"speed {self.speed:g}: on MySQL it is {SPEED['mysql']:g} at most, as wait_timeout has "
+                "whole seconds"
+            )
 
     @property
     def aurora_types(self) -> tuple[str, ...]:
@@ -157,7 +182,10 @@ def description(config: BenchConfig) -> RunRecord:
         interval={kind: config.interval_of(kind) for kind in config.aurora_types},
         clusters={kind: place(config.urls.get(CLUSTER[kind])) for kind in config.aurora_types},
         experiment=config.experiment,
-        versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
+        versions={
+            "python": python_version(),
+            **{name: version(name) for name in (*PACKAGES, DRIVERS[config.engine])},
+        },
     )
 
 

@@ -36,14 +36,29 @@ from lambdadb.lab.bench.config import (
 )
 from lambdadb.lab.bench.lanes import Lanes
 from lambdadb.lab.bench.real import login_variables
-from lambdadb.lab.bench.records import ChangeRecord, InvocationRecord, Record, ServerRecord
-from lambdadb.lab.bench.table import prepare
+from lambdadb.lab.bench.records import (
+    ChangeRecord,
+    InvocationRecord,
+    NoteRecord,
+    Record,
+    ServerRecord,
+)
+from lambdadb.lab.bench.table import prepare, prepare_mariadb
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.environment import Environment
+from lambdadb.lab.mariadb import MariaDB
 from lambdadb.lab.postgres import Postgres
 
 # The code of the functions, as Lambda would unzip it: not modules of this package.
 FUNCTIONS = Path(__file__).with_name("functions")
+# What the reader of a run on MariaDB has to know.
+NOTES_OF_MYSQL = (
+    "The server is MariaDB, as Aurora MySQL does not run outside of AWS. The published figures are of "
+    "Aurora PostgreSQL.",
+    "MariaDB 10.11 and MySQL 8 have no type for vectors: each row's vector is JSON, without an index.",
+    "AUTO_INCREMENT survives a restart. So the ids of a cluster that pauses go up by 1, too, and do not "
+    "show its pauses.",
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,8 @@ class Bench(Lanes):
     def records(self) -> Iterator[Record]:
         """Run the experiment, giving each record as it comes."""
         yield description(self.config)
+        if self.config.engine == "mysql":
+            yield from (NoteRecord(text=text) for text in NOTES_OF_MYSQL)
         yield from super().records()
 
     def close(self) -> None:
@@ -148,16 +165,18 @@ class Bench(Lanes):
             versions = self.versions.get(cluster_name, {})
             stage = Stage(url, OWN_TABLES[cluster_name], LabClock(), None)
         else:
-            server = stack.enter_context(Postgres())
+            server: Postgres | MariaDB = MariaDB() if self.config.engine == "mysql" else Postgres()
+            stack.enter_context(server)
             engine = create_engine(server.url(), policy=PerInvocation())
-            versions = prepare(engine, TABLE, first_id=FIRST_ID[cell.aurora_type])
+            make_table = prepare_mariadb if self.config.engine == "mysql" else prepare
+            versions = make_table(engine, TABLE, first_id=FIRST_ID[cell.aurora_type])
             clock = LabClock()
             cluster = stack.enter_context(self.cluster(cell, server, clock))
             stage = Stage(cluster.url(), TABLE, clock, cluster)
         self.queue.put(ServerRecord(aurora_type=cell.aurora_type, policy=cell.policy, versions=versions))
         return stage
 
-    def cluster(self, cell: Cell, server: Postgres, clock: LabClock) -> Cluster:
+    def cluster(self, cell: Cell, server: Postgres | MariaDB, clock: LabClock) -> Cluster:
         if cell.aurora_type == "hot":
             return Cluster(server, clock=clock)
         if cell.aurora_type == "steady":

@@ -35,6 +35,17 @@ def prepare(engine: Engine, table: str, *, first_id: int) -> dict[str, str]:
     return {"postgresql": facts.server_version, "vector": str(facts.vector)}
 
 
+def prepare_mariadb(engine: Engine, table: str, *, first_id: int) -> dict[str, str]:
+    """Make the table on a MariaDB of the lab, and give the server's version."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE TABLE {table} (id INTEGER AUTO_INCREMENT PRIMARY KEY, content TEXT, "
+            f"embedding JSON) AUTO_INCREMENT = {first_id}"
+        )
+        version = connection.exec_driver_sql("SELECT VERSION()").scalar_one()
+    return {"mariadb": str(version)}
+
+
 def problems(
     engine: Engine, table: str, *, create: bool = True, clean_up: bool = False
 ) -> list[Finding]:

@@ -3,7 +3,8 @@ Insert a row with a random vector, and log how long it took: one handler for eac
 
 Each handler is configured as a function of its own. All load the same modules, so only connecting
 differs. `AURORA_TYPE` (hot or cold) and `EXPERIMENT` are copied into the log line. `infra/terraform`
-deploys these files, and `lambdadb bench` runs them on this machine.
+deploys these files, and `lambdadb bench` runs them on this machine. The URL's database decides which of
+`postgresql.py` and `mysql.py` has the statement and the hand-written connection.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import os
 import random
 import time
 from dataclasses import dataclass
+from importlib import import_module
 
 import database
-import psycopg
 import sqlalchemy
 from sqlalchemy import Engine, event, text
 
@@ -23,15 +24,14 @@ import lambdadb
 from lambdadb.tracing import Span, Tracer
 
 DIMENSIONS = 1536
-INSERT = (
-    "INSERT INTO {table} (content, embedding) "
-    "VALUES ({content}, CAST({embedding} AS vector)) RETURNING id"
-)
-# The same statement in psycopg's and in SQLAlchemy's parameter style.
-INSERT_PSYCOPG = INSERT.format(
+backend = import_module(database.URL_OF_CLUSTER.get_backend_name())
+# The same statement in the drivers' and in SQLAlchemy's parameter style.
+INSERT_DRIVER = backend.INSERT.format(
     table=database.TABLE, content="%(content)s", embedding="%(embedding)s"
-).encode()
-INSERT_SQLALCHEMY = text(INSERT.format(table=database.TABLE, content=":content", embedding=":embedding"))
+)
+INSERT_SQLALCHEMY = text(
+    backend.INSERT.format(table=database.TABLE, content=":content", embedding=":embedding")
+)
 
 
 @dataclass
@@ -65,12 +65,12 @@ def hand_written(_event: object, context: object) -> dict[str, object]:
     """As published: read the secret and open a connection in each invocation."""
     row = random_row()
     began = cost.begin()
-    connection = psycopg.connect(**{**database.parameters(), **database.login()})
+    connection = backend.connect()
     cost.count()
     try:
         with connection.cursor() as cursor:
-            cursor.execute(INSERT_PSYCOPG, row)
-            (new_id,) = cursor.fetchone() or (None,)
+            cursor.execute(INSERT_DRIVER, row)
+            new_id = backend.new_id(cursor)
         connection.commit()
         elapsed = time.perf_counter() - began
     finally:
@@ -79,7 +79,7 @@ def hand_written(_event: object, context: object) -> dict[str, object]:
 
 
 # An engine opens no connection until it is used.
-default_engine = sqlalchemy.create_engine(database.URL_OF_CLUSTER, connect_args=database.tls())
+default_engine = sqlalchemy.create_engine(database.URL_OF_CLUSTER, connect_args=backend.connect_args())
 event.listen(default_engine, "connect", cost.count)
 
 
@@ -131,12 +131,12 @@ def insert(engine: Engine, policy: str) -> dict[str, object]:
     row = random_row()
     began = cost.begin()
     with engine.begin() as connection:
-        new_id = connection.execute(INSERT_SQLALCHEMY, row).scalar_one()
+        new_id = backend.new_id(connection.execute(INSERT_SQLALCHEMY, row))
     return log(policy, time.perf_counter() - began, new_id)
 
 
 def random_row() -> dict[str, str]:
-    """Return a row: the experiment's name, and a random vector in pgvector's own text form."""
+    """Return a row: the experiment's name, and a random vector, as pgvector's text and as JSON."""
     vector = ",".join(f"{random.random():.7f}" for _ in range(DIMENSIONS))
     return {"content": os.environ["EXPERIMENT"], "embedding": f"[{vector}]"}
 
