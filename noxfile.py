@@ -97,7 +97,7 @@ def dev(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def pythons(session: nox.Session) -> None:
     """Unit tests on this Python, with the newest and the lowest SQLAlchemy and psycopg."""
-    install(session, ".[asyncio,binary]", "test")
+    install(session, ".[asyncio,binary,mysql]", "test")
     session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
     # The lowest psycopg has no wheel for Python 3.14.
     if session.virtualenv.venv_backend != "none" and session.python != "3.14":
