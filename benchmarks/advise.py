@@ -27,7 +27,7 @@ from lambdadb.lab.bench.summary import cells
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.environment import Environment
 from lambdadb.lab.postgres import Postgres
-from lambdadb.operate.advise import Capacity, Choice, Workload, predict, read_prices
+from lambdadb.operate.cost_model import Capacity, Choice, Workload, predict, read_prices
 
 PAGE = Path(__file__).parents[1] / "docs" / "advise.md"
 BEGIN, END = "<!-- measured -->", "<!-- end -->"

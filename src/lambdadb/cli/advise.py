@@ -20,22 +20,19 @@ from rich.table import Table
 from lambdadb.cli import install_text
 from lambdadb.cli.findings import make_console
 from lambdadb.errors import InvalidSettings
-from lambdadb.operate.advise import (
+from lambdadb.operate.advise import Advice, break_evens
+from lambdadb.operate.advise import advise as advise_on
+from lambdadb.operate.aws import ClusterNotFound, read_cluster, read_workload
+from lambdadb.operate.cost_model import (
     PRICES,
     SHAPES,
-    Advice,
     Capacity,
     Prediction,
     Prices,
     Workload,
-    break_evens,
     predict_all,
     read_prices,
 )
-from lambdadb.operate.advise import (
-    advise as advise_on,
-)
-from lambdadb.operate.aws import ClusterNotFound, read_cluster, read_workload
 
 SECONDS = "SECONDS"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lambdadb.operate.advise import Capacity, Choice, Prices, Workload, break_evens, predict
+from lambdadb.operate.advise import break_evens
+from lambdadb.operate.cost_model import Capacity, Choice, Prices, Workload, predict
 
 LEAST, MOST, STEPS = 0.1, 10_000.0, 200
 # Colours that colour-blind readers can tell apart (Okabe and Ito), and a dash for each.

@@ -14,14 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdadb import InvalidSettings
-from lambdadb.operate.advise import (
+from lambdadb.operate.advise import advise, break_evens, cheapest
+from lambdadb.operate.cost_model import (
     PRICES,
     Capacity,
     Choice,
     Workload,
-    advise,
-    break_evens,
-    cheapest,
     interpolate,
     peak_concurrency,
     predict,
