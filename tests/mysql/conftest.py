@@ -20,6 +20,8 @@ from lambdadb.lab.faultproxy.messages import MySQLMessages
 from lambdadb.lab.faultproxy.proxy import Proxy
 from lambdadb.lab.mariadb import MariaDB
 
+from ..waiting import wait_until
+
 PASSWORD = "canary-7f3a9c51"
 SESSIONS = """
     FROM information_schema.PROCESSLIST LEFT JOIN performance_schema.session_connect_attrs
@@ -78,6 +80,13 @@ class Server:
         """Wait until there are so many."""
         wait_until(lambda: self.count() == count)
 
+    def await_no_transaction(self) -> None:
+        """Wait until no other session has a transaction open."""
+        threads = f"SELECT ID {SESSIONS}"
+        query = f"SELECT 1 FROM information_schema.INNODB_TRX WHERE trx_mysql_thread_id IN ({threads})"
+        # InnoDB renews this view only if it was not read for 0.1 s.
+        wait_until(lambda: not self.ask(query), pause=0.2)
+
     def close(self) -> None:
         """Close the connection beside the tested ones."""
         self._admin.close()
@@ -135,11 +144,3 @@ class Mode:
 def mode(request: pytest.FixtureRequest) -> Mode:
     """Synchronous and asynchronous engines."""
     return Mode(asynchronous=request.param == "async")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until something is so; fails the test if it is not, a long time later."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never became so"
-        time.sleep(0.01)

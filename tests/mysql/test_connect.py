@@ -15,7 +15,8 @@ from lambdadb import ConnectFailed, DatabaseResuming, Fault, ResumeRetry
 from lambdadb.aio import create_async_engine
 from lambdadb.lab.faultproxy.proxy import Action, Direction, FaultPoint
 
-from .conftest import PASSWORD, wait_until
+from ..waiting import wait_until
+from .conftest import PASSWORD
 
 LONG = 60.0
 ONE = text("SELECT 1")

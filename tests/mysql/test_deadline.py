@@ -14,7 +14,7 @@ from lambdadb import OutOfTime, PerEnvironment, PerInvocation, ResumeRetry
 from lambdadb.drivers.pymysql.driver import PyMySQLDriver
 from lambdadb.lab.context import FakeContext
 
-from .conftest import wait_until
+from ..waiting import wait_until
 
 RETRY = ResumeRetry(reserve=0.5)
 SLEEP = text("SELECT SLEEP(60)")

@@ -13,7 +13,7 @@ import lambdadb
 from lambdadb import CommitInDoubt, TransactionEnded, run_transaction
 from lambdadb.lab.faultproxy.proxy import Action, Direction, FaultPoint
 
-from .conftest import wait_until
+from ..waiting import wait_until
 
 UNIT = table("unit", column("name"))
 NAME = UNIT.c.name

@@ -16,7 +16,7 @@ from lambdadb import PerEnvironment, PerInvocation
 from lambdadb.lab.faultproxy.proxy import Direction
 from lambdadb.tracing.json_log import JsonLog
 
-from .conftest import wait_until
+from ..waiting import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "mysql.md"
 SETTINGS = text("SELECT @@autocommit, @@wait_timeout, @@sql_mode, @@collation_connection")
@@ -47,7 +47,7 @@ def test_the_server_shows_the_functions_name(mode, server, monkeypatch):
     def steps():
         engine = mode.create_engine(server.url)
         with engine.connect():
-            assert server.sessions() == ["orders-import"]
+            wait_until(lambda: server.sessions() == ["orders-import"])
         engine.dispose()
 
     mode.run(steps)
@@ -176,8 +176,8 @@ def test_the_view_names_who_holds_the_connections(server, monkeypatch):
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", name)
         engine = lambdadb.create_engine(server.url, policy=PerEnvironment(connections=count))
         held += [(engine, [engine.connect() for _ in range(count)])]
-    shown = server.ask(query[1])
-    assert [row[:2] for row in shown[:2]] == [("hot-insert", 50), ("cold-insert", 6)]
+    expected = [("hot-insert", 50), ("cold-insert", 6)]
+    wait_until(lambda: [row[:2] for row in server.ask(query[1])[:2]] == expected)
     for engine, connections in held:
         for connection in connections:
             connection.close()

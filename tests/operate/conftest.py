@@ -20,8 +20,13 @@ from lambdadb.operate.login import connected, make_engine
 from lambdadb.operate.session_view import read_session_view
 from lambdadb.operate.sessions import SessionView
 
+from ..waiting import wait_until
+
 PASSWORD = "canary-operate-5d1c"
 LIMIT = 60
+OTHERS = """
+    SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 Connect = Callable[..., "psycopg.Connection[Any]"]
 REGION = "eu-west-1"
 _numbers = itertools.count(1)
@@ -34,28 +39,40 @@ def server() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def operator(server: Postgres) -> Iterator[psycopg.Connection[Any]]:
+    """The session of `admin`."""
+    with open_session(server, "admin") as session:
+        yield session
+
+
 @pytest.fixture
-def connect(server: Postgres) -> Iterator[Connect]:
+def admin(operator: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """The operator's own session, in autocommit. Those of earlier tests have left the server's view."""
+    wait_until(lambda: not operator.execute(OTHERS).fetchall())
+    return operator
+
+
+@pytest.fixture
+def connect(server: Postgres, admin: psycopg.Connection[Any]) -> Iterator[Connect]:
     """Open sessions of any user, which end with the test."""
     with ExitStack() as stack:
 
-        def open_session(
-            name: str = "", *, user: str = "postgres", database: str = "postgres"
-        ) -> psycopg.Connection[Any]:
-            url = make_url(server.url(database)).set(drivername="postgresql", username=user)
-            connection = psycopg.connect(
-                url.render_as_string(hide_password=False), application_name=name, autocommit=True
-            )
-            stack.callback(connection.close)
-            return connection
+        def connect(name: str = "", **place: str) -> psycopg.Connection[Any]:
+            session = open_session(server, name, **place)
+            stack.callback(session.close)
+            return session
 
-        yield open_session
+        yield connect
 
 
-@pytest.fixture
-def admin(connect: Connect) -> psycopg.Connection[Any]:
-    """The operator's own session, in autocommit."""
-    return connect("admin")
+def open_session(
+    server: Postgres, name: str, *, user: str = "postgres", database: str = "postgres"
+) -> psycopg.Connection[Any]:
+    url = make_url(server.url(database)).set(drivername="postgresql", username=user)
+    return psycopg.connect(
+        url.render_as_string(hide_password=False), application_name=name, autocommit=True
+    )
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -23,11 +22,16 @@ from lambdadb.operate.mysql_server import MySQLFacts, check_settings
 from lambdadb.operate.session_view import read_server, read_session_view
 from lambdadb.operate.sessions import SessionView, blockers, examine, holders, keeps_awake
 
+from ..waiting import wait_until
 from .conftest import PASSWORD
 from .test_doctor import NOW
 
 Connect = Callable[..., "pymysql.Connection[Any]"]
 Run = Callable[..., Result]
+OTHERS = """
+    SELECT ID FROM information_schema.PROCESSLIST
+    WHERE ID <> CONNECTION_ID() AND USER NOT IN ('system user', 'event_scheduler')
+"""
 HEALTHY = {
     "performance-schema": "ON",
     "max-connections": "40",
@@ -51,25 +55,36 @@ def maria() -> Iterator[MariaDB]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def operator(maria: MariaDB) -> Iterator[pymysql.Connection[Any]]:
+    """The session of `admin`."""
+    with connect(maria, "admin") as session:
+        yield session
+
+
 @pytest.fixture
-def open_session(maria: MariaDB) -> Iterator[Connect]:
+def admin(operator: pymysql.Connection[Any]) -> pymysql.Connection[Any]:
+    """The operator's own session, in autocommit. Those of earlier tests have left the server's view."""
+    wait_until(lambda: not run(operator, OTHERS))
+    return operator
+
+
+@pytest.fixture
+def open_session(maria: MariaDB, admin: pymysql.Connection[Any]) -> Iterator[Connect]:
     """Open sessions, which end with the test."""
     with ExitStack() as stack:
 
-        def connect(name: str = "", user: str = "app") -> pymysql.Connection[Any]:
-            connection = pymysql.connect(
-                host="127.0.0.1",
-                port=maria.port,
-                user=user,
-                password=PASSWORD,
-                database="orders",
-                autocommit=True,
-                program_name=name or None,
-            )
-            stack.callback(close, connection)
-            return connection
+        def open_session(name: str) -> pymysql.Connection[Any]:
+            session = connect(maria, name)
+            stack.callback(close, session)
+            return session
 
-        yield connect
+        yield open_session
+
+
+def connect(maria: MariaDB, name: str) -> pymysql.Connection[Any]:
+    place = {"host": "127.0.0.1", "port": maria.port, "database": "orders"}
+    return pymysql.connect(**place, user="app", password=PASSWORD, autocommit=True, program_name=name)
 
 
 def close(connection: pymysql.Connection[Any]) -> None:
@@ -77,9 +92,10 @@ def close(connection: pymysql.Connection[Any]) -> None:
         connection.close()
 
 
-def run(connection: pymysql.Connection[Any], statement: str) -> None:
+def run(connection: pymysql.Connection[Any], statement: str) -> Sequence[Any]:
     with connection.cursor() as cursor:
         cursor.execute(statement)
+        return cursor.fetchall()
 
 
 def read(maria: MariaDB, user: str = "app") -> SessionView:
@@ -104,71 +120,70 @@ def test_holders(maria: MariaDB, open_session: Connect) -> None:
     assert (first.name, first.count, first.stands_out) == ("orders", 20, True)
     assert first.states == {"idle": 20}
     assert found.kind == "MariaDB"
-    assert (found.slots.limit, found.slots.used) == (40, 22)
+    assert (found.slots.limit, found.slots.used) == (40, 23)
     assert {finding.name for finding in examine(found)} == {"main holder"}
 
 
-def test_a_session_that_others_wait_for(maria: MariaDB, open_session: Connect) -> None:
+def test_a_session_that_others_wait_for(
+    maria: MariaDB, admin: pymysql.Connection[Any], open_session: Connect
+) -> None:
     """It is named with its statement, without literals; KILL lets the other go on."""
-    setup, first, second = open_session("setup"), open_session("report"), open_session("billing")
-    run(setup, "CREATE TABLE waited (id int PRIMARY KEY, n varchar(50)) ENGINE=InnoDB")
-    run(setup, "INSERT INTO waited VALUES (1, 'x')")
+    first, second = open_session("report"), open_session("billing")
+    run(admin, "CREATE TABLE waited (id int PRIMARY KEY, n varchar(50)) ENGINE=InnoDB")
+    run(admin, "INSERT INTO waited VALUES (1, 'x')")
     first.begin()
     run(first, 'UPDATE waited SET n = "literal-in-a-statement" WHERE id = 1')
     thread = threading.Thread(target=run, args=[second, "UPDATE waited SET n = 'y' WHERE id = 1"])
     thread.start()
     try:
-        end = time.monotonic() + 30
-        while not (found := blockers(view := read(maria))):
-            assert time.monotonic() < end
-            time.sleep(0.2)  # InnoDB renews its views only 0.1 s after they were last read
-        ((session, count),) = found
+        # InnoDB renews its views only if they were not read for 0.1 s.
+        wait_until(lambda: bool(blockers(read(maria))), pause=0.2)
+        view = read(maria)
+        ((session, count),) = blockers(view)
         assert (session.name, session.state, count) == ("report", "idle in transaction", 1)
         waiting = next(one for one in view.sessions if one.waits_for)
         assert "literal" not in str(view)
         assert waiting.statement.replace(" ", "") == "UPDATEwaitedSETn=?WHEREid=?"
         blocker = next(one for one in examine(view) if one.name == "blocker")
-        run(setup, blocker.remedy.partition("on RDS: ")[2])
+        run(admin, blocker.remedy.partition("on RDS: ")[2])
         thread.join(30)
         assert not thread.is_alive()
     finally:
         first.close()
         thread.join(30)
-        run(setup, "DROP TABLE waited")
+        run(admin, "DROP TABLE waited")
 
 
 def test_what_keeps_it_awake(maria: MariaDB, open_session: Connect) -> None:
     """Idle sessions, until wait_timeout ends them."""
     open_session("orders")
-    (awake,) = keeps_awake(read(maria))
-    assert awake.holder == "orders"
-    assert awake.seconds is not None
-    assert 590 <= awake.seconds <= 600
+    seconds = {awake.holder: awake.seconds for awake in keeps_awake(read(maria))}
+    assert seconds.keys() == {"admin", "orders"}
+    assert seconds["orders"] is not None
+    assert 590 <= seconds["orders"] <= 600
 
 
-def test_a_role_without_rights(maria: MariaDB, open_session: Connect) -> None:
+def test_a_role_without_rights(maria: MariaDB, admin: pymysql.Connection[Any]) -> None:
     """It sees its own sessions alone, and the GRANT that helps is said."""
-    setup = open_session("setup")
-    run(setup, f"CREATE USER limited IDENTIFIED BY '{PASSWORD}'")
-    run(setup, "GRANT SELECT ON orders.* TO limited")
+    run(admin, f"CREATE USER limited IDENTIFIED BY '{PASSWORD}'")
+    run(admin, "GRANT SELECT ON orders.* TO limited")
     try:
         (finding,) = examine(read(maria, "limited"))
         assert finding.remedy == "GRANT PROCESS ON *.* TO 'limited'"
-        run(setup, finding.remedy)
+        run(admin, finding.remedy)
         assert "visibility" not in {one.name for one in examine(read(maria, "limited"))}
     finally:
-        run(setup, "DROP USER limited")
+        run(admin, "DROP USER limited")
 
 
-def test_settings(maria: MariaDB, open_session: Connect) -> None:
+def test_settings(maria: MariaDB, admin: pymysql.Connection[Any], open_session: Connect) -> None:
     """A long wait_timeout and connections without TLS are said, and are not once they are set right."""
-    setup = open_session("setup")
-    run(setup, "SET GLOBAL wait_timeout = 28800")
-    run(setup, "SET GLOBAL event_scheduler = ON")
+    run(admin, "SET GLOBAL wait_timeout = 28800")
+    run(admin, "SET GLOBAL event_scheduler = ON")
     open_session("orders")
     assert {"wait_timeout", "open sessions", "TLS", "jobs"} <= findings(maria).keys()
-    run(setup, "SET GLOBAL wait_timeout = 600")
-    run(setup, "SET GLOBAL event_scheduler = OFF")
+    run(admin, "SET GLOBAL wait_timeout = 600")
+    run(admin, "SET GLOBAL event_scheduler = OFF")
     assert findings(maria).keys() <= {"TLS", "main holder"}
     with connected(make_engine(maria.url(), tag="look", timeout=10)) as connection:
         facts = read_server(connection)
@@ -191,7 +206,7 @@ def test_the_commands(maria: MariaDB, open_session: Connect, lambdadb: Run) -> N
     url = maria.url().replace("mysql+pymysql", "mariadb")
     shown = lambdadb("sessions", url, "--json")
     assert shown.exit_code == 0, shown.output
-    assert json.loads(shown.stdout)["holders"][0]["name"] == "orders"
+    assert [holder["name"] for holder in json.loads(shown.stdout)["holders"]] == ["admin", "orders"]
     diagnosed = lambdadb("doctor", maria.url())
     assert diagnosed.exit_code == 1, diagnosed.output
     assert "require_secure_transport is off" in diagnosed.stdout

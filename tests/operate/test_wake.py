@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,6 +17,8 @@ from lambdadb import InvalidSettings
 from lambdadb.lab.aurora import Cluster, Shape
 from lambdadb.lab.aurora.cluster import State
 from lambdadb.lab.postgres import Postgres
+
+from ..waiting import wait_until
 
 RESUME = 1.0
 
@@ -37,10 +38,7 @@ def paused(sleeper: Postgres, request: pytest.FixtureRequest) -> Iterator[Cluste
 
 
 def await_state(cluster: Cluster, state: State) -> None:
-    end = time.monotonic() + 60
-    while cluster.state is not state:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: cluster.state is state, 60)
 
 
 def test_waking(paused: Cluster) -> None:
@@ -94,10 +92,7 @@ def test_the_command_waits(sleeper: Postgres, lambdadb: Callable[..., Result]) -
         done = lambdadb("wake", cluster.url(), "--wait")
         assert done.exit_code == 0
         assert "awake, after" in done.stdout
-        end = time.monotonic() + 30
-        while cluster.sessions():
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_until(lambda: not cluster.sessions())
         refused = lambdadb("wake", cluster.url().replace("canary-wake-77", "canary-wrong"))
         assert refused.exit_code == 1
         assert "canary-wrong" not in refused.output
