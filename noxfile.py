@@ -194,6 +194,13 @@ def mysql(session: nox.Session) -> None:
 
 
 @nox.session
+def frameworks(session: nox.Session) -> None:
+    """FastAPI, Flask, Powertools, langchain and others on lambdadb; `-- --write` renews their table."""
+    install(session, ".[lab]", "test", "frameworks")
+    session.run("pytest", "-m", "frameworks", "-rs", "tests/frameworks", *session.posargs)
+
+
+@nox.session
 def containers(session: nox.Session) -> None:
     """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
     install(session, ".[lab]", "test", "containers")

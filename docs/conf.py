@@ -40,21 +40,18 @@ python_use_unqualified_type_names = True
 python_display_short_literal_types = True
 napoleon_numpy_docstring = False
 
-CONTENTS = """
-```{toctree}
-:hidden:
-:glob:
-
-docs/tutorial
-docs/which-policy
-docs/environments
-docs/errors
-docs/*
-docs/reference/*
-CONTRIBUTING
-*
-```
-"""
+# The book's plan. A page that is missing here is an error of the build.
+CONTENTS = {
+    "Start here": "tutorial when concepts which-policy transactions errors",
+    "Functions": "first-deployment fastapi flask queues frameworks by-url environments layer permissions",
+    "Databases": "pgvector mysql data-api tenants migrations chat-history proxy",
+    "Logins": "credentials secrets-manager iam rotation tls",
+    "Traces": "traces xray opentelemetry apm",
+    "For operators": "operate awake advise fleets deploy",
+    "Reference": "settings reference/api reference/round-trips differences",
+    "Figures": "figures compare benchmark",
+    "For contributors": "/CONTRIBUTING architecture /SECURITY /CHANGELOG",
+}
 FENCE = re.compile(r"^```(\w+)$(.*?)^```$", re.M | re.S)
 CODE = re.compile(r"(?<![`:])`([^`\n]+)`(?!`)")
 
@@ -83,7 +80,9 @@ def convert(_app: Sphinx, what: str, _name: str, _obj: object, _opts: object, li
 def add_contents(_app: Sphinx, page: str, text: list[str]) -> None:
     """Called by Sphinx with each page: the first one gets the list of all."""
     if page == root_doc:
-        text[0] += CONTENTS
+        for caption, pages in CONTENTS.items():
+            paths = "\n".join(f"/docs/{page}".replace("/docs//", "/") for page in pages.split())
+            text[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{paths}\n```\n"
 
 
 def setup(app: Sphinx) -> None:

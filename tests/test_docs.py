@@ -102,6 +102,16 @@ def test_every_example_is_shown_and_run(example: Path) -> None:
     assert run or f"\nfrom {example.stem} import" in others
 
 
+@pytest.mark.parametrize(
+    "example", sorted((EXAMPLES / "frameworks").glob("*.py")), ids=lambda path: path.name
+)
+def test_every_framework_is_shown_and_run(example: Path) -> None:
+    """A page shows or links each example of a framework, and tests/frameworks runs it."""
+    assert any(f"examples/frameworks/{example.name}" in page.read_text() for page in PAGES)
+    tests = (ROOT / "tests" / "frameworks" / "test_frameworks.py").read_text()
+    assert f'"{example.stem}.' in tests
+
+
 @NAMED
 def test_every_link_resolves(page: Path) -> None:
     """Links between pages, to their headings, to files and to pictures."""
@@ -117,7 +127,7 @@ def test_every_link_resolves(page: Path) -> None:
 
 def anchors(page: Path) -> set[str]:
     """The anchors that a heading gets where these pages are read."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.M)
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub(r"\g<lead>", page.read_text()), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -499,6 +509,50 @@ def test_payments_are_booked_once(shop: Shop) -> None:
     with pytest.raises(FunctionError, match="balance_check"):
         shop.invoke("payments.lambda_handler", event)
     assert shop.rows("SELECT message FROM handled") == [("m-1",)]
+
+
+def messages(*items: object) -> dict[str, object]:
+    """An event of a queue, with messages m-1, m-2 and so on."""
+    records = [
+        {"messageId": f"m-{number}", "body": json.dumps({"item": item, "quantity": 1})}
+        for number, item in enumerate(items, 1)
+    ]
+    return {"Records": records}
+
+
+def given_back(*names: str) -> dict[str, object]:
+    return {"batchItemFailures": [{"itemIdentifier": name} for name in names]}
+
+
+def test_messages_of_a_queue(shop: Shop) -> None:
+    """Each is stored once; one that cannot be stored is given back, and the one after it stored."""
+    with environment("messages.lambda_handler", shop.url) as function:
+        assert function.invoke(messages("tea", None, "milk")) == given_back("m-2")
+        assert function.invoke(messages("tea", "rice", "milk")) == given_back()
+    assert shop.rows("SELECT item FROM orders ORDER BY id") == [("tea",), ("milk",), ("rice",)]
+
+
+def test_messages_that_the_time_is_too_short_for(shop: Shop) -> None:
+    """A message that waits for a lock until the time is over is given back with those after it."""
+    with (
+        psycopg.connect(shop.url.replace("+psycopg", "")) as other,
+        environment("messages.lambda_handler", shop.url, timeout=4.0) as function,
+    ):
+        function.start()
+        other.execute("INSERT INTO handled VALUES ('m-2')")
+        assert function.invoke(messages("tea", "rice", "milk")) == given_back("m-2", "m-3")
+    assert shop.rows("SELECT item FROM orders") == [("tea",)]
+
+
+def test_messages_whose_database_sleeps() -> None:
+    """The first message's error is raised, so that the whole batch is delivered again."""
+    with (
+        Postgres() as server,
+        Cluster(server, auto_pause=60.0, resume=60.0, paused=True) as cluster,
+        environment("messages.lambda_handler", cluster.url(), timeout=3.0) as function,
+        pytest.raises(FunctionError, match="DatabaseResuming"),
+    ):
+        function.invoke(messages("tea", "milk"))
 
 
 def test_documents(shop: Shop) -> None:

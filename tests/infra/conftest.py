@@ -6,6 +6,7 @@ import copy
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,11 +37,11 @@ def endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def terraform(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+def initialised(folder: Path, endpoint: str, root: str) -> Terraform:
+    """A root module with its provider; skips if there is no Terraform, or no provider."""
     if shutil.which("terraform") is None:
         pytest.skip("terraform is not on PATH")
-    terraform = Terraform(tmp_path_factory.mktemp("infra"), endpoint)
+    terraform = Terraform(folder, endpoint, root)
     try:
         terraform.init()
     except TerraformError as error:
@@ -50,6 +51,18 @@ def terraform(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Terraf
             pytest.skip(OUT_OF_REACH)
         raise
     return terraform
+
+
+@pytest.fixture(scope="session")
+def terraform(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+    """The experiment."""
+    return initialised(tmp_path_factory.mktemp("infra"), endpoint, "experiment")
+
+
+@pytest.fixture
+def orders(endpoint: str, tmp_path: Path) -> Terraform:
+    """A function on a cluster that exists."""
+    return initialised(tmp_path, endpoint, "orders")
 
 
 @pytest.fixture(scope="session")

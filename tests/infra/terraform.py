@@ -19,11 +19,11 @@ class TerraformError(Exception):
 
 
 class Terraform:
-    """The root module `experiment`, with zips that have nothing in them."""
+    """A root module, with zips that have nothing in them."""
 
-    def __init__(self, folder: Path, endpoint: str) -> None:
+    def __init__(self, folder: Path, endpoint: str, root: str = "experiment") -> None:
         shutil.copytree(SOURCE, folder / "terraform", ignore=shutil.ignore_patterns(".terraform*"))
-        self._root = folder / "terraform" / "experiment"
+        self._root = folder / "terraform" / root
         self._plan = folder / "plan"
         build = folder / "build"
         build.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import psycopg
 import pytest
@@ -64,6 +65,35 @@ def test_a_request_runs_inside_an_invocation(engine):
     serve(application, HTTP, engine)
     assert seen == [(True, True), (True, False)]
     assert not engine.pool.invocations.active
+
+
+@pytest.mark.parametrize(
+    ("header", "in_lambda", "has_deadline"),
+    [
+        ({"deadline": 1.9e12, "invoked_function_arn": "arn:aws:lambda:x:1:function:f:live"}, True, True),
+        ({"deadline": 1.9e12}, False, False),
+        ({"request_id": "1"}, True, False),
+        ("soon", True, False),
+    ],
+)
+def test_the_lambda_web_adapter_sends_the_deadline_in_a_header(
+    header, in_lambda, has_deadline, monkeypatch
+):
+    """It is used in Lambda alone, and only if it is the adapter's."""
+    if in_lambda:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
+    engine = create_engine(URL)
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.append(engine.pool.invocations.deadline)
+
+    headers = [(b"x-amzn-lambda-context", json.dumps(header).encode())]
+    serve(application, {**HTTP, "headers": headers}, engine)
+    assert [deadline is not None for deadline in seen] == [has_deadline]
+    if has_deadline:
+        wait = seen[0].at - time.monotonic()
+        assert wait == pytest.approx(1.9e9 - time.time(), abs=60.0)
 
 
 def test_a_database_that_is_not_ready_is_503_with_retry_after(engine):

@@ -1,0 +1,392 @@
+"""
+Frameworks on lambdadb: each example is a function that runs against a cluster that is paused.
+
+`nox -s frameworks` installs them. What the tests see makes the table of docs/frameworks.md, which
+`nox -s frameworks -- --write` renews.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import flask
+import flask_sqlalchemy
+import pytest
+from moto.server import ThreadedMotoServer
+
+from lambdadb import PerInvocation
+from lambdadb.lab.environment import Environment
+from lambdadb.lab.process import Process
+from lambdadb.lab.xray.daemon import XRayDaemon, nested
+
+from . import events
+from .conftest import EXAMPLES, FUNCTION, Shop
+from .table import Table, read_page, uses_of_lambdadb, write_page
+
+if TYPE_CHECKING:
+    from .collector import Collector
+
+PARTS = {"attempt", "login", "resume", "wait"}  # of a connect
+FOLDER = EXAMPLES / "frameworks"
+OpenShop = Callable[[float], Shop]
+pytestmark = pytest.mark.frameworks
+
+
+@dataclass(frozen=True)
+class Example:
+    """A framework's function, its events, and what it answers to each of them."""
+
+    framework: str
+    handler: str
+    events: tuple[Any, Any]
+    answers: tuple[Any, Any]
+    by_url: bool = False
+
+    @property
+    def file(self) -> Path:
+        return FOLDER / f"{self.handler.partition('.')[0]}.py"
+
+    def open(self, shop: Shop, timeout: float = 30.0) -> Environment:
+        return shop.function(self.handler, timeout, DATABASE_URL=shop.url(plugin=self.by_url))
+
+
+TEA = (events.http("/orders/tea"),) * 2
+STORED = ({"id": 1}, {"id": 2})
+QUESTION = {"texts": ["tea", "milk"], "question": "tea"}
+NOTES = ({"notes": [["tea", [1, 0, 0]], ["milk", [0, 1, 0]]], "near": [0.9, 0, 0]},) * 2
+FOUND = (["tea"], ["tea"])
+WEB = [
+    Example("FastAPI with Mangum", "fastapi_app.lambda_handler", TEA, STORED),
+    Example("FastAPI and SQLModel", "sqlmodel_app.lambda_handler", TEA, STORED),
+    Example("Flask-SQLAlchemy, with 503", "flask_app.lambda_handler", TEA, STORED, by_url=True),
+    Example("Powertools: events, Logger, Tracer", "powertools_app.lambda_handler", TEA, STORED),
+    Example(
+        "Chalice",
+        "chalice_app.app",
+        (events.rest("/orders/tea", "/orders/{item}", item="tea"),) * 2,
+        STORED,
+    ),
+]
+OTHERS = [
+    Example("Flask-SQLAlchemy", "flask_by_url.lambda_handler", TEA, STORED, by_url=True),
+    Example(
+        "Powertools: batch",
+        "powertools_batch.lambda_handler",
+        (events.sqs({"item": "tea"}, {"item": "milk"}), events.sqs({"item": "tea"}, {"cup": "tea"})),
+        ({"batchItemFailures": []}, {"batchItemFailures": [{"itemIdentifier": "m-2"}]}),
+    ),
+    Example("pandas", "pandas_report.lambda_handler", (None, None), (0, 0)),
+    Example(
+        "SQLAlchemy-Utils",
+        "sqlalchemy_utils_app.lambda_handler",
+        ({"email": "Ann@Example.com"},) * 2,
+        ("ann@example.com",) * 2,
+        by_url=True,
+    ),
+    Example(
+        "langchain",
+        "langchain_by_url.lambda_handler",
+        ({**QUESTION, "create": True}, QUESTION),
+        FOUND,
+        by_url=True,
+    ),
+    Example(
+        "langchain, with the deadline",
+        "langchain_search.lambda_handler",
+        ({**QUESTION, "create": True}, QUESTION),
+        FOUND,
+    ),
+    Example("LlamaIndex", "llamaindex_by_url.lambda_handler", NOTES, FOUND, by_url=True),
+    Example("LlamaIndex, with the deadline", "llamaindex_search.lambda_handler", NOTES, FOUND),
+]
+
+
+def content(answer: Any) -> Any:
+    """The body of an HTTP answer with status 200; any other answer as it is."""
+    if isinstance(answer, dict) and "statusCode" in answer:
+        assert answer["statusCode"] == 200, answer
+        return json.loads(answer["body"])
+    return answer
+
+
+def count_sessions(shop: Shop) -> int:
+    """The sessions on the server, all of which have the function's name."""
+    sessions = shop.sessions()
+    assert set(sessions) == {FUNCTION}
+    return len(sessions)
+
+
+def run(example: Example, shop: Shop) -> int:
+    """A resume is waited for, and a lost session replaced. Returns the sessions that are open then."""
+    function = example.open(shop)
+    assert content(function.invoke(example.events[0])) == example.answers[0]
+    assert count_sessions(shop) == 1
+    shop.end_sessions()
+    assert content(function.invoke(example.events[1])) == example.answers[1]
+    return count_sessions(shop)
+
+
+@pytest.mark.parametrize("example", WEB, ids=lambda example: example.framework)
+def test_a_web_framework(example: Example, open_shop: OpenShop, table: Table) -> None:
+    """It stores orders, and answers 503 with Retry-After if a resume takes longer than it may."""
+    sessions = run(example, open_shop(1.0))
+    answer: Any = example.open(open_shop(60.0), timeout=4.0).invoke(example.events[0])
+    assert answer["statusCode"] == 503
+    found = answer.get("headers") or {n: each[0] for n, each in answer["multiValueHeaders"].items()}
+    assert int({name.lower(): value for name, value in found.items()}["retry-after"]) > 0
+    table.add(example.framework, example.file, sessions=sessions, answers_503=True)
+
+
+@pytest.mark.parametrize("example", OTHERS, ids=lambda example: example.framework)
+def test_a_library(example: Example, open_shop: OpenShop, table: Table) -> None:
+    """It does its work on one session with the function's name."""
+    sessions = run(example, open_shop(1.0))
+    table.add(example.framework, example.file, sessions=sessions)
+
+
+class WebAdapter:
+    """
+    Uvicorn as the Lambda Web Adapter runs it: frozen between requests, with the context in a header.
+
+    The adapter itself is a program of AWS that is on no package index.
+    """
+
+    def __init__(self, shop: Shop, timeout: float = 30.0) -> None:
+        self._timeout = timeout
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        command = [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(self._port)]
+        variables = {"DATABASE_URL": shop.url(), "AWS_LAMBDA_FUNCTION_NAME": FUNCTION}
+        self._process = Process(command, env={**os.environ, **variables}, cwd=FOLDER)
+
+    def wait(self) -> None:
+        """Ask until it answers, as the adapter does, and freeze it."""
+        ends = time.monotonic() + 60.0
+        while time.monotonic() < ends:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/docs", timeout=5.0).close()
+            except urllib.error.URLError:
+                time.sleep(0.05)
+            else:
+                self._process.send_signal(signal.SIGSTOP)
+                return
+        raise AssertionError("uvicorn has not started")
+
+    def post(self, path: str) -> tuple[int, Any]:
+        """One invocation: status and body."""
+        context = {"deadline": (time.time() + self._timeout) * 1000.0, "invoked_function_arn": ""}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._port}{path}",
+            headers={"x-amzn-lambda-context": json.dumps(context)},
+            method="POST",
+        )
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            with urllib.request.urlopen(request, timeout=120.0) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+        finally:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def close(self) -> None:
+        self._process.kill()
+
+
+@pytest.fixture
+def open_adapter() -> Iterator[Callable[..., WebAdapter]]:
+    made: list[WebAdapter] = []
+
+    def make(shop: Shop, timeout: float = 30.0) -> WebAdapter:
+        made.append(WebAdapter(shop, timeout))
+        made[-1].wait()
+        return made[-1]
+
+    yield make
+    for adapter in made:
+        adapter.close()
+
+
+def test_the_lambda_web_adapter(
+    open_shop: OpenShop, open_adapter: Callable[..., WebAdapter], table: Table
+) -> None:
+    """The same application in uvicorn: the deadline comes in a header of the request."""
+    shop = open_shop(1.0)
+    adapter = open_adapter(shop)
+    assert adapter.post("/orders/tea") == (200, {"id": 1})
+    sessions = count_sessions(shop)
+    shop.end_sessions()
+    assert adapter.post("/orders/tea") == (200, {"id": 2})
+    status, body = open_adapter(open_shop(60.0), timeout=4.0).post("/orders/tea")
+    assert (status, body["retryAfter"] > 0) == (503, True)
+    table.add(
+        "FastAPI with the Lambda Web Adapter",
+        FOLDER / "fastapi_app.py",
+        sessions=sessions,
+        answers_503=True,
+    )
+
+
+@pytest.fixture
+def idempotency_table() -> Iterator[dict[str, str]]:
+    """DynamoDB's table for Powertools in moto's server: the function's variables."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    variables = {
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "IDEMPOTENCY_TABLE": "answers",
+    }
+    client = boto3.Session("AKIDEXAMPLE", "secret", region_name="us-east-1").client(
+        "dynamodb", endpoint_url=variables["AWS_ENDPOINT_URL"]
+    )
+    client.create_table(
+        TableName="answers",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    yield variables
+    client.delete_table(TableName="answers")
+    server.stop()
+
+
+def test_powertools_idempotency(
+    idempotency_table: dict[str, str], open_shop: OpenShop, table: Table
+) -> None:
+    """A repeated request gets the first answer, and stores nothing."""
+    shop = open_shop(1.0)
+    function = shop.function("powertools_idempotency.lambda_handler", **idempotency_table)
+    for _ in range(2):
+        assert function.invoke({"request": "r-1", "item": "tea"}) == {"id": 1}
+    assert function.invoke({"request": "r-2", "item": "tea"}) == {"id": 2}
+    sessions = count_sessions(shop)
+    table.add("Powertools: idempotency", FOLDER / "powertools_idempotency.py", sessions=sessions)
+
+
+def test_alembic(open_shop: OpenShop, table: Table) -> None:
+    """Alembic's own template waits for a resume and leaves no session."""
+    shop = open_shop(1.0)
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", "alembic.ini", "upgrade", "head"],
+        cwd=FOLDER / "alembic_by_url",
+        env={**os.environ, "DATABASE_URL": shop.url(plugin=True), "PYTHONDONTWRITEBYTECODE": "1"},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert shop.execute("SELECT version_num FROM alembic_version") == [("1",)]
+    assert shop.execute("SELECT count(*) FROM made_by_alembic") == [(0,)]
+    assert shop.sessions() == []
+    table.add("Alembic", FOLDER / "alembic_by_url" / "env.py", sessions=0)
+
+
+def test_the_xray_sdks_patch_all(open_shop: OpenShop, table: Table) -> None:
+    """One trace: our connect with its attempts and its resume, and one subsegment for a statement."""
+    shop = open_shop(1.0)
+    with XRayDaemon() as daemon:
+        variables = {"AWS_XRAY_DAEMON_ADDRESS": daemon.address}
+        function = shop.function("xray_patched.lambda_handler", **variables)
+        assert function.invoke({"item": "tea"}) == {"id": 1}
+        connect, statement = nested(daemon.settle())
+    assert connect.document["annotations"]["resumed"] is True
+    assert statement.document["sql"]["sanitized_query"].startswith("INSERT INTO orders")
+    assert (statement.children, daemon.problems) == ([], [])
+    table.add("aws-xray-sdk `patch_all`", FOLDER / "xray_patched.py", sessions=count_sessions(shop))
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector of OpenTelemetry on this machine."""
+    from .collector import Collector  # the packages of the group `frameworks`
+
+    with Collector() as collector:
+        yield collector
+        collector.shutdown()
+
+
+OURS, LAMBDA = "lambdadb", "opentelemetry.instrumentation.aws_lambda"
+SQLALCHEMY = "opentelemetry.instrumentation.sqlalchemy"
+
+
+@pytest.mark.parametrize(
+    ("framework", "handler", "disabled", "spans"),
+    [
+        (
+            "ADOT's distribution of OpenTelemetry",
+            "traced_otel.lambda_handler",
+            "sqlalchemy,psycopg",
+            ["connect postgres", "INSERT postgres", FUNCTION, "INSERT postgres", FUNCTION],
+        ),
+        (
+            "OpenTelemetry's instrumentation of SQLAlchemy",
+            "otel_instrumented.lambda_handler",
+            "sqlalchemy,psycopg,aws-lambda",
+            ["connect postgres", *["connect", "INSERT postgres", FUNCTION] * 2],
+        ),
+    ],
+)
+def test_opentelemetry(
+    framework: str,
+    handler: str,
+    disabled: str,
+    spans: list[str],
+    open_shop: OpenShop,
+    collector: Collector,
+    table: Table,
+) -> None:
+    """The collector gets the function's span with the connect, and each statement once."""
+    from .collector import adot
+
+    shop = open_shop(1.0)
+    function = shop.function(handler, **adot(handler, collector, disabled))
+    assert [function.invoke({"item": "tea"}) for _ in range(2)] == [{"id": 1}, {"id": 2}]
+    assert [n for n in collector.names(OURS, SQLALCHEMY, LAMBDA) if n not in PARTS] == spans
+    file = next(path for path in (FOLDER, EXAMPLES) for path in path.glob(f"{handler.split('.')[0]}.py"))
+    table.add(framework, file, sessions=count_sessions(shop))
+
+
+def test_flasks_engine_options() -> None:
+    """They are keywords of `create_engine`, lambdadb's among them."""
+    app = flask.Flask("orders")
+    app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg://app@db.example/shop?plugin=lambdadb"
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"policy": PerInvocation()}
+    db = flask_sqlalchemy.SQLAlchemy(app)
+    with app.app_context():
+        pool: Any = db.engine.pool
+        assert pool.policy == PerInvocation()
+
+
+def test_lines_are_counted(tmp_path: Path) -> None:
+    """Imports of lambdadb and uses of what they import, but not `create_engine`."""
+    example = tmp_path / "example.py"
+    example.write_text(
+        "from lambdadb import create_engine, handler\n\nengine = create_engine('')\n\n\n"
+        "@handler(engine)\ndef lambda_handler(event, context): ...\n"
+    )
+    assert uses_of_lambdadb(example) == {1: {"create_engine", "handler"}, 6: {"handler"}}
+
+
+def test_the_page_has_this_table(request: pytest.FixtureRequest, table: Table) -> None:
+    """What the tests before this one have seen, in docs/frameworks.md."""
+    if request.config.getoption("keyword"):
+        pytest.skip("the table needs every test, and -k has left some out")
+    if request.config.getoption("--write", default=False):
+        write_page(table)
+    assert read_page() == table.render()
