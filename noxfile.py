@@ -138,6 +138,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def links(session: nox.Session) -> None:
+    """Links of the pages to other sites: needs the internet. `nox -s docs` checks all others."""
+    install(session, ".[asyncio,binary,otel]", "docs")
+    command = ["sphinx-build", "-b", "linkcheck", "-c", "docs", "-d", "build/doctrees"]
+    session.run(*command, ".", "build/links", *session.posargs)
+
+
+@nox.session
 @nox.parametrize("versions", ["newest", "lowest"])
 def dialect(session: nox.Session, versions: str) -> None:
     """SQLAlchemy's own suite for dialects, on its engines and on ours; a server's URL after --."""

@@ -37,6 +37,8 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"json", "python", "sh", "sql", "text"}
 FENCE = re.compile(r"^(?P<lead>.*)\n\s*(```+|~~~+)(?P<language>.*)\n(?P<text>[\s\S]*?)^\s*\2[ ]*$", re.M)
 SOURCE = re.compile(r"<!-- examples/(?P<file>[\w/]+\.\w+)(?:: (?P<names>[\w, ]+))? -->")
+HOW_TO = ["fastapi", "flask", "iam", "opentelemetry", "pgvector", "queues", "secrets-manager", "xray"]
+PLAN = ["What you get", "Install", "Permissions", "Handler", "Settings", "Testing", "Limits"]
 NAMED = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -110,6 +112,13 @@ def test_every_framework_is_shown_and_run(example: Path) -> None:
     assert any(f"examples/frameworks/{example.name}" in page.read_text() for page in PAGES)
     tests = (ROOT / "tests" / "frameworks" / "test_frameworks.py").read_text()
     assert f'"{example.stem}.' in tests
+
+
+@pytest.mark.parametrize("page", HOW_TO)
+def test_how_to_pages_have_one_plan(page: str) -> None:
+    """What a reader looks for is under the same heading, in the same order, on each of them."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / f"{page}.md").read_text(), re.M)
+    assert [heading for heading in headings if heading in PLAN] == PLAN
 
 
 @NAMED

@@ -9,8 +9,8 @@ from pathlib import Path
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PAGE = EXAMPLES.parent / "docs" / "frameworks.md"
 HEAD = """\
-| framework | result | sessions kept | while the database wakes up | example |
-|---|---|---|---|---|
+| framework | result | sessions kept | while the database wakes up |
+|---|---|---|---|
 """
 DEADLINES = {"handler", "invocation", "InvocationMiddleware"}
 TABLE = re.compile(r"(?<=<!-- nox -s frameworks -- --write -->\n).*?(?=<!-- end -->)", re.S)
@@ -38,8 +38,8 @@ class Table:
         waits = "waits, up to the deadline" if DEADLINES & set().union(*uses.values()) else "waits"
         resume = "waits, then answers 503" if answers_503 else waits
         path = example.relative_to(EXAMPLES).as_posix()
-        link = f"[{path.removeprefix('frameworks/')}](../examples/{path})"
-        self._rows.append(f"| {framework} | {works} | {sessions} | {resume} | {link} |\n")
+        link = f"[{framework}](../examples/{path})"
+        self._rows.append(f"| {link} | {works} | {sessions} | {resume} |\n")
 
     def render(self) -> str:
         return HEAD + "".join(self._rows)
