@@ -158,6 +158,13 @@ def dialect(session: nox.Session, versions: str) -> None:
 
 
 @nox.session
+def mysql_dialect(session: nox.Session) -> None:
+    """SQLAlchemy's suite for dialects on MariaDB, on its engine and on ours (Debian: mariadb-server)."""
+    install(session, ".[lab]", "test")
+    session.run("python", "dialect_suite/mysql_comparison.py", *session.posargs)
+
+
+@nox.session
 @nox.parametrize("versions", ["lowest", "newest", "pre-release", "pure Python"])
 def matrix(session: nox.Session, versions: str) -> None:
     """Database tests on other SQLAlchemy and psycopg, and on psycopg without its C extension."""

@@ -8,9 +8,10 @@ SQLAlchemy's suite for dialects on its own engines and on lambdadb's: what passe
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
@@ -53,13 +54,19 @@ def connect(url: URL) -> psycopg.Connection[tuple[object, ...]]:
 
 
 def outcomes(server: URL, driver: str, maker: str) -> Outcomes:
+    """Run the suite in a database of its own."""
+    with fresh_database(server, f"{driver}_{maker}") as url:
+        return run_suite(url.set(drivername=f"postgresql+{driver}"), maker)
+
+
+def run_suite(url: URL, maker: str, timeout: float = TIMEOUT) -> Outcomes:
     """Run the suite in a process of its own."""
-    with fresh_database(server, f"{driver}_{maker}") as url, TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory:
         log, report = Path(directory, "log"), Path(directory, "outcomes.json")
-        uri = url.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
+        uri = url.render_as_string(hide_password=False)
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(HERE / "setup.cfg")]
         command += [f"--dburi={uri}", f"--made-by={maker}", f"--outcomes={report}"]
-        Process([*command, str(HERE / "suite.py")], output=log).wait(TIMEOUT)
+        Process([*command, str(HERE / "suite.py")], output=log).wait(timeout)
         if not report.exists():
             sys.exit(f"The suite did not run:\n{log.read_text()}")
         found: Outcomes = json.loads(report.read_text())
@@ -68,24 +75,52 @@ def outcomes(server: URL, driver: str, maker: str) -> Outcomes:
 
 def compare(server: URL) -> bool:
     """Print both sides; whether nothing is lost."""
-    console, lost = Console(), []
     with connect(server) as connection:
         version = connection.info.parameter_status("server_version")
-    table = Table(title=f"SQLAlchemy {sqlalchemy.__version__}, PostgreSQL {version}")
-    for heading in ("driver", "engines by", "passed", "failed", "skipped"):
-        table.add_column(heading)
     with ThreadPoolExecutor(2) as pool:
         runs = list(product(DRIVERS, MAKERS))
         results = dict(zip(runs, pool.map(lambda run: outcomes(server, *run), runs), strict=True))
+    return show(f"PostgreSQL {version}", results)
+
+
+def show(
+    server: str,
+    results: Mapping[tuple[str, str], Outcomes],
+    *,
+    not_compared: Mapping[str, str] | None = None,
+) -> bool:
+    """
+    Print the results by driver and maker.
+
+    Args:
+        not_compared: A class of tests, by the maker for whom it is not compared.
+
+    Returns:
+        Whether all that passes on SQLAlchemy's engines of a driver passes on the others of that driver.
+    """
+    left_out = not_compared or {}
+    # Wide enough for a test's name where the output is a file.
+    console, lost = Console(width=None if sys.stdout.isatty() else 200, markup=False), []
+    table = Table(title=f"SQLAlchemy {sqlalchemy.__version__}, {server}")
+    for heading in ("driver", "engines by", "passed", "failed", "skipped"):
+        table.add_column(heading)
     for (driver, maker), result in results.items():
         count = Counter(result.values())
         table.add_row(driver, maker, *(str(count[kind]) for kind in ("passed", "failed", "skipped")))
-        own = results[driver, "sqlalchemy"]
-        lost += [(driver, test) for test in own if own[test] == "passed" != result.get(test)]
+        own, here = plain(results[driver, "sqlalchemy"]), plain(result)
+        compared = [test for test in own if not test.startswith(left_out.get(maker, " "))]
+        lost += [(driver, maker, test) for test in compared if own[test] == "passed" != here.get(test)]
     console.print(table)
-    for driver, test in lost:
-        console.print(f"Passes on SQLAlchemy's own only: {driver} {test}")
+    for driver, maker, test in lost:
+        console.print(f"Passes on SQLAlchemy's engines of {driver}, and not on those of {maker}: {test}")
     return not lost
+
+
+def plain(outcomes: Outcomes) -> Outcomes:
+    """The outcomes by the tests' names without the file and the dialect."""
+    return {
+        re.sub(r"^.*suite\.py::|_\w+\+\w+(?=::)", "", test): found for test, found in outcomes.items()
+    }
 
 
 def main() -> bool:

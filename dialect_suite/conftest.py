@@ -33,7 +33,7 @@ _create_engine = sqlalchemy.create_engine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--made-by", choices=["sqlalchemy", "lambdadb"], required=True)
+    parser.addoption("--made-by", choices=["sqlalchemy", "lambdadb", "lambdadb-async"], required=True)
     parser.addoption("--outcomes", required=True, help="the file for a JSON object: test -> outcome")
 
 
@@ -41,8 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # It would create extensions that the suite does not use, and that not every server has.
     provision.post_configure_engine.for_db("postgresql")(lambda *_: None)
     [url] = config.getoption("dburi")
-    ours = config.getoption("--made-by") == "lambdadb"
-    asynchronous = sqlalchemy.make_url(url).get_driver_name() == "psycopg_async"
+    made_by = config.getoption("--made-by")
+    ours = made_by != "sqlalchemy"
+    # lambdadb's asynchronous engines of MySQL have the driver of the synchronous ones.
+    asynchronous = made_by == "lambdadb-async" or "+psycopg_async:" in url
 
     def create_engine(url: Any, **keywords: Any) -> Engine:
         if ours:
@@ -72,4 +74,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     db: Any = suite.db
     made_by = "lambdadb" if isinstance(db.pool, GuardedPool) else "sqlalchemy"
-    assert made_by == session.config.getoption("--made-by")
+    assert session.config.getoption("--made-by").startswith(made_by)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lambdadb.deadline import Clock, Deadline
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.errors import InvalidSettings
-from lambdadb.faults import Fault
+from lambdadb.faults import Fault, one_line
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
@@ -76,6 +77,13 @@ class ResumeRetry:
     not use up the function's concurrency.
     """
 
+    resuming_errors: Collection[int | str] = ()
+    """
+    Further errors of a connect that mean a database that is waking up, and are waited for. Each is a
+    part of the text of `ConnectFailed`: a number such as MySQL's 1105, or words. AWS does not publish
+    what a resuming cluster answers. So you may meet an error that lambdadb does not know.
+    """
+
     def __post_init__(self) -> None:
         for name in ("timeout", "hedge_after", "max_backoff", "exhausted_timeout"):
             value = getattr(self, name)
@@ -87,6 +95,20 @@ class ResumeRetry:
                 )
         if not (isinstance(self.reserve, (int, float)) and self.reserve >= 0):
             raise InvalidSettings(f"ResumeRetry(reserve={self.reserve!r}): use 0 or more seconds.")
+        errors = self.resuming_errors
+        is_list = isinstance(errors, Collection) and not isinstance(errors, (str, bytes))
+        if not is_list or not all(map(_can_be_found, errors)):
+            raise InvalidSettings(
+                f"ResumeRetry(resuming_errors={errors!r}): use a list of numbers and texts, such as "
+                "[1105] or ['is not ready']."
+            )
+        object.__setattr__(self, "resuming_errors", tuple(errors))  # a list may change, and has no hash
+
+    def diagnose(self, failure: AttemptFailed) -> None:
+        """Change the fault of a failure that is one of `resuming_errors`."""
+        text = one_line(failure.text)
+        if any(_has_words(text, str(one)) for one in self.resuming_errors):
+            failure.change_fault(Fault.RESUMING)
 
     def connect_deadline(self, clock: Clock, invocation: Deadline | None) -> Deadline:
         """Return the deadline of a connect that starts now. `invocation` is its invocation's end."""
@@ -148,6 +170,18 @@ class ResumeRetry:
             clock=clock,
             sleep=sleep,
         )
+
+
+def _has_words(text: str, words: str) -> bool:
+    """Whether the text has these words: 110 is not in 1105."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
+def _can_be_found(error: object) -> bool:
+    """Whether it is a number, or a text that has a word."""
+    if isinstance(error, str):
+        return re.search(r"\w", error) is not None
+    return isinstance(error, int) and not isinstance(error, bool)
 
 
 def conflict_backoff(number: int, random: Random) -> float:

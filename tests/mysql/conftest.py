@@ -18,7 +18,7 @@ import lambdadb.aio
 from lambdadb.lab import LabError
 from lambdadb.lab.faultproxy.messages import MySQLMessages
 from lambdadb.lab.faultproxy.proxy import Proxy
-from lambdadb.lab.mariadb import MariaDB
+from lambdadb.lab.mariadb import NO_SYNC, MariaDB
 
 from ..waiting import wait_until
 
@@ -94,7 +94,9 @@ class Server:
 
 def start(settings: dict[str, str] | None = None) -> MariaDB:
     """Start a server; skip the test where it is not installed. `nox -s mysql` fails there."""
-    server = MariaDB(settings={"performance-schema": "ON", **(settings or {})}, password=PASSWORD)
+    server = MariaDB(
+        settings={**NO_SYNC, "performance-schema": "ON", **(settings or {})}, password=PASSWORD
+    )
     try:
         server.start()
     except LabError as error:

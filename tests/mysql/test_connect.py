@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 import traceback
 
@@ -149,6 +150,27 @@ def test_a_users_own_limit_of_connections_is_waited_for(server):
     with second.connect() as connection:
         assert connection.scalar(ONE) == 1
     second.dispose()
+
+
+def test_an_error_that_the_settings_name_is_waited_for(mode, server, log):
+    """Here 1049, of a database that is created while the connect waits for it."""
+
+    def create():
+        wait_until(lambda: "is not ready" in log.text)
+        server.ask("CREATE DATABASE late")
+
+    def steps():
+        retry = ResumeRetry(resuming_errors=[1049], timeout=LONG)
+        engine = mode.create_engine(make_url(server.url).set(database="late"), retry=retry)
+        with engine.connect() as connection:
+            assert connection.scalar(ONE) == 1
+        engine.dispose()
+
+    thread = threading.Thread(target=create)
+    thread.start()
+    mode.run(steps)
+    thread.join()
+    server.ask("DROP DATABASE late")
 
 
 @pytest.mark.parametrize("name", ["connect_timeout", "read_timeout", "compress", "read_default_file"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -62,19 +64,21 @@ def test_a_failed_invocation_ends_like_any_other(policy, mode, server):
     assert server.rows() == []
 
 
-def test_urls_of_asynchronous_drivers_work(server):
-    """`mysql+asyncmy://` and `mysql+aiomysql://` are run by PyMySQL too, and need nothing else."""
-    import asyncio
+@pytest.mark.parametrize("driver", ["asyncmy", "aiomysql", "pymysql"])
+@pytest.mark.parametrize("name", ["mysql", "mariadb"])
+def test_urls_of_other_drivers_work(name, driver, server):
+    """PyMySQL runs them too, and nothing else is needed."""
 
-    async def ask(driver):
-        engine = lambdadb.aio.create_async_engine(server.url.replace("pymysql", driver))
+    async def ask():
+        engine = lambdadb.aio.create_async_engine(
+            server.url.replace("mysql+pymysql", f"{name}+{driver}")
+        )
         async with engine.connect() as connection:
             answer = (await connection.execute(text("SELECT 1"))).scalar()
         await engine.dispose()
-        return answer, engine.url.drivername
+        return answer, engine.url.drivername, engine.dialect.is_mariadb
 
-    for driver in ("asyncmy", "aiomysql", "pymysql"):
-        assert asyncio.run(ask(driver)) == (1, "mysql+pymysql")
+    assert asyncio.run(ask()) == (1, f"{name}+pymysql", True)
 
 
 @pytest.mark.timeout(300)

@@ -76,3 +76,38 @@ def test_a_server_that_was_full_is_given_time_to_answer():
     assert retry.patience(exhausted=False) == 0.6
     assert retry.patience(exhausted=True) == 5.0
     assert ResumeRetry(hedge_after=8.0).patience(exhausted=True) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("errors", "text", "found"),
+    [
+        ([1105], "1105: Unknown error", True),
+        ([110], "1105: Unknown error", False),
+        (["57P04"], "ERROR: database dropped; SQLState: 57P04", True),
+        (["is not ready"], "FATAL:  the instance is not ready\n\thint", True),
+        (["instance is not ready"], "FATAL:  the instance\nis not ready.", True),
+        ([], "1105: Unknown error", False),
+    ],
+)
+def test_further_errors_of_a_resume(errors, text, found):
+    """Their words are looked for in the text, in one line as `ConnectFailed` shows it."""
+    failure = AttemptFailed(Fault.MISCONFIGURED, text)
+    ResumeRetry(resuming_errors=errors).diagnose(failure)
+    assert failure.fault is (Fault.RESUMING if found else Fault.MISCONFIGURED)
+    assert failure.remedy == failure.fault.remedy
+
+
+@pytest.mark.parametrize("errors", ["1105", 1105, None, [""], [": "], [1105.0], [True], b"1105"])
+def test_errors_that_are_no_list_of_numbers_and_texts(errors):
+    """They are refused while building. An empty text would be found in every error."""
+    with pytest.raises(InvalidSettings, match="resuming_errors"):
+        ResumeRetry(resuming_errors=errors)
+
+
+def test_errors_are_kept_as_they_were_given():
+    """A list that changes later changes nothing, and the settings can be compared."""
+    errors = [1105]
+    retry = ResumeRetry(resuming_errors=errors)
+    errors.append("all")
+    assert retry == ResumeRetry(resuming_errors=(1105,))
+    assert hash(retry) == hash(ResumeRetry(resuming_errors=(1105,)))

@@ -157,6 +157,7 @@ class HedgedConnect:
             elif attempt.got_first_byte and attempt is self._younger:
                 self._renew_at = self.clock.now() + KEEP_AFTER_ANSWER
         except AttemptFailed as failure:
+            self.retry.diagnose(failure)
             self.history.add_failure(failure.fault)
             if failure.fault is Fault.EXHAUSTED and self._exhausted_since is None:
                 self._exhausted_since = self.clock.now()

@@ -40,6 +40,12 @@ register(
     "PyMySQLDialect",
 )
 register(
+    ("mariadb", "mariadb+pymysql", "mariadb+asyncmy", "mariadb+aiomysql"),
+    "lambdadb+pymysql_mariadb",
+    "lambdadb.drivers.pymysql.dialect",
+    "MariaDBDialect",
+)
+register(
     ("postgresql+data_api",),
     "lambdadb+data_api",
     "lambdadb.drivers.data_api.dialect",

@@ -84,6 +84,10 @@ class AttemptFailed(Exception):
         self.refused = refused
         self.remedy = fault.remedy if remedy is None else remedy
 
+    def change_fault(self, fault: Fault) -> None:
+        """Make it another fault, with the remedy of that one."""
+        self.fault, self.remedy = fault, fault.remedy
+
 
 class Attempt(Protocol):
     """

@@ -27,6 +27,9 @@ SERVERS = ("mariadbd", "mysqld")
 DIRECTORIES = ("/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin")  # also off the PATH
 INSTALL = "apt-get install -y mariadb-server"
 SETTINGS = {"bind-address": "127.0.0.1", "innodb-buffer-pool-size": "16M", "skip-name-resolve": "1"}
+# Leaves writing to the disk to the operating system, for tests that are not about time. A server that is
+# killed loses nothing by it.
+NO_SYNC = {"innodb-flush-method": "nosync", "debug-no-sync": "ON"}
 
 
 def find_server() -> Path:

@@ -100,6 +100,18 @@ def test_what_a_resume_cost_is_reported(shape, connector_to, clock, recorder):
     assert len(wait.children) <= 10
 
 
+def test_an_error_that_the_settings_name_is_waited_for(connector_to, clock):
+    """As those that lambdadb knows; without the setting it ends the connect at once."""
+    script = refusing(clock.now() + 10.0, "FATAL:  this instance is asleep")
+    with pytest.raises(ConnectFailed) as raised:
+        connect(connector_to(script, HELD), host="h")
+    assert (raised.value.fault, raised.value.attempts) == (Fault.MISCONFIGURED, 1)
+    retry = ResumeRetry(resuming_errors=["instance is asleep"], timeout=8)
+    with pytest.raises(DatabaseResuming):
+        connect(connector_to(script, HELD, retry=retry), host="h")
+    connect(connector_to(script, HELD, retry=retry), host="h")
+
+
 def test_an_awake_database_costs_one_attempt(connector_to, clock, recorder):
     """Without a fault there is one attempt and nothing waited for."""
     connect(connector_to(holding(0.0), HELD), host="h")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymysql.cursors import Cursor
 from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.dialects.mysql import mariadb
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.engine import ExceptionContext
@@ -83,8 +84,8 @@ class PyMySQLDialect(RecordsStatements, MySQLDialect_pymysql):
             super().initialize(connection)
             return  # a do_connect listener made it
         # MySQL 8 has no tx_isolation, and MariaDB before 11.1 no transaction_isolation.
-        mariadb = "MariaDB" in str(driver_connection.get_server_info())
-        level = "@@tx_isolation" if mariadb else "@@transaction_isolation"
+        is_mariadb = "MariaDB" in str(driver_connection.get_server_info())
+        level = "@@tx_isolation" if is_mariadb else "@@transaction_isolation"
         settings = ", ".join(f"@@{name}" for name in _SETTINGS)
         (row,) = driver_connection.ask(f"SELECT VERSION(), DATABASE(), {level}, {settings} LIMIT 1")
         self._answers = dict(zip(("version", "schema", "level", *_SETTINGS), row, strict=True))
@@ -171,6 +172,24 @@ class AsyncPyMySQLDialect(PyMySQLDialect):
             dbapi_connection.terminate()
         else:
             dbapi_connection.close()
+
+
+class MariaDBDialect(mariadb.MariaDBDialect, PyMySQLDialect):
+    """`mariadb+pymysql` for a synchronous engine: SQLAlchemy refuses a server that is not MariaDB."""
+
+    supports_statement_cache = True
+
+    @classmethod
+    def get_async_dialect_cls(cls, url: URL) -> type[Any]:
+        """The dialect of an asynchronous engine."""
+        del url
+        return AsyncMariaDBDialect
+
+
+class AsyncMariaDBDialect(mariadb.MariaDBDialect, AsyncPyMySQLDialect):
+    """`mariadb+pymysql` for an asynchronous engine."""
+
+    supports_statement_cache = True
 
 
 def _end_connecting(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Mapping
 
 import pymysql
 
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import Fault
 
-FAULTS: dict[int, Fault] = {
+FAULTS: Mapping[int, Fault] = {
     # MySQL Reference Manual, "Server Error Message Reference". A server that is up says these.
     1040: Fault.EXHAUSTED,  # ER_CON_COUNT_ERROR: Too many connections; also RDS Proxy's rate limits
     1203: Fault.EXHAUSTED,  # ER_TOO_MANY_USER_CONNECTIONS
@@ -33,8 +34,8 @@ FAULTS: dict[int, Fault] = {
 The meaning of an error's number. Any other number is `MISCONFIGURED`, because a server that answers is
 awake.
 
-AWS does not publish what a resuming Aurora MySQL answers. If you meet another number, add it before the
-first connect: `FAULTS[1234] = Fault.RESUMING`.
+AWS does not publish what a resuming Aurora MySQL answers. Users add what they meet by
+`ResumeRetry(resuming_errors=[...])`.
 """
 
 _REMEDIES = {

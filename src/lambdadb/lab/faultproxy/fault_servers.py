@@ -17,7 +17,7 @@ from lambdadb.lab import LabError
 from lambdadb.lab.faultproxy.messages import Messages, MySQLMessages, PostgreSQLMessages
 from lambdadb.lab.faultproxy.mysql_units import MYSQL_SHAPES, SCHEMA, draw_mysql_settings
 from lambdadb.lab.faultproxy.unit_shapes import HOSTILE, SHAPES, UnitShape, draw_settings
-from lambdadb.lab.mariadb import MariaDB
+from lambdadb.lab.mariadb import NO_SYNC, MariaDB
 from lambdadb.lab.postgres import Postgres
 
 EngineName = Literal["postgresql", "mysql"]
@@ -42,7 +42,6 @@ class FaultServer(Protocol):
     def url(self, *, port: int | None = None) -> str: ...
     def count_rows(self, name: str) -> int: ...
     def crash(self) -> None: ...
-    def revive(self) -> bool: ...
     def close(self) -> None: ...
     def draw_settings(self, random: Random) -> dict[str, str]: ...
     def set_statement(self, settings: Settings) -> str: ...
@@ -102,14 +101,6 @@ class PostgresFaultServer:
         self._server.crash()
         self._server.start()
 
-    def revive(self) -> bool:
-        """Start the server again if it has crashed by itself; whether it had."""
-        crashed = not self._server.running
-        if crashed:
-            self._let_go()
-            self._server.start()
-        return crashed
-
     def close(self) -> None:
         """Stop the server and remove its data."""
         self._let_go()
@@ -167,7 +158,7 @@ class MariaDBFaultServer:
     driver_error: ClassVar[type[Exception]] = pymysql.Error
 
     def __init__(self) -> None:
-        self._server = MariaDB()
+        self._server = MariaDB(settings=NO_SYNC)
         self._server.start()
         self._admin: pymysql.Connection[Any] | None = None
         self._defaults: dict[str, str] = {}
@@ -199,24 +190,10 @@ class MariaDBFaultServer:
 
     def crash(self) -> None:
         """Crash the server, and start it again."""
-        self._server.crash()
-        self._start_again()
-
-    def _start_again(self) -> None:
         self._let_go()
+        self._server.crash()
         self._server.start()
         self.set_defaults(self._defaults)  # SET GLOBAL lasts until a restart
-
-    def revive(self) -> bool:
-        """
-        Start the server again if it has crashed by itself; whether it had.
-
-        MariaDB 10.11 does so once in some thousand sessions that are killed.
-        """
-        if self._server.answers():
-            return False
-        self.crash()  # what is left of it, if anything
-        return True
 
     def close(self) -> None:
         """Stop the server and remove its data."""

@@ -143,7 +143,6 @@ class FaultTestbed:
         claim, error = self._claim(client, name)
         seconds = time.monotonic() - started
         self.proxy.arm(None)
-        crash = self.server.revive() or crash
         settings = getattr(client, "settings", {})
         by = f"{client.settings_by}: " if isinstance(client, Ours) and settings else ""
         return Trial(
@@ -154,19 +153,10 @@ class FaultTestbed:
             crashed=crash,
             expected=self._expected(client),
             claim=claim,
-            rows=tuple(self.count_rows(name + part) for part in client.shape.parts),
+            rows=tuple(self.server.count_rows(name + part) for part in client.shape.parts),
             seconds=seconds,
             error=error,
         )
-
-    def count_rows(self, name: str) -> int:
-        """How often the row is there, once the server is at rest."""
-        try:
-            return self.server.count_rows(name)
-        except self.server.driver_error:
-            if not self.server.revive():
-                raise
-            return self.server.count_rows(name)
 
     def _expected(self, client: Client) -> tuple[Claim, ...]:
         may_ask = self.server.keeps_outcomes or getattr(client, "key", False)
