@@ -53,13 +53,19 @@ def connect(url: URL) -> psycopg.Connection[tuple[object, ...]]:
 
 
 def outcomes(server: URL, driver: str, maker: str) -> Outcomes:
+    """Run the suite in a database of its own."""
+    with fresh_database(server, f"{driver}_{maker}") as url:
+        return run_suite(url.set(drivername=f"postgresql+{driver}"), maker)
+
+
+def run_suite(url: URL, maker: str, timeout: float = TIMEOUT) -> Outcomes:
     """Run the suite in a process of its own."""
-    with fresh_database(server, f"{driver}_{maker}") as url, TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory:
         log, report = Path(directory, "log"), Path(directory, "outcomes.json")
-        uri = url.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
+        uri = url.render_as_string(hide_password=False)
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(HERE / "setup.cfg")]
         command += [f"--dburi={uri}", f"--made-by={maker}", f"--outcomes={report}"]
-        Process([*command, str(HERE / "suite.py")], output=log).wait(TIMEOUT)
+        Process([*command, str(HERE / "suite.py")], output=log).wait(timeout)
         if not report.exists():
             sys.exit(f"The suite did not run:\n{log.read_text()}")
         found: Outcomes = json.loads(report.read_text())

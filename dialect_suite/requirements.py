@@ -44,7 +44,8 @@ _HAS = """
     cast_precision_numerics_many_significant_digits precision_numerics_retains_significant_digits
     infinity_floats float_or_double_precision_behaves_generically
 
-    autocommit skip_autocommit_rollback isolation_level savepoints two_phase_transactions
+    autocommit skip_autocommit_rollback isolation_level dialect_level_isolation_level_param
+    savepoints two_phase_transactions
 """
 _HAS_SINCE_SQLALCHEMY_2_1 = "reflect_table_options computed_columns_virtual"
 
