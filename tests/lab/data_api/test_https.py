@@ -145,3 +145,13 @@ def test_a_close_after_the_request_leaves_it_unanswered(authority, answer):
 
     with serve(respond) as connection, pytest.raises(NoAnswer):
         post(connection)
+
+
+def test_a_connection_that_is_shut_down_sends_nothing_more(api):
+    """Also if its thread had not connected yet, and closes what it opens then."""
+    connection = HttpConnection(("https", "127.0.0.1", api.port))
+    connection.shut_down()
+    with pytest.raises(NotSent, match="shut down"):
+        post(connection)
+    assert connection._socket is None
+    assert api.calls == []
