@@ -165,6 +165,15 @@ def mysql_dialect(session: nox.Session) -> None:
 
 
 @nox.session
+def data_api_dialect(session: nox.Session) -> None:
+    """SQLAlchemy's suite for dialects over the Data API, beside a peer and psycopg; `-- --write`."""
+    install(session, ".[lab]", "test")
+    if session.virtualenv.venv_backend != "none":
+        session.install("sqlalchemy-aurora-data-api")
+    session.run("python", "dialect_suite/data_api_comparison.py", *session.posargs)
+
+
+@nox.session
 @nox.parametrize("versions", ["lowest", "newest", "pre-release", "pure Python"])
 def matrix(session: nox.Session, versions: str) -> None:
     """Database tests on other SQLAlchemy and psycopg, and on psycopg without its C extension."""

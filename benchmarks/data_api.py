@@ -35,7 +35,7 @@ from lambdadb.lab.postgres import Postgres
 
 INSERT = sqlalchemy.text("INSERT INTO unit (name) VALUES (:name)")
 RUNS = 15
-OUTCOMES = ("stored once", "denied", "stored, with an error", "lost", "doubled")
+OUTCOMES = ("stored once", "denied", "in doubt", "stored, with an error", "lost", "doubled")
 
 Unit = Callable[[], object]
 
@@ -84,15 +84,15 @@ def count_outcomes(api: DataApi, admin: Any, unit: Unit) -> Counter[str]:
         for fault in FAULTS:
             admin.execute("TRUNCATE unit")
             api.fail(fault, after=number)
-            failed = False
+            failure: Exception | None = None
             try:
                 unit()
-            except Exception:
-                failed = True
+            except Exception as error:
+                failure = error
             api.repair()
             end_transactions(admin)
             rows = Counter(name for (name,) in admin.execute("SELECT name FROM unit").fetchall())
-            outcomes[name_outcome(rows, failed=failed)] += 1
+            outcomes[name_outcome(rows, failure)] += 1
     return outcomes
 
 
@@ -104,12 +104,14 @@ def end_transactions(admin: Any) -> None:
     )
 
 
-def name_outcome(rows: Counter[str], *, failed: bool) -> str:
+def name_outcome(rows: Counter[str], failure: Exception | None) -> str:
     if any(number > 1 for number in rows.values()):
         return "doubled"
+    if isinstance(failure, lambdadb.CommitInDoubt) and len(rows) != 1:
+        return "in doubt"
     if len(rows) == 2:
-        return "stored, with an error" if failed else "stored once"
-    return "denied" if failed and not rows else "lost"
+        return "stored once" if failure is None else "stored, with an error"
+    return "denied" if failure is not None and not rows else "lost"
 
 
 COLD = {

@@ -44,7 +44,8 @@ _POSTGRESQL_HAS = """
     cast_precision_numerics_many_significant_digits precision_numerics_retains_significant_digits
     infinity_floats float_or_double_precision_behaves_generically
 
-    autocommit skip_autocommit_rollback isolation_level savepoints two_phase_transactions
+    autocommit skip_autocommit_rollback isolation_level dialect_level_isolation_level_param
+    savepoints two_phase_transactions
 """
 _MARIADB_HAS = """
     create_table_as create_temp_table_as table_ddl_if_exists create_or_replace_view views

@@ -108,11 +108,13 @@ class CommitInDoubt(LambdaDBError):
 
     Look for the rows before you repeat the work. With `run_transaction(..., idempotency_key=...)`
     lambdadb does that itself. `__cause__` is the error of the question to the server, or of the COMMIT.
+    `xid` is empty outside of `run_transaction`.
     """
 
     def __init__(self, xid: str, reason: str) -> None:
+        which = f"transaction {xid}" if xid else "the transaction"
         super().__init__(
-            f"It is not known whether transaction {xid} is committed: {reason}. Repeating the work may "
+            f"It is not known whether {which} is committed: {reason}. Repeating the work may "
             "do it twice. Look for its rows first, or give run_transaction an idempotency_key, which "
             "proves the outcome."
         )

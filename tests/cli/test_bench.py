@@ -17,8 +17,8 @@ from lambdadb import ConnectFailed, Fault
 from lambdadb.cli.bench import local
 from lambdadb.lab import LabError, mariadb
 from lambdadb.lab.bench import terminal
-from lambdadb.lab.bench.config import STEADY_ROUNDS, BenchConfig
-from lambdadb.lab.bench.records import InvocationRecord, Record, RunRecord
+from lambdadb.lab.bench.config import DATA_API_PRICE, STEADY_ROUNDS, BenchConfig
+from lambdadb.lab.bench.records import POLICIES, InvocationRecord, Record, RunRecord
 from lambdadb.lab.postgres import Postgres
 
 from ..lab.aws import KEYS, secret_server
@@ -87,9 +87,9 @@ def test_bench_reports(benched: Finished) -> None:
 
 def test_bench_gives_the_published_ids(cells: dict[tuple[str, str], dict[str, object]]) -> None:
     """A cluster that pauses steps from 793 to 826; one that does not from 50 to 51."""
-    for policy in ("hand_written", "per_environment", "per_invocation"):
+    for policy in ("hand_written", "per_environment", "per_invocation", "data_api"):
         assert cells["cold", policy]["ids"] == [793, 826]
-    for policy in ("hand_written", "sqlalchemy_default", "per_environment", "per_invocation"):
+    for policy in POLICIES:
         assert cells["hot", policy]["ids"] == [50, 51]
 
 
@@ -98,7 +98,7 @@ def test_bench_shows_who_lets_it_pause(cells: dict[tuple[str, str], dict[str, ob
     assert cells["cold", "sqlalchemy_default"]["paused_share"] == 0
     assert cells["cold", "sqlalchemy_default"]["sessions_left"] == 1
     assert cells["cold", "per_invocation"]["sessions_left"] == 0
-    for policy in ("hand_written", "per_environment", "per_invocation"):
+    for policy in ("hand_written", "per_environment", "per_invocation", "data_api"):
         share = cells["cold", policy]["paused_share"]
         assert isinstance(share, float)
         assert 0 < share < 0.5  # a slow machine leaves less of the interval
@@ -114,12 +114,26 @@ def test_bench_counts_the_resume(cells: dict[tuple[str, str], dict[str, object]]
     assert cold["connects"] == 2
 
 
+def test_bench_counts_the_calls_of_the_data_api(
+    benched: Finished, cells: dict[tuple[str, str], dict[str, object]]
+) -> None:
+    """Three a transaction, and what a million of them cost; no other handler has any."""
+    for kind in ("hot", "steady"):
+        assert cells[kind, "data_api"]["calls"] == 3
+        assert cells[kind, "data_api"]["request_cost"] == pytest.approx(3 * DATA_API_PRICE)
+    assert cells["cold", "data_api"]["sessions_left"] == 0
+    assert cells["hot", "per_invocation"]["calls"] is None
+    page = (benched.folder / "results" / "report.html").read_text()
+    assert f"{3 * DATA_API_PRICE:.2f} USD" in page
+    assert "which is not verified" in page
+
+
 def test_bench_rows_are_json_lines(benched: Finished) -> None:
     """results.jsonl has the published fields of every invocation, one per line."""
     text = (benched.folder / "results" / "results.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     invocations = [row for row in rows if row["record"] == "invocation"]
-    assert len(invocations) == 4 * (2 + 2 + STEADY_ROUNDS)
+    assert len(invocations) == 5 * (2 + 2 + STEADY_ROUNDS)
     for row in invocations:
         assert {"elapsed", "aurora_type", "new_id", "experiment", "policy"} <= row.keys()
     assert any(row["record"] == "change" and row["kind"] == "blocked" for row in rows)
@@ -142,6 +156,7 @@ def test_bench_of_a_cluster_that_refuses(tmp_path: Path) -> None:
         "sqlalchemy_default": 1,
         "per_environment": 0,
         "per_invocation": 0,
+        "data_api": 0,
     }
     rows = [
         json.loads(line)
@@ -303,7 +318,7 @@ def test_interrupted_bench(start: type[Started], tmp_path: Path, number: signal.
     run = start("bench", "--resume", "60", read="stderr")  # type: ignore[call-arg]
     run.until("hot, PerInvocation, invocation 1.*")
     children = descendants(run.process.pid)
-    assert len(children) > 16  # eight servers, eight environments, and their supervisors
+    assert len(children) > 20  # ten servers, ten environments, and their supervisors
     run.process.send_signal(number)
     assert run.process.wait(30) == 130
     assert gone(children)

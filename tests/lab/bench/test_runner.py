@@ -19,7 +19,15 @@ from lambdadb.lab.bench.config import (
     idle_session_timeout,
     lanes,
 )
-from lambdadb.lab.bench.records import POLICIES, InvocationRecord, Record, RunRecord, as_line
+from lambdadb.lab.bench.records import (
+    POLICIES,
+    WITH_CONNECTIONS,
+    InvocationRecord,
+    NoteRecord,
+    Record,
+    RunRecord,
+    as_line,
+)
 from lambdadb.lab.bench.runner import Bench, log_line
 
 URL = "postgresql+psycopg://app:p%40ss-word@orders.example.com/orders?sslmode=require"
@@ -37,19 +45,19 @@ def row(cell: Cell, number: int = 1, **fields: object) -> InvocationRecord:
 
 
 def test_embedded_cells_run_side_by_side() -> None:
-    """All four handlers, hot and cold, in a thread each; steady traffic follows a hot cell."""
+    """All five handlers, hot and cold, in a thread each; steady traffic follows a hot cell."""
     cells = [[(cell.aurora_type, cell.policy) for cell in lane] for lane in lanes(BenchConfig())]
     assert cells == [
         *([("hot", policy), ("steady", policy)] for policy in POLICIES),
         *([("cold", policy)] for policy in POLICIES),
     ]
-    assert BenchConfig(rounds=5).invocations == 4 * (5 + 5 + STEADY_ROUNDS)
+    assert BenchConfig(rounds=5).invocations == 5 * (5 + 5 + STEADY_ROUNDS)
 
 
 def test_cells_of_a_real_cluster_run_one_after_the_other() -> None:
     """On a real cluster the handlers take turns: another's session would keep it awake."""
     config = BenchConfig(speed=1, urls={"cold": URL})
-    assert [[cell.policy for cell in lane] for lane in lanes(config)] == [list(POLICIES)]
+    assert [[cell.policy for cell in lane] for lane in lanes(config)] == [list(WITH_CONNECTIONS)]
     assert config.aurora_types == ("cold",)
 
 
@@ -213,7 +221,8 @@ def test_a_cell_that_fails_is_a_row() -> None:
     with Rehearsal(BenchConfig()) as bench:
         first, *rows = bench.records()
     assert isinstance(first, RunRecord)
-    assert all(isinstance(one, InvocationRecord) for one in rows)
+    assert isinstance(rows[0], NoteRecord)
+    assert all(isinstance(one, InvocationRecord) for one in rows[1:])
     errors = [one for one in rows if isinstance(one, InvocationRecord) and one.error]
     assert {(one.aurora_type, one.policy) for one in errors} == {
         ("hot", "sqlalchemy_default"),
@@ -221,7 +230,7 @@ def test_a_cell_that_fails_is_a_row() -> None:
         ("steady", "sqlalchemy_default"),
     }
     assert {one.error for one in errors} == {"RuntimeError: no such server"}
-    assert len(rows) == 12
+    assert len(rows) == 1 + 15
     assert not bench.interrupted
 
 
@@ -245,12 +254,12 @@ def test_interrupted_run_keeps_all_rows() -> None:
     with Endless(BenchConfig()) as bench:
         for one in bench.records():
             rows.append(one)
-            if len(rows) == 2:
+            if len(rows) == 3:
                 for _ in bench.threads:
                     bench.waiting.acquire(timeout=30)
                 bench.interrupt()
     assert bench.interrupted
-    assert len(rows) == 1 + 2 * len(bench.threads)
+    assert len(rows) == 2 + 2 * len(bench.threads)
     assert not any(thread.is_alive() for thread in bench.threads)
 
 

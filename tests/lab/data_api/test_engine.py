@@ -92,6 +92,8 @@ VALUES = [
     (sa.DateTime(), datetime.datetime(2026, 1, 2, 3, 4, 5, 678900)),  # noqa: DTZ001 the type has none
     (sa.DateTime(timezone=True), datetime.datetime(2026, 1, 2, 3, 4, 5, 1, tzinfo=UTC)),
     (postgresql.INTERVAL(), datetime.timedelta(days=-1, hours=5, microseconds=7)),
+    (sa.Interval(), datetime.timedelta(hours=30)),
+    (sa.Time(timezone=True), datetime.time(1, 2, 3, tzinfo=UTC)),
     (sa.Uuid(), UUID("6f1c2a34-0000-4000-8000-000000000000")),
     (sa.JSON(), {"a": [1, None, "x"]}),
     (postgresql.JSONB(), {"a": {"b": 1.5}}),
@@ -121,6 +123,16 @@ def test_values_survive_the_way_there_and_back(engine):
         found = [dict(one._mapping) for one in connection.execute(sa.select(table))]
     for name in row:
         assert [one[name] for one in found] == [row[name]] * 3 + [nulls[name]], VALUES[int(name[1:])]
+
+
+def test_parameters_may_have_any_name_and_a_slice_its_colon(engine):
+    """Names that the API could misread are replaced; a slice is not taken for a cast."""
+    names = ["1st", "a b", "a:b", "ü", "a.b", "a_b"]
+    values = {name: sa.bindparam(name, number) for number, name in enumerate(names)}
+    numbers = sa.select(sa.literal([1, 2, 3, 4], postgresql.ARRAY(sa.Integer)).label("n")).subquery()
+    with engine.connect() as connection:
+        assert tuple(connection.execute(sa.select(*values.values())).one()) == (0, 1, 2, 3, 4, 5)
+        assert connection.scalar(sa.select(numbers.c.n[2:3])) == [2, 3]
 
 
 def test_a_table_is_inspected(engine, table):

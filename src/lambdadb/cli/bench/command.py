@@ -15,7 +15,7 @@ from lambdadb.cli.bench.deployed import DeployedOptions, Moment
 from lambdadb.errors import LambdaDBError
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Shape
-from lambdadb.lab.bench.config import EXPERIMENT, SPEED, BenchConfig
+from lambdadb.lab.bench.config import DATA_API_PRICE, EXPERIMENT, SPEED, BenchConfig
 from lambdadb.lab.bench.deployed.infra import HOW
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -23,7 +23,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 OF_LAMBDA = ("infra", "invoke", "since", "beside", "prices")
 OF_LAPTOP = (
     *("engine", "speed", "resume", "shape"),
-    *("hot", "cold", "secret", "iam", "create", "clean_up", "steady"),
+    *("hot", "cold", "secret", "iam", "create", "clean_up", "steady", "data_api_price"),
 )
 OF_INVOKE = ("rounds", "interval")
 
@@ -153,6 +153,15 @@ OF_INVOKE = ("rounds", "interval")
     "20 seconds.",
 )
 @click.option(
+    "--data-api-price",
+    default=DATA_API_PRICE,
+    show_default=True,
+    metavar="USD",
+    type=click.FloatRange(min=0),
+    help="Price of a million requests of the Data API, for the report. The default is from secondary "
+    "pages, for us-east-1, and not verified.",
+)
+@click.option(
     "--experiment",
     default=EXPERIMENT,
     show_default=True,
@@ -189,13 +198,15 @@ def bench(
     Run the published experiment: one row with a 1536-dimension vector per invocation, every 10
     minutes against a hot cluster and every 12 minutes against a cold (auto-pausing) one.
 
-    Four handlers are compared: hand-written psycopg as published, plain SQLAlchemy with its default
-    pool, and lambdadb's PerEnvironment and PerInvocation. Each runs in a real process under AWS's
+    Five handlers are compared: hand-written psycopg as published, plain SQLAlchemy with its default
+    pool, lambdadb's PerEnvironment and PerInvocation, and lambdadb over the emulated Data API, with
+    what its requests cost. Each runs in a real process under AWS's
     own runtime client, frozen between invocations, against a real PostgreSQL with pgvector behind
     an emulated Aurora. Nothing leaves this machine.
 
-    With --engine mysql it is a real MariaDB, and the hand-written handler uses PyMySQL. The vector is
-    stored as JSON. The ids go up by 1 on a cold cluster, too, as AUTO_INCREMENT survives a pause.
+    With --engine mysql it is a real MariaDB, without the Data API, and the hand-written handler uses
+    PyMySQL. The vector is stored as JSON. The ids go up by 1 on a cold cluster, too, as AUTO_INCREMENT
+    survives a pause.
 
     Steady traffic comes beside it: an invocation every 20 seconds, against a hot cluster with a
     millisecond of network delay.
@@ -203,10 +214,10 @@ def bench(
     FOLDER gets results.jsonl (a line per measurement; unfinished.jsonl while they come),
     summary.json, report.html and its pictures as PNG.
 
-    With --hot or --cold, real clusters are measured instead, from this machine and in real time, one
-    handler after the other. All that is created there is a table in each, lambdadb_bench_hot and
-    lambdadb_bench_cold. What would make every invocation fail is said before the first one. How long
-    the cluster was paused comes from CloudWatch, where boto3 finds credentials.
+    With --hot or --cold, real clusters are measured instead, by the four handlers that connect, from
+    this machine and in real time, one after the other. All that is created there is a table in each,
+    lambdadb_bench_hot and lambdadb_bench_cold. What would make every invocation fail is said before the
+    first one. How long the cluster was paused comes from CloudWatch, where boto3 finds credentials.
 
     With --on lambda, nothing runs here: what the deployed functions logged on their schedule is read
     from CloudWatch, or they are invoked (--invoke). What it costs is said before it begins. After

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,7 +38,8 @@ class CallFailed(Exception):
     A call was answered by an error, or by nothing.
 
     Attributes:
-        code: The error's name at AWS; empty if no answer came.
+        code: The error's name at AWS; empty if no answer came. `NoKeys`, `RequestTooLarge` and
+            `Untrusted` are lambdadb's own: nothing was sent.
         status: The HTTP status; 0 if no answer came.
         effect: "none" if it is certain that the call has no effect, "unknown" if it may have one.
     """
@@ -120,7 +122,8 @@ class DataApi:
         except LoginUnavailable as error:
             raise CallFailed(str(error), code="NoKeys") from error
         except NotSent as error:
-            raise CallFailed(f"no request was sent: {error}") from error
+            code = "Untrusted" if isinstance(error.__cause__, ssl.SSLCertVerificationError) else ""
+            raise CallFailed(f"no request was sent: {error}", code=code) from error
         except NoAnswer as error:
             raise CallFailed(f"no answer came: {error}", certain=False) from error
         finally:

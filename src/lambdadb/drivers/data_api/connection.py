@@ -6,37 +6,28 @@ On the server there is a session while a transaction is open, and while a statem
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.drivers.data_api import dbapi
 from lambdadb.drivers.data_api.api import CallFailed, DataApi
+from lambdadb.drivers.data_api.calls import Calls
 from lambdadb.drivers.data_api.cursor import Cursor
-from lambdadb.drivers.data_api.dbapi import InvocationClosed, StatementTimeout, UnitEnded
+from lambdadb.drivers.data_api.dbapi import InDoubt, InvocationClosed, StatementTimeout, UnitEnded
 from lambdadb.drivers.data_api.faults import TOO_LARGE, diagnose, find_state, make_error
 from lambdadb.drivers.data_api.http import HttpConnection
-from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
-from lambdadb.errors import LambdaDBError, TransactionEnded
+from lambdadb.drivers.data_api.sql import ends_transaction, returns_to_savepoint, selects
 
 logger = logging.getLogger("lambdadb")
 
-CALL_LIMIT = 50.0  # seconds; the service ends a call after 45
 GIVE_UP = 1.0  # seconds for the rollback of a transaction that is given up
+HAS_WRITTEN = "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
 _TRIES = 3  # of a call that has no effect, each after the database has answered
 
-# What begins or ends a transaction. The API has calls for it, and does not notice such statements.
-_ENDS = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION"
-    r"|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b))\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_TO_SAVEPOINT = re.compile(r"\s*ROLLBACK\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\w.$@~-]")
 
 
@@ -51,26 +42,19 @@ class UnitOfWork:
     """Whether its transaction has ended."""
 
 
-class DataApiConnection:
+class DataApiConnection(Calls):
     """
     A connection.
 
     Attributes:
-        closed: Whether it cannot be used any more.
         transaction_id: The API's id of the open transaction; None if none is open.
     """
 
-    wait_limit: float | None
-    """A moment at which every call ends, while connecting and in pings."""
     autocommit = False
     isolation_level: str | None = None
     read_only: bool | None = None
     deferrable: bool | None = None
-    commit_state: Literal["none", "sent", "done"] = "none"
-    """How far the COMMIT of the current transaction came; `none` also if it was refused."""
     unit: UnitOfWork | None = None
-    aborted = False
-    """Whether the invocation that used it is over."""
     failed = False
     """Whether a statement of the open transaction has failed. The server takes only a rollback then."""
     wait_until_ready: Callable[[], object]
@@ -79,14 +63,9 @@ class DataApiConnection:
     def __init__(
         self, api: DataApi, database: str, deadline: StatementDeadline, wait_limit: float | None
     ) -> None:
-        self.api = api
-        self.database = database
-        self.deadline = deadline
-        self.wait_limit = wait_limit
-        self.closed = False
+        super().__init__(api, database, deadline, wait_limit)
         self.transaction_id: str | None = None
-        self._busy = threading.Lock()
-        self._may_be_late = False
+        self._is_new = False  # whether no statement of the open transaction has been answered
         tag = _UNSAFE.sub("_", api.tag or "")
         self._comment = f"/* {tag} */ " if tag else ""
 
@@ -103,7 +82,7 @@ class DataApiConnection:
             "resultSetOptions": {"decimalReturnType": "STRING"},
         }
         answer = self._carry_out("Execute", sql, request)
-        if self.failed and _TO_SAVEPOINT.match(sql):
+        if self.failed and returns_to_savepoint(sql):
             self.failed = False
         return answer
 
@@ -126,7 +105,7 @@ class DataApiConnection:
 
     def _carry_out(self, call: str, sql: str, request: dict[str, Any]) -> dict[str, Any]:
         self._check_usable()
-        if _ENDS.match(sql):
+        if ends_transaction(sql):
             raise dbapi.ProgrammingError(
                 "The Data API begins and ends transactions by calls of its own, so the statement was "
                 "not sent. Use begin(), commit() and rollback() of SQLAlchemy's connection."
@@ -143,11 +122,11 @@ class DataApiConnection:
         if self.transaction_id is None:
             self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, *, again: bool = True) -> None:
         self.failed, self.commit_state = False, "none"
         # A transaction that was begun without an answer has no locks, and ends after three minutes.
         answer = self._repeat("BeginTransaction", {})
-        self.transaction_id = str(answer["transactionId"])
+        self.transaction_id, self._is_new = str(answer["transactionId"]), True
         modes = []
         if self.isolation_level is not None:
             modes.append(f"ISOLATION LEVEL {self.isolation_level}")
@@ -156,20 +135,50 @@ class DataApiConnection:
         if self.deferrable is not None:
             modes.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
         if modes:
-            self._send("Execute", {"sql": f"{self._comment}SET TRANSACTION {', '.join(modes)}"})
+            sql = f"{self._comment}SET TRANSACTION {', '.join(modes)}"
+            self._send("Execute", {"sql": sql}, again=again)
+            self._is_new = True
 
-    def _send(self, call: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a statement once; outside of a transaction again if the database was not awake."""
+    def _send(self, call: str, request: dict[str, Any], *, again: bool = True) -> dict[str, Any]:
+        """Send a statement; a second time only where nothing can be done twice by it."""
         if self.transaction_id is None:
             return self._repeat(call, request)
         try:
-            return self._call(call, {**request, "transactionId": self.transaction_id})
+            answer = self._call(call, {**request, "transactionId": self.transaction_id})
         except StatementTimeout as error:
             self.closed = self.closed or error.sent
             raise
         except CallFailed as failure:
+            if again and self._is_repeatable(failure, request["sql"]):
+                return self._send(call, request, again=False)
             self._note_failure(failure)
             raise make_error(failure) from failure
+        self._is_new = False
+        return answer
+
+    def _is_repeatable(self, failure: CallFailed, sql: str) -> bool:
+        """
+        Whether a statement of the open transaction that got no answer may be sent again.
+
+        The first one is, in a new transaction: the old one is never committed. A later one is if it
+        reads, and the server says that nothing was written in the transaction, nor by the statement.
+        """
+        if failure.effect == "none" or failure.code == "StatementTimeoutException" or self.unit:
+            return False
+        open_one = {"transactionId": self.transaction_id}
+        try:
+            if self._is_new:
+                self._call("RollbackTransaction", open_one)
+                self.transaction_id = None
+                self._begin(again=False)
+                return True
+            if not selects(sql):
+                return False
+            answer = self._call("Execute", {"sql": self._comment + HAS_WRITTEN, **open_one})
+        except (CallFailed, dbapi.Error) as error:
+            logger.info("A statement over the Data API could not be repeated: %s", error)
+            return False
+        return bool(answer["records"] == [[{"booleanValue": False}]])
 
     def _note_failure(self, failure: CallFailed) -> None:
         """Notice what the failure of a statement means for its transaction."""
@@ -189,50 +198,23 @@ class DataApiConnection:
         Only one that has certainly no effect is sent again, after the database has answered another one.
         A BeginTransaction never has one.
         """
+        is_begin = call == "BeginTransaction"
+        commits = not is_begin and not selects(request["sql"])
         for number in range(1, _TRIES + 1):
             try:
                 return self._call(call, request)
+            except StatementTimeout as error:
+                if error.sent and commits:
+                    raise InDoubt(str(error)) from error
+                raise
             except CallFailed as failure:
-                harmless = call == "BeginTransaction" or failure.effect == "none"
+                harmless = is_begin or failure.effect == "none"
+                if not harmless and commits:
+                    raise InDoubt(str(failure)) from failure
                 if number == _TRIES or not harmless or not diagnose(failure).fault.can_pass:
                     raise make_error(failure) from failure
             self.wait_until_ready()
         raise AssertionError("unreachable")
-
-    def _call(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Make one call, which ends at the deadline."""
-        clock, until, is_limited = self.deadline.clock, *self._end_of_call()
-        if not self._busy.acquire(blocking=False):
-            raise dbapi.InterfaceError(
-                "Another thread is using this connection. Its transaction runs one statement at a time: "
-                "give each thread a connection of its own."
-            )
-        try:
-            if name in ("Execute", "BatchExecute", "BeginTransaction"):
-                request = {"database": self.database, **request}
-            return self.api.call(name, request, clock=clock, until=until)
-        except CallFailed as failure:
-            if self.aborted and self.commit_state != "sent":
-                raise InvocationClosed("the invocation that opened this connection has ended") from None
-            if is_limited and failure.effect == "unknown" and clock.now() >= until:
-                raise StatementTimeout("no answer came in time", sent=True) from failure
-            raise
-        except BaseException:  # cancelled, or interrupted: how far the call came is not known
-            self.closed = True
-            raise
-        finally:
-            self._busy.release()
-
-    def _end_of_call(self) -> tuple[float, bool]:
-        """Return when a call that is sent now ends, and whether the deadline says so."""
-        now = self.deadline.clock.now()
-        times = self.deadline.times(self.wait_limit)
-        if times is None:
-            return now + CALL_LIMIT, False
-        end = times[1] if self._may_be_late else times[0]
-        if now >= end:
-            raise StatementTimeout("the statement was not sent", sent=False)
-        return (end, True) if end < now + CALL_LIMIT else (now + CALL_LIMIT, False)
 
     def _check_usable(self) -> None:
         if self.aborted:
@@ -260,19 +242,27 @@ class DataApiConnection:
         try:
             answer = self._call("CommitTransaction", {"transactionId": self.transaction_id})
         except (StatementTimeout, InvocationClosed) as error:
-            if getattr(error, "sent", False):
-                self.closed = True
-            else:
+            if not getattr(error, "sent", False):
                 self.commit_state = "none"
+                raise
+            self.closed = True
+            self._raise_doubt(error)
             raise
         except CallFailed as failure:
             self._commit_failed(failure)
+            if self.commit_state == "sent":
+                self._raise_doubt(failure)
             raise make_error(failure) from failure
         self.transaction_id = None
         if answer.get("transactionStatus") != "Transaction Committed":
             self.commit_state = "none"
             raise dbapi.OperationalError("The server has rolled the transaction back.")
         self.commit_state = "done"
+
+    def _raise_doubt(self, error: Exception) -> None:
+        """Raise that nobody knows the outcome of COMMIT, unless `run_transaction` will ask for it."""
+        if self.unit is None:
+            raise InDoubt(str(error)) from error
 
     def _commit_failed(self, failure: CallFailed) -> None:
         """Find out whether COMMIT was refused. If that is not certain, the connection counts as lost."""
@@ -304,15 +294,6 @@ class DataApiConnection:
                 self.closed = True
                 return
         self.transaction_id, self.failed = None, False
-
-    @contextlib.contextmanager
-    def allow_late(self) -> Iterator[None]:
-        """Ignore the first of the deadline's two moments inside the block."""
-        before, self._may_be_late = self._may_be_late, True
-        try:
-            yield
-        finally:
-            self._may_be_late = before
 
     def close(self) -> None:
         """Close the connection. A transaction that is open is rolled back, as far as possible."""
@@ -357,14 +338,3 @@ class DataApiConnection:
         finally:
             if api is not self.api:
                 api.http.close()
-
-
-def translate(error: BaseException) -> LambdaDBError | None:
-    """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""
-    if isinstance(error, LambdaDBError):
-        return error
-    if isinstance(error, UnitEnded):
-        return TransactionEnded(str(error))
-    if isinstance(error, StatementTimeout):
-        return make_out_of_time(str(error), sent=error.sent)
-    return make_invocation_ended() if isinstance(error, InvocationClosed) else None

@@ -63,6 +63,10 @@ class StatementTimeout(OperationalError):
         self.sent = sent
 
 
+class InDoubt(OperationalError):
+    """A COMMIT, or a statement in autocommit that may write, got no answer."""
+
+
 class InvocationClosed(OperationalError):
     """The invocation that opened the connection is over."""
 

@@ -17,8 +17,10 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from lambdadb.drivers.data_api import dbapi
-from lambdadb.drivers.data_api.connection import DataApiConnection, translate
+from lambdadb.drivers.data_api.compiler import PostgresCompiler
+from lambdadb.drivers.data_api.connection import DataApiConnection
 from lambdadb.drivers.data_api.driver import DataApiDriver
+from lambdadb.drivers.data_api.faults import translate
 from lambdadb.drivers.data_api.types import COLSPECS
 from lambdadb.drivers.recording import RecordsStatements
 from lambdadb.errors import InvalidSettings, LambdaDBError
@@ -36,6 +38,7 @@ class DataApiDialect(RecordsStatements, PGDialect):
     supports_sane_multi_rowcount = False  # BatchExecuteStatement tells no number of rows
     supports_native_uuid = True
     default_paramstyle = "named"
+    statement_compiler = PostgresCompiler
     colspecs = {**PGDialect.colspecs, **COLSPECS}  # noqa: RUF012 as SQLAlchemy has it
     supports_native_decimal = True
     # A statement has 65,536 characters at most, and a parameter takes about 30 with its cast.
@@ -132,7 +135,7 @@ class DataApiDialect(RecordsStatements, PGDialect):
     def get_isolation_level_values(self, dbapi_conn: Any) -> Any:
         """Return the levels that can be chosen."""
         del dbapi_conn
-        levels = ("SERIALIZABLE", "READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ")
+        levels = ("READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE")
         return ("AUTOCOMMIT", *levels)
 
     def get_isolation_level(self, dbapi_connection: Any) -> Any:

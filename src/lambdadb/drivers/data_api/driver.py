@@ -12,7 +12,8 @@ import sqlalchemy
 from lambdadb.drivers.base import Liveness, Meaning, Outcome, Proxy
 from lambdadb.drivers.data_api import dbapi, transaction
 from lambdadb.drivers.data_api.api import LONGEST_TAG
-from lambdadb.drivers.data_api.connection import DataApiConnection, translate
+from lambdadb.drivers.data_api.connection import DataApiConnection
+from lambdadb.drivers.data_api.faults import translate
 from lambdadb.drivers.data_api.target import Answers, DataApiTarget, check_parameters, make_target
 from lambdadb.errors import InvalidSettings, LambdaDBError
 

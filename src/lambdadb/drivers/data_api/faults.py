@@ -11,6 +11,9 @@ import re
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.data_api import dbapi
 from lambdadb.drivers.data_api.api import CallFailed
+from lambdadb.drivers.data_api.dbapi import InDoubt, InvocationClosed, StatementTimeout, UnitEnded
+from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
+from lambdadb.errors import CommitInDoubt, LambdaDBError, TransactionEnded
 from lambdadb.faults import Fault
 
 _PERMISSIONS = (
@@ -38,6 +41,7 @@ _FAULTS = {
     "AccessDeniedException": (Fault.CREDENTIALS, _PERMISSIONS),
     "ForbiddenException": (Fault.CREDENTIALS, _PERMISSIONS),
     "NoKeys": (Fault.LOGIN, ""),
+    "Untrusted": (Fault.UNTRUSTED, None),
     **dict.fromkeys(
         (
             *("InvalidSignatureException", "IncompleteSignature", "UnrecognizedClientException"),
@@ -105,3 +109,16 @@ def make_error(failure: CallFailed) -> dbapi.Error:
     error = kind(text)
     error.sqlstate = state
     return error
+
+
+def translate(error: BaseException) -> LambdaDBError | None:
+    """What an error is for lambdadb's callers; None if it is the server's or somebody else's."""
+    if isinstance(error, LambdaDBError):
+        return error
+    if isinstance(error, InDoubt):
+        return CommitInDoubt("", str(error))
+    if isinstance(error, UnitEnded):
+        return TransactionEnded(str(error))
+    if isinstance(error, StatementTimeout):
+        return make_out_of_time(str(error), sent=error.sent)
+    return make_invocation_ended() if isinstance(error, InvocationClosed) else None

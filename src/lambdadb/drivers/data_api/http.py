@@ -59,6 +59,7 @@ class HttpConnection:
         self._scheme, self._host, self._port = url
         self._socket: Any = None
         self._used = (0.0, 0.0)
+        self._is_shut_down = False
 
     def post(
         self, path: str, headers: Mapping[str, str], body: bytes, *, clock: Clock, until: float
@@ -80,6 +81,8 @@ class HttpConnection:
                 self._connect(clock, until)
             lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
             lines += [f"content-length: {len(body)}", "", ""]
+            if self._is_shut_down:
+                raise OSError("shut down")  # noqa: TRY301 it is handled as the others are
             stream = _Stream(self._socket, clock, until)
             stream.send("\r\n".join(lines).encode("latin-1") + body)
             sent = True
@@ -92,6 +95,8 @@ class HttpConnection:
             self.close()
             raise
         self._used = clock.moment()
+        if self._is_shut_down:
+            self.close()
         return answer
 
     def _read(self, stream: _Stream) -> Answer:
@@ -108,7 +113,8 @@ class HttpConnection:
         return answer
 
     def shut_down(self) -> None:
-        """End the connection while another thread waits on it, which gets `NoAnswer`."""
+        """End the connection for good, while another thread waits on it, which gets an error."""
+        self._is_shut_down = True
         if (inside := self._socket) is not None:
             try:
                 inside.shutdown(socket.SHUT_RDWR)

@@ -14,7 +14,8 @@ from lambdadb.background import BackgroundCall
 from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.drivers.base import AttemptFailed, Parameters
 from lambdadb.drivers.data_api.api import CallFailed, DataApi, Endpoint, find_endpoint
-from lambdadb.drivers.data_api.connection import CALL_LIMIT, DataApiConnection
+from lambdadb.drivers.data_api.calls import CALL_LIMIT
+from lambdadb.drivers.data_api.connection import DataApiConnection
 from lambdadb.drivers.data_api.faults import diagnose
 from lambdadb.drivers.data_api.http import HttpConnection
 from lambdadb.errors import InvalidSettings
@@ -194,9 +195,12 @@ class DataApiTarget:
         return Attempt(api, self.database, asks=self.asks)
 
     def explain_rejection(self, text: str, seconds: float) -> str:
-        """Return the text: AWS's certificate needs no explanation."""
+        """Return the text, and which roots were used."""
         del seconds
-        return text
+        return (
+            f"{text}. The system's root certificates have to verify the endpoint. For one of your own "
+            "or behind a company's proxy, SSL_CERT_FILE names the file of its root"
+        )
 
     def to_dbapi_connection(
         self, attempt: Attempt, deadline: StatementDeadline, connect_until: float

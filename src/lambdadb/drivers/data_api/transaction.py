@@ -17,8 +17,9 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from lambdadb.drivers.base import Meaning, Outcome
 from lambdadb.drivers.data_api import dbapi
-from lambdadb.drivers.data_api.connection import DataApiConnection, UnitOfWork, translate
+from lambdadb.drivers.data_api.connection import DataApiConnection, UnitOfWork
 from lambdadb.drivers.data_api.dbapi import InvocationClosed, StatementTimeout, UnitEnded
+from lambdadb.drivers.data_api.faults import translate
 from lambdadb.drivers.postgresql_identity import (
     BEGUN,
     CONFLICTS,

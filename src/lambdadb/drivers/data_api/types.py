@@ -15,6 +15,8 @@ from sqlalchemy import ARRAY as GENERIC_ARRAY
 from sqlalchemy import Text, cast, type_coerce, types
 from sqlalchemy.dialects import postgresql
 
+from lambdadb.drivers.data_api.values import read_time, write_array
+
 
 class _String(types.String):
     render_bind_cast = True
@@ -51,6 +53,13 @@ class _DateTime(types.DateTime):
 class _Time(types.Time):
     render_bind_cast = True
 
+    def column_expression(self, column: Any) -> Any:
+        return type_coerce(cast(column, Text), self) if self.timezone else column
+
+    def result_processor(self, dialect: Any, coltype: object) -> Any:
+        del dialect, coltype
+        return (lambda text: None if text is None else read_time(text)) if self.timezone else None
+
 
 class _Uuid(types.Uuid[Any]):
     render_bind_cast = True
@@ -82,6 +91,10 @@ class _JSONPath(types.JSON.JSONPathType):
     def bind_processor(self, dialect: Any) -> Any:
         del dialect
         return list
+
+    def literal_processor(self, dialect: Any) -> Any:
+        quote: Any = self.string_literal_processor(dialect)
+        return lambda path: quote(write_array(path))
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return cast(bindvalue, postgresql.ARRAY(Text()))
@@ -127,6 +140,11 @@ def read_interval(text: str) -> datetime.timedelta:
 
 class _Interval(postgresql.INTERVAL):
     render_bind_cast = True
+
+    @classmethod
+    def adapt_emulated_to_native(cls, interval: types.Interval, **keywords: Any) -> Any:  # type: ignore[override]
+        del keywords
+        return cls(precision=interval.second_precision)
 
     def column_expression(self, column: Any) -> Any:
         return type_coerce(cast(column, Text), self)

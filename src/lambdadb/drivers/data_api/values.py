@@ -168,7 +168,8 @@ def _read_date(text: str) -> Any:
         return text
 
 
-def _read_time(text: str) -> Any:
+def read_time(text: str) -> datetime.time:
+    """Return the time of PostgreSQL's text."""
     return datetime.time.fromisoformat(_complete(text))
 
 
@@ -183,7 +184,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "numeric": lambda value: Decimal(str(value)),
     "uuid": UUID,
     "date": _read_date,
-    "time": _read_time,
+    "time": read_time,
     "timestamp": _read_datetime,
     "timestamptz": _read_moment,
     **dict.fromkeys(("float4", "float8"), float),  # infinity and NaN come as text

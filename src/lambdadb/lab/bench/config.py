@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -11,7 +12,8 @@ from platform import python_version
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import MYSQL_SHAPES, POSTGRES_SHAPES, Shape
 from lambdadb.lab.bench.cluster_url import check_login, database_of, place
-from lambdadb.lab.bench.records import AURORA_TYPES, POLICIES, RunRecord
+from lambdadb.lab.bench.records import AURORA_TYPES, POLICIES, WITH_CONNECTIONS, RunRecord
+from lambdadb.operate.cost_model import PRICES
 
 EXPERIMENT = "lambdadb_bench"
 
@@ -32,6 +34,7 @@ OWN_TABLES = {"hot": "lambdadb_bench_hot", "cold": "lambdadb_bench_cold"}
 CLUSTER = {"hot": "hot", "cold": "cold", "steady": "hot"}
 # PerEnvironment's default, in seconds of the lab.
 IDLE_SESSION_TIMEOUT = 60.0
+DATA_API_PRICE: float = json.loads(PRICES.read_text())["prices"]["data_api_million"]
 PACKAGES = ("sqlalchemy-lambdadb", "sqlalchemy", "awslambdaric")
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
 SHAPES = {"postgresql": POSTGRES_SHAPES, "mysql": MYSQL_SHAPES}
@@ -68,6 +71,8 @@ class BenchConfig:
     """Seconds between invocations, hot and cold; by default the published ones."""
     steady: bool = True
     """Whether steady traffic follows on the hot cluster."""
+    data_api_price: float = DATA_API_PRICE
+    """Of a million requests of the Data API, in USD."""
     experiment: str = EXPERIMENT
     """The run's name: in each log line, and in the column `content` of each row."""
 
@@ -112,6 +117,11 @@ class BenchConfig:
         return tuple(kind for kind in kinds if not self.urls or CLUSTER[kind] in self.urls)
 
     @property
+    def policies(self) -> tuple[str, ...]:
+        """The handlers. The Data API is emulated over an embedded PostgreSQL only."""
+        return WITH_CONNECTIONS if self.urls or self.engine == "mysql" else POLICIES
+
+    @property
     def is_one_database(self) -> bool:
         """Whether the hot and the cold URL are the same database."""
         databases = [database_of(kind, url) for kind, url in self.urls.items()]
@@ -136,11 +146,11 @@ class BenchConfig:
             sum(lasting[kind] for kind in self.aurora_types if CLUSTER[kind] == cluster)
             for cluster in self.urls
         ]
-        return len(POLICIES) * (sum if self.is_one_database else max)(by_cluster) / 60
+        return len(self.policies) * (sum if self.is_one_database else max)(by_cluster) / 60
 
     @property
     def invocations(self) -> int:
-        return len(POLICIES) * sum(self.rounds_of(kind) for kind in self.aurora_types)
+        return len(self.policies) * sum(self.rounds_of(kind) for kind in self.aurora_types)
 
 
 @dataclass(frozen=True)
@@ -160,14 +170,18 @@ def lanes(config: BenchConfig) -> list[list[Cell]]:
     """
     if config.urls:
         kinds = sorted(config.aurora_types, key=("cold", "hot", "steady").index)
-        cells = [Cell(kind, policy) for kind in kinds for policy in POLICIES]
+        cells = [Cell(kind, policy) for kind in kinds for policy in config.policies]
         if config.is_one_database:
             return [cells]
         return [
             [cell for cell in cells if CLUSTER[cell.aurora_type] == cluster] for cluster in config.urls
         ]
     short = [kind for kind in config.aurora_types if CLUSTER[kind] == "hot"]
-    return [[Cell(kind, policy) for kind in kinds] for kinds in (short, ["cold"]) for policy in POLICIES]
+    return [
+        [Cell(kind, policy) for kind in kinds]
+        for kinds in (short, ["cold"])
+        for policy in config.policies
+    ]
 
 
 def description(config: BenchConfig) -> RunRecord:
@@ -182,6 +196,7 @@ def description(config: BenchConfig) -> RunRecord:
         interval={kind: config.interval_of(kind) for kind in config.aurora_types},
         clusters={kind: place(config.urls.get(CLUSTER[kind])) for kind in config.aurora_types},
         experiment=config.experiment,
+        data_api_price=config.data_api_price if "data_api" in config.policies else None,
         versions={
             "python": python_version(),
             **{name: version(name) for name in (*PACKAGES, DRIVERS[config.engine])},

@@ -34,9 +34,12 @@ STYLE = {
     "sqlalchemy_default": ("#D55E00", "s"),
     "per_environment": ("#009E73", "^"),
     "per_invocation": ("#CC79A7", "v"),
+    "data_api": ("#E69F00", "P"),
 }
 STATES = {"paused": ("#56B4E9", ""), "resuming": ("#F0E442", "///"), "available": ("#999999", "")}
 DPI = 130
+BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+"""A text beside a bar."""
 SOURCE = "published, January 2025"
 
 
@@ -62,12 +65,12 @@ def elapsed(records: Sequence[Record]) -> bytes:
             ]
             colour, marker = STYLE[policy]
             # Set apart a little: equal values would hide each other.
-            x = [record.number + (position - 1.5) * 0.13 for record in done]
+            x = [record.number + (position - 2) * 0.12 for record in done]
             y = [record.elapsed for record in done if record.elapsed is not None]
             axes.plot(x, y, marker, color=colour, label=NAMES[policy], markersize=7)
             most = max([most, *(record.number for record in done)])
         for number, line in enumerate(lines_of(kind), start=1):
-            point = (number + 0.36, line["elapsed"])
+            point = (number + 0.38, line["elapsed"])
             name = SOURCE if number == 1 else None
             axes.plot(*point, "D", color="black", fillstyle="none", label=name, markersize=7)
             axes.annotate(
@@ -106,8 +109,8 @@ def id_steps(records: Sequence[Record]) -> bytes:
                 record for record in invocations_of(records, kind, policy) if record.new_id is not None
             ]
             steps = [(b.new_id or 0) - (a.new_id or 0) for a, b in pairwise(done)]
-            x = [record.number + (position - 1.5) * 0.18 for record in done[1:]]
-            axes.bar(x, steps, 0.16, color=STYLE[policy][0], label=NAMES[policy])
+            x = [record.number + (position - 2) * 0.16 for record in done[1:]]
+            axes.bar(x, steps, 0.14, color=STYLE[policy][0], label=NAMES[policy])
             for where, step in zip(x, steps, strict=True):
                 axes.annotate(
                     str(step),
@@ -165,19 +168,14 @@ def cost_bars(axes: Axes, policies: Sequence[str], steady: Mapping[str, CellSumm
     """A bar for each handler: round trips of an invocation, with what its logins were."""
     for position, policy in enumerate(policies):
         one = steady.get(policy)
+        if one is not None and one.calls is not None:
+            axes.annotate(f"{one.calls:g} calls of the Data API", (0, position), (5, 0), **BESIDE)
         if one is None or one.round_trips is None:
             continue
         axes.barh(position, one.round_trips, 0.5, color=STYLE[policy][0])
         logins = f"{one.connects} login{'s' if one.connects != 1 else ''} in {one.invocations}"
         text = f"{one.round_trips:g} round trips,\n{logins} invocations"
-        axes.annotate(
-            text,
-            (one.round_trips, position),
-            (5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        axes.annotate(text, (one.round_trips, position), (5, 0), **BESIDE)
     # Room for the text beside the longest bar.
     longest = max([1.0, *(one.round_trips or 0.0 for one in steady.values())])
     axes.set_xlim(0, longest * 1.75)

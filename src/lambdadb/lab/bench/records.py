@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import get_args
 
-POLICIES = ("hand_written", "sqlalchemy_default", "per_environment", "per_invocation")
+POLICIES = ("hand_written", "sqlalchemy_default", "per_environment", "per_invocation", "data_api")
+WITH_CONNECTIONS = POLICIES[:4]
+"""The handlers that a URL is enough for. Terraform deploys these."""
 AURORA_TYPES = ("hot", "cold", "steady")
 """A hot cluster, one that pauses, and a hot one under steady traffic."""
 
@@ -29,6 +31,8 @@ class RunRecord:
     experiment: str = "lambdadb_bench"
     place: str = "this machine"
     """Where the functions ran."""
+    data_api_price: float | None = None
+    """Of a million requests of the Data API, in USD; None: no handler uses it."""
     emulated: Mapping[str, str] = field(default_factory=dict)
     """What was not real in a run of deployed functions, and how it was emulated."""
 
@@ -60,11 +64,13 @@ class InvocationRecord:
     retries: int | None = None
     resume_wait: float | None = None
     round_trips: int | None = None
-    """Counted on the wire; None: a real cluster, as in the next two."""
+    """Counted on the wire; None: a real cluster, as in the next two, or the Data API."""
     sessions_left: int | None = None
     """Sessions that the cluster still had when the environment was frozen."""
     paused_share: float | None = None
     """Share of the lab's time since the first invocation that the cluster was paused: 0 to 1."""
+    calls: int | None = None
+    """Calls of the Data API; None: another handler."""
     error: str | None = None
 
 

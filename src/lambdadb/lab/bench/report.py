@@ -15,12 +15,14 @@ import jinja2
 
 from lambdadb.lab.bench import plots
 from lambdadb.lab.bench.records import AURORA_TYPES, POLICIES, Record
-from lambdadb.lab.bench.sources import source
+from lambdadb.lab.bench.sources import PRICE, source
 from lambdadb.lab.bench.summary import (
     NAMES,
     PUBLISHED,
     CellSummary,
     cells,
+    cost,
+    counted,
     emulated_of,
     failures,
     known,
@@ -113,6 +115,8 @@ def column(records: Sequence[Record], kind: str) -> dict[str, Any]:
         ("retries", "", [str(one.retries) for one in own]),
         ("waited for resume", "", [seconds(one.resume_wait) for one in own]),
         ("round trips, later", "", [known(one.round_trips) for one in own]),
+        ("API calls, later", "", [counted(one.calls) for one in own]),
+        (PRICE, "", [cost(one.request_cost) for one in own]),
         ("sessions left", "", [known(one.sessions_left) for one in own]),
         ("paused", "", [percent(one.paused_share) for one in own]),
         ("errors", "", [str(one.errors) for one in own]),
@@ -124,7 +128,11 @@ def column(records: Sequence[Record], kind: str) -> dict[str, Any]:
         "interval": every(run.interval[kind]),
         "published": published and published["cluster"],
         "handlers": [NAMES[one.policy] for one in own],
-        "body": [(*row, source(run, kind, row[0]) if {*row[2]} != {"n/a"} else "") for row in body],
+        "body": [
+            (*row, source(run, kind, row[0]) if {*row[2]} != {"n/a"} else "")
+            for row in body
+            if any(row[2])  # no handler has calls of the Data API
+        ],
     }
 
 

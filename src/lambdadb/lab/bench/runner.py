@@ -1,4 +1,4 @@
-"""The published hot/cold experiment as a benchmark: four handlers against a hot and a cold cluster.
+"""The published hot/cold experiment as a benchmark: its handlers against a hot and a cold cluster.
 
 Time between invocations may pass faster; connects, resumes and statements run in real time, so that
 every figure in seconds means the same at any speed.
@@ -45,6 +45,7 @@ from lambdadb.lab.bench.records import (
 )
 from lambdadb.lab.bench.table import prepare, prepare_mariadb
 from lambdadb.lab.clock import LabClock
+from lambdadb.lab.data_api import DataApi
 from lambdadb.lab.environment import Environment
 from lambdadb.lab.mariadb import MariaDB
 from lambdadb.lab.postgres import Postgres
@@ -61,14 +62,20 @@ NOTES_OF_MYSQL = (
 )
 
 
+NOTE_OF_DATA_API = (
+    "The Data API is emulated on this machine: what AWS's service adds to each call is not measured."
+)
+
+
 @dataclass(frozen=True)
 class Stage:
-    """What a cell runs against: its cluster's URL, the lab's time, and the emulator if it is one."""
+    """What a cell runs against: its cluster's URL, the lab's time, and emulators if there are any."""
 
     url: str
     table: str
     clock: LabClock
     cluster: Cluster | None
+    api: DataApi | None = None
 
 
 class Bench(Lanes):
@@ -97,6 +104,8 @@ class Bench(Lanes):
         yield description(self.config)
         if self.config.engine == "mysql":
             yield from (NoteRecord(text=text) for text in NOTES_OF_MYSQL)
+        if "data_api" in self.config.policies:
+            yield NoteRecord(text=NOTE_OF_DATA_API)
         yield from super().records()
 
     def close(self) -> None:
@@ -172,7 +181,11 @@ class Bench(Lanes):
             versions = make_table(engine, TABLE, first_id=FIRST_ID[cell.aurora_type])
             clock = LabClock()
             cluster = stack.enter_context(self.cluster(cell, server, clock))
-            stage = Stage(cluster.url(), TABLE, clock, cluster)
+            if isinstance(server, Postgres) and cell.policy == "data_api":
+                api = stack.enter_context(DataApi(server, cluster=cluster, clock=clock))
+                stage = Stage(api.url(), TABLE, clock, cluster, api)
+            else:
+                stage = Stage(cluster.url(), TABLE, clock, cluster)
         self.queue.put(ServerRecord(aurora_type=cell.aurora_type, policy=cell.policy, versions=versions))
         return stage
 
@@ -207,7 +220,7 @@ class Bench(Lanes):
 
     def environment(self, cell: Cell, stage: Stage) -> Environment:
         return Environment(
-            f"insert.{cell.policy}",
+            f"{'insert' if stage.api is None else 'data_api'}.{cell.policy}",
             path=[FUNCTIONS],
             function_name=f"lambdadb-bench-{cell.aurora_type}-{cell.policy.replace('_', '-')}",
             environment={
@@ -218,6 +231,7 @@ class Bench(Lanes):
                 "IDLE_SESSION_TIMEOUT": str(idle_session_timeout(self.config)),
                 # For a cluster on this machine; the URL of any other says how it is verified.
                 "PGSSLMODE": "prefer",
+                **(stage.api.environment() if stage.api else {}),
                 **login_variables(self.config, stage.url, os.environ),
             },
         )
@@ -234,6 +248,7 @@ class Bench(Lanes):
         stage.clock.speed = 1.0
         at, moment = stage.clock.now(), timestamp()
         trips = cluster.round_trips if cluster else 0
+        calls = len(stage.api.calls) if stage.api else 0
         record: dict[str, Any] = {"number": number, "at": at, "timestamp": moment}
         try:
             environment.invoke({"round": number})
@@ -241,7 +256,9 @@ class Bench(Lanes):
         except LabError as failure:
             record["error"] = redacted(str(failure), self.config.urls.values())
             self.await_resume(cluster)
-        if cluster:
+        if stage.api:
+            record["calls"] = len(stage.api.calls) - calls
+        elif cluster:
             record["round_trips"] = cluster.round_trips - trips
         stage.clock.speed = self.config.speed
         if cluster:

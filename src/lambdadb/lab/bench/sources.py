@@ -7,6 +7,7 @@ from lambdadb.lab.bench.records import RunRecord
 # What of an emulated run is in the time of an invocation.
 IN_ELAPSED = ("network", "TLS", "Secrets Manager")
 # Figures that a pause decides, the resume's time among them.
+PRICE = "API requests of 1 million invocations"
 OF_A_PAUSE = ("ids", "id steps", "waited for resume", "paused")
 
 
@@ -18,6 +19,8 @@ def source(run: RunRecord, kind: str, row: str) -> str:
         kind: The cluster.
         row: The figure, as the report names it.
     """
+    if row == PRICE:
+        return f"at {run.data_api_price:g} USD a million requests, which is not verified"
     embedded = run.clusters[kind] == "embedded"
     if not embedded and not run.emulated:
         return "measured by CloudWatch" if row == "paused" else "measured"

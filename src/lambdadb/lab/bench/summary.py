@@ -31,6 +31,7 @@ NAMES = {
     "sqlalchemy_default": "SQLAlchemy default",
     "per_environment": "PerEnvironment",
     "per_invocation": "PerInvocation",
+    "data_api": "Data API",
 }
 
 
@@ -54,6 +55,10 @@ class CellSummary:
     """Median of the invocations after the first; all of an invocation's, connecting included."""
     sessions_left: int | None
     """The most that the cluster had when the environment was frozen; None: not known."""
+    calls: float | None
+    """Of the Data API: median of the invocations after the first; None: another handler."""
+    request_cost: float | None
+    """Of the Data API's requests in a million such invocations, in USD; None: another handler."""
     paused_share: float | None
     """0 to 1, over whole intervals between invocations; None: not known."""
 
@@ -105,6 +110,8 @@ def cell(records: Sequence[Record], aurora_type: str, policy: str) -> CellSummar
     later = [
         record.round_trips for record in done[1:] if record.round_trips is not None and not record.error
     ]
+    calls = [record.calls for record in done[1:] if record.calls is not None and not record.error]
+    price = next((one.data_api_price for one in records if isinstance(one, RunRecord)), None)
     left = [record.sessions_left for record in done if record.sessions_left is not None]
     shares = [record.paused_share for record in done if record.paused_share is not None]
     return CellSummary(
@@ -124,6 +131,8 @@ def cell(records: Sequence[Record], aurora_type: str, policy: str) -> CellSummar
         resume_wait=sum(record.resume_wait or 0.0 for record in done),
         round_trips=median(later) if later else None,
         sessions_left=max(left, default=None),
+        calls=median(calls) if calls else None,
+        request_cost=median(calls) * price if calls and price is not None else None,
         paused_share=shares[-1] if shares else paused_share_of(records, aurora_type, done),
     )
 
@@ -265,6 +274,16 @@ def seconds(value: float | None) -> str:
 def listed(values: Sequence[int]) -> str:
     """The first values of a record of numbers."""
     return ", ".join(str(value) for value in values[:4]) + (", …" if len(values) > 4 else "")
+
+
+def cost(value: float | None) -> str:
+    """An amount; of a handler without one, nothing."""
+    return "" if value is None else f"{value:.2f} USD"
+
+
+def counted(value: float | None) -> str:
+    """A number that not every handler has."""
+    return "" if value is None else f"{value:g}"
 
 
 def known(value: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -65,6 +66,7 @@ class DataApi:
         clock: The lab's time, for transactions that nobody uses.
         call_timeout: Seconds after which a statement is ended.
         secret_key: The secret key of its one caller; a random one by default.
+        tls: Answer over HTTPS, with this context's certificate. By default it is HTTP.
 
     Attributes:
         calls: The names of the calls that have come, in their order.
@@ -80,6 +82,7 @@ class DataApi:
         clock: LabClock | None = None,
         call_timeout: float = CALL_TIMEOUT,
         secret_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.region = region
         self.port = port
@@ -88,6 +91,7 @@ class DataApi:
         self.access_key = "AKIALAMBDADBLAB00000"
         self.secret_key = secret_key or secrets.token_urlsafe(30)
         self.calls: list[str] = []
+        self._tls = tls
         self._service = Service(
             server,
             cluster,
@@ -103,7 +107,7 @@ class DataApi:
     @property
     def endpoint(self) -> str:
         """The URL to give to a client as its endpoint."""
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{LOOPBACK}:{self.port}"
 
     def url(self, database: str = "postgres") -> str:
         """SQLAlchemy URL of a database through the API."""
@@ -145,6 +149,10 @@ class DataApi:
         """Start listening."""
         self._http = _Server((LOOPBACK, self.port), _Handler)
         self._http.api = self
+        if self._tls is not None:  # each connection's thread does its handshake, with the first read
+            self._http.socket = self._tls.wrap_socket(
+                self._http.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port = self._http.server_address[1]
         threading.Thread(
             target=self._http.serve_forever, args=(0.05,), name=f"data-api:{self.port}", daemon=True

@@ -18,7 +18,7 @@ from lambdadb import PerInvocation, create_engine
 from lambdadb.lab.aurora import Cluster, ClusterEvent, State
 from lambdadb.lab.bench.config import FIRST_ID, IDLE_SESSION_TIMEOUT, INTERVAL, TABLE
 from lambdadb.lab.bench.deployed.collection import EVENT_TEXTS
-from lambdadb.lab.bench.records import POLICIES
+from lambdadb.lab.bench.records import WITH_CONNECTIONS
 from lambdadb.lab.bench.runner import FUNCTIONS
 from lambdadb.lab.bench.table import prepare
 from lambdadb.lab.clock import LabClock
@@ -39,7 +39,7 @@ EVENTS_OF = {"paused": ("pausing", "paused"), "resuming": ("resuming",), "availa
 class EmulatedSettings:
     """What is emulated, and how. Durations are seconds: of the lab, but for the network's."""
 
-    policies: Sequence[str] = POLICIES
+    policies: Sequence[str] = WITH_CONNECTIONS
     rounds: int = 2
     speed: float = 120.0
     """How many times as fast the time between invocations passes."""

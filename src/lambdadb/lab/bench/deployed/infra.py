@@ -11,7 +11,7 @@ from typing import Any
 
 from lambdadb.lab import LabError
 from lambdadb.lab.bench.config import INTERVAL
-from lambdadb.lab.bench.records import POLICIES
+from lambdadb.lab.bench.records import WITH_CONNECTIONS
 
 RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 SECONDS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0}
@@ -124,7 +124,7 @@ def cluster_of(kind: str, found: Mapping[str, Any]) -> DeployedCluster:
 
 def policy_of(found: Mapping[str, Any]) -> str:
     """The handler that a function runs: `insert.POLICY`, as the log line names it."""
-    return checked(found["handler"].rpartition(".")[2], POLICIES)
+    return checked(found["handler"].rpartition(".")[2], WITH_CONNECTIONS)
 
 
 def checked(value: str, known: tuple[str, ...]) -> str:

@@ -4,26 +4,23 @@ Insert a row with a random vector, and log how long it took: one handler for eac
 Each handler is configured as a function of its own. All load the same modules, so only connecting
 differs. `AURORA_TYPE` (hot or cold) and `EXPERIMENT` are copied into the log line. `infra/terraform`
 deploys these files, and `lambdadb bench` runs them on this machine. The URL's database decides which of
-`postgresql.py` and `mysql.py` has the statement and the hand-written connection.
+`postgresql.py` and `mysql.py` has the statement and the hand-written connection. `data_api.py` has the
+handler that needs no connection.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import time
-from dataclasses import dataclass
 from importlib import import_module
 
 import database
 import sqlalchemy
+from row import cost, log, random_row
 from sqlalchemy import Engine, event, text
 
 import lambdadb
-from lambdadb.tracing import Span, Tracer
 
-DIMENSIONS = 1536
 backend = import_module(database.URL_OF_CLUSTER.get_backend_name())
 # The same statement in the drivers' and in SQLAlchemy's parameter style.
 INSERT_DRIVER = backend.INSERT.format(
@@ -32,33 +29,6 @@ INSERT_DRIVER = backend.INSERT.format(
 INSERT_SQLALCHEMY = text(
     backend.INSERT.format(table=database.TABLE, content=":content", embedding=":embedding")
 )
-
-
-@dataclass
-class Connects(Tracer):
-    """What the connects of one invocation cost."""
-
-    connects: int = 0
-    retries: int = 0
-    resume_wait: float = 0.0
-
-    def record(self, span: Span) -> None:
-        """Count a connect of lambdadb."""
-        self.connects += span.error is None
-        self.retries += int(span.attributes["lambdadb.attempts"]) - 1
-        self.resume_wait += span.seconds if "lambdadb.fault" in span.attributes else 0.0
-
-    def count(self, *_: object) -> None:
-        """Count a connect of SQLAlchemy's own."""
-        self.connects += 1
-
-    def begin(self) -> float:
-        """Forget the invocation before, and return the time."""
-        self.connects, self.retries, self.resume_wait = 0, 0, 0.0
-        return time.perf_counter()
-
-
-cost = Connects()
 
 
 def hand_written(_event: object, context: object) -> dict[str, object]:
@@ -133,23 +103,3 @@ def insert(engine: Engine, policy: str) -> dict[str, object]:
     with engine.begin() as connection:
         new_id = backend.new_id(connection.execute(INSERT_SQLALCHEMY, row))
     return log(policy, time.perf_counter() - began, new_id)
-
-
-def random_row() -> dict[str, str]:
-    """Return a row: the experiment's name, and a random vector, as pgvector's text and as JSON."""
-    vector = ",".join(f"{random.random():.7f}" for _ in range(DIMENSIONS))
-    return {"content": os.environ["EXPERIMENT"], "embedding": f"[{vector}]"}
-
-
-def log(policy: str, elapsed: float, new_id: object) -> dict[str, object]:
-    """Print the experiment's one JSON line, and return it."""
-    line: dict[str, object] = {
-        "elapsed": elapsed,
-        "aurora_type": os.environ["AURORA_TYPE"],
-        "new_id": new_id,
-        "experiment": os.environ["EXPERIMENT"],
-        "policy": policy,
-        **vars(cost),
-    }
-    print(json.dumps(line))
-    return line
