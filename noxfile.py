@@ -212,7 +212,9 @@ def frameworks(session: nox.Session) -> None:
 def containers(session: nox.Session) -> None:
     """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
     install(session, ".[lab]", "test", "containers")
-    session.run("pytest", "-n", "2", "tests/database", "--postgres", "container", *session.posargs)
+    session.run(
+        "pytest", "-n", "2", "tests/database", "--lambdadb-postgres", "container", *session.posargs
+    )
 
 
 @nox.session
@@ -261,7 +263,7 @@ def proxy(session: nox.Session) -> None:
     install(session, ".[lab]", "test")
     session.run("pytest", "-n", "2", "-m", "", "tests/proxy", *session.posargs)
     # The tests that see a difference are listed in tests/database/proxy_differences.py.
-    session.run("pytest", "-n", "2", "tests/database", "--postgres", "pgbouncer")
+    session.run("pytest", "-n", "2", "tests/database", "--pgbouncer")
 
 
 @nox.session

@@ -19,13 +19,12 @@ from types import TracebackType
 from typing import Any
 
 from lambdadb.lab import LabError
-from lambdadb.lab.aurora.frontend import Frontend, SessionInfo, Shape
+from lambdadb.lab.aurora.frontend import Frontend, Server, SessionInfo, Shape
 from lambdadb.lab.aurora.mysql_frontend import MySQLFrontend
 from lambdadb.lab.aurora.postgres_frontend import PostgresFrontend
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.listener import ANY_ADDRESS, LOOPBACK, SEES_SYN, Listener, Port
 from lambdadb.lab.mariadb import MariaDB
-from lambdadb.lab.postgres import Postgres
 
 TICK = 0.01
 MIX_PERIODS = 8
@@ -93,7 +92,7 @@ class Cluster:
 
     def __init__(
         self,
-        server: Postgres | MariaDB,
+        server: Server,
         *,
         auto_pause: float | None = None,
         resume: float = 15.0,
@@ -115,7 +114,6 @@ class Cluster:
         self.resume = resume
         self.deep_after = deep_after
         self.deep_resume = deep_resume
-        self.shape = shape
         self.clock = clock or LabClock()
         self.port = port
         self.host = host
@@ -190,6 +188,15 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def shape(self) -> Shape:
+        """What clients meet until the cluster is available. It may be changed between resumes."""
+        return self._frontend.shape
+
+    @shape.setter
+    def shape(self, shape: Shape) -> None:
+        self._frontend.shape = shape
 
     @property
     def connects(self) -> int:

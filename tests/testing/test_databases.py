@@ -1,0 +1,118 @@
+"""Databases for tests: each one is as good as new, whatever the test before has done to its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from lambdadb.lab import LabError
+from lambdadb.lab.postgres.running import RunningPostgres
+from lambdadb.testing import Databases, open_postgres
+from lambdadb.testing.databases import Server, connect
+
+TABLES = """
+    CREATE TABLE author (id serial PRIMARY KEY, name text);
+    CREATE TABLE book (id serial PRIMARY KEY, author int REFERENCES author, state text DEFAULT 'new');
+    CREATE SEQUENCE number;
+    CREATE FUNCTION answer() RETURNS int LANGUAGE sql AS 'SELECT 42';
+"""
+
+
+def create(statements: str) -> Callable[[str], None]:
+    def run(url: str) -> None:
+        with connect(url) as connection:
+            connection.execute(statements.encode())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def databases(postgres_server: Server) -> Iterator[Databases]:
+    databases = Databases(postgres_server, create(TABLES))
+    yield databases
+    databases.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO author (name) VALUES ('a'); INSERT INTO book (author) SELECT id FROM author",
+        "SELECT nextval('number')",
+        "ALTER TABLE book ADD COLUMN price int",
+        "ALTER TABLE book ALTER COLUMN state SET DEFAULT 'old'",
+        "ALTER TABLE book DROP CONSTRAINT book_author_fkey",
+        "CREATE OR REPLACE FUNCTION answer() RETURNS int LANGUAGE sql AS 'SELECT 43'",
+        "CREATE INDEX ON book (state)",
+        "DROP TABLE book",
+    ],
+)
+def test_a_database_is_as_new_after_a_test_that_changed_it(databases, change):
+    """No row, no value of a sequence and no change of an object reaches the next test."""
+    one = databases.take()
+    one.query(change)
+    databases.give_back(one)
+    other = databases.take()
+    other.query("INSERT INTO author (name) VALUES ('b')")
+    assert other.query("INSERT INTO book (author) VALUES (1) RETURNING id, state") == [(1, "new")]
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        other.query("INSERT INTO book (author) VALUES (7)")
+    assert other.query("SELECT answer(), nextval('number')") == [(42, 1)]
+    assert "price" not in {name for (name,) in other.query("SELECT attname FROM pg_attribute")}
+    databases.give_back(other)
+
+
+def test_a_database_that_has_only_rows_is_used_again(databases):
+    """It is emptied, which is ten times as fast as another copy."""
+    one = databases.take()
+    one.query("INSERT INTO author (name) VALUES ('a')")
+    databases.give_back(one)
+    assert databases.take().name == one.name
+    databases.give_back(one)
+
+
+def test_rows_of_the_template_are_in_each_database(postgres_server):
+    """Then each test has a copy of its own."""
+    databases = Databases(postgres_server, create(f"{TABLES}; INSERT INTO author (name) VALUES ('a')"))
+    one = databases.take()
+    one.query("DELETE FROM author")
+    databases.give_back(one)
+    assert databases.take().query("TABLE author") == [(1, "a")]
+    databases.close()
+    left = "SELECT datname FROM pg_database WHERE datname LIKE %s"
+    with connect(postgres_server.url()) as admin:
+        assert admin.execute(left, [f"{one.name.rsplit('_', 1)[0]}%"]).fetchall() == []
+
+
+def test_sessions_of_a_test_end_with_it(databases):
+    """Also those that it has forgotten."""
+    one = databases.take()
+    forgotten = psycopg.connect(one.url.replace("+psycopg", ""), application_name="forgotten")
+    assert [session.application_name for session in one.sessions()] == ["forgotten"]
+    databases.give_back(one)
+    with pytest.raises(psycopg.OperationalError):
+        forgotten.execute("SELECT 1")
+
+
+def test_a_running_server_is_used_by_its_url(postgres_server):
+    """A service of a CI job takes the place of the embedded server."""
+    with open_postgres(postgres_server.url()) as running:
+        assert isinstance(running, RunningPostgres)
+        databases = Databases(running, create(TABLES))
+        assert databases.take().query("TABLE author") == []
+        databases.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("docker", "embedded, container, or the URL"),
+        ("postgresql://app@db.example/orders", "on this machine"),
+        ("postgresql://app@localhost", "with a database"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_refused(kind, words):
+    """The error says what can be."""
+    with pytest.raises(LabError, match=words), open_postgres(kind):
+        pass
