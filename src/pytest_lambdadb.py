@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from lambdadb.lab.aurora import Server
+    from lambdadb.lab.data_api import DataApi
+    from lambdadb.lab.mariadb import MariaDB
+    from lambdadb.lab.xray.daemon import XRayDaemon
     from lambdadb.testing import (
         AuroraCluster,
         Database,
         Databases,
         Invoke,
         LambdaContext,
+        MariaDBDatabase,
         Sessions,
+        SpanRecorder,
+        VirtualTime,
     )
-    from lambdadb.testing.databases import Server
 
 # Each is an option (--lambdadb-postgres), a variable (LAMBDADB_POSTGRES) and an ini setting
 # (lambdadb_postgres). The first that is set counts.
@@ -30,9 +38,11 @@ SETTINGS = {
     "lambdadb_postgres": "the PostgreSQL of the tests: embedded (default), container, or a URL",
     "lambdadb_postgres_image": "the image of --lambdadb-postgres=container",
     "lambdadb_schema": "files with SQL that make the tables of each test's database, as a path list",
+    "lambdadb_mysql_schema": "the same for MariaDB",
     "lambdadb_url_variable": "the variable that holds the database's URL during a test: DATABASE_URL",
     "lambdadb_resume": "seconds in which aurora_cluster wakes up: 1",
 }
+_CLUSTERS = ("aurora_cluster", "aurora_mysql_cluster")
 _AT_START = dict(os.environ)
 
 
@@ -139,18 +149,106 @@ def aurora_cluster(
     DATABASE_URL leads through it. One that never pauses:
     `@pytest.mark.parametrize("aurora_cluster", ["hot"], indirect=True)`.
     """
+    yield from _open_cluster(request, postgres, monkeypatch)
+
+
+def _open_cluster(
+    request: pytest.FixtureRequest,
+    database: Database | MariaDBDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[AuroraCluster]:
     from lambdadb.testing import AuroraCluster
 
     seconds = float(setting(request.config, "lambdadb_resume", "1"))
-    with AuroraCluster(postgres, getattr(request, "param", "cold"), seconds=seconds) as cluster:
-        monkeypatch.setenv(_url_variable(request.config), cluster.url)
-        yield cluster
+    cluster = AuroraCluster(database, getattr(request, "param", "cold"), seconds=seconds)
+    monkeypatch.setenv(_url_variable(request.config), cluster.url)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDB]:
+    """The MariaDB of this test run. It has to be installed: `apt-get install mariadb-server`."""
+    from lambdadb.lab.mariadb import MariaDB
+    from lambdadb.testing.mysql import SETTINGS
+
+    with MariaDB(settings=SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_schema(pytestconfig: pytest.Config) -> Callable[[str], object]:
+    """
+    Make the tables of the tests' MariaDB databases: a function of the URL of an empty one. Override it.
+
+    By default it runs the files of the setting `lambdadb_mysql_schema`.
+    """
+    files = _paths(pytestconfig, "lambdadb_mysql_schema")
+
+    def run_files(url: str) -> None:
+        from lambdadb.testing.mysql import run
+
+        for file in files:
+            run(url, file.read_text())
+
+    return run_files
 
 
 @pytest.fixture
-def sessions(postgres: Database) -> Sessions:
-    """The sessions on the test's database, as the server sees them: `sessions()`, `.become(1)`."""
-    return postgres.sessions
+def mariadb(
+    pytestconfig: pytest.Config,
+    mariadb_server: MariaDB,
+    mariadb_schema: Callable[[str], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[MariaDBDatabase]:
+    """
+    A MariaDB database of this test's own, with your tables: `.url`, `.query(sql)`, `.sessions`.
+
+    During the test its URL is in the variable DATABASE_URL (setting `lambdadb_url_variable`).
+    """
+    from lambdadb.testing.mysql import take_database
+
+    with take_database(mariadb_server, mariadb_schema) as database:
+        monkeypatch.setenv(_url_variable(pytestconfig), database.url)
+        yield database
+
+
+@pytest.fixture
+def aurora_mysql_cluster(
+    request: pytest.FixtureRequest, mariadb: MariaDBDatabase, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[AuroraCluster]:
+    """An emulated Aurora MySQL cluster that pauses, in front of `mariadb`: as `aurora_cluster`."""
+    yield from _open_cluster(request, mariadb, monkeypatch)
+
+
+@pytest.fixture
+def data_api(
+    pytestconfig: pytest.Config, aurora_cluster: AuroraCluster, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DataApi]:
+    """
+    The RDS Data API of `aurora_cluster`, for boto3 and for `postgresql+data_api` engines.
+
+    During the test DATABASE_URL leads to it, and the variables of AWS name it and a key for it.
+    """
+    from lambdadb.lab.data_api import DataApi
+
+    with DataApi(aurora_cluster.database.server, cluster=aurora_cluster.emulated) as api:
+        for name, value in api.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(_url_variable(pytestconfig), api.url(aurora_cluster.database.name))
+        yield api
+
+
+@pytest.fixture
+def sessions(request: pytest.FixtureRequest) -> Sessions:
+    """
+    The sessions on the test's database, as the server sees them: `sessions()`, `.become(1)`.
+
+    The database is that of `mariadb` if the test uses it, or else that of `postgres`.
+    """
+    name = "mariadb" if "mariadb" in request.fixturenames else "postgres"
+    database: Database | MariaDBDatabase = request.getfixturevalue(name)
+    return database.sessions
 
 
 @pytest.fixture
@@ -191,17 +289,55 @@ def invoke(pytestconfig: pytest.Config, lambda_context: LambdaContext) -> Iterat
     """
     Invoke a handler with an event: `invoke("orders.lambda_handler", {"item": "book"})`.
 
-    A name runs in an execution environment of Lambda, a process that is frozen between invocations; it
-    sees the variables that the test has set. A function is called in this process.
+    A named handler runs in an execution environment of Lambda, a process that is frozen between
+    invocations, and sees the variables that the test has set. With `in_process=True` it runs here.
     """
     from lambdadb.testing.invocations import Invoke, variables_set_since
 
-    with Invoke(
-        lambda_context,
-        root=pytestconfig.rootpath,
-        variables=lambda: variables_set_since(_AT_START),
-    ) as invoke:
+    variables = partial(variables_set_since, _AT_START)
+    with closing(Invoke(lambda_context, pytestconfig.rootpath, variables)) as invoke:
         yield invoke
+
+
+@pytest.fixture
+def no_waiting(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[VirtualTime]]:
+    """
+    Virtual time for retries: `with no_waiting() as time:` lets a resume pass at once.
+
+    Engines of this process do not pause between attempts, and the test's cluster does not take its time
+    to wake up. `time.waited` is how long it would have taken.
+    """
+    from lambdadb.testing import no_waiting
+
+    names = [name for name in _CLUSTERS if name in request.fixturenames]
+    return partial(no_waiting, *map(request.getfixturevalue, names))
+
+
+@pytest.fixture
+def spans() -> Iterator[SpanRecorder]:
+    """
+    A tracer that keeps spans: `create_engine(url, tracer=spans)`, or `spans.watch(engine)`.
+
+    `spans.named("connect")` are the connects of engines in this process, `"statement"` the statements.
+    """
+    from lambdadb.testing import SpanRecorder
+
+    with closing(SpanRecorder()) as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def xray(monkeypatch: pytest.MonkeyPatch) -> Iterator[XRayDaemon]:
+    """
+    X-Ray's daemon, which keeps the segments that it gets, also from environments: `.wait(1)`.
+
+    During the test AWS_XRAY_DAEMON_ADDRESS leads to it. `.problems` is what X-Ray would refuse.
+    """
+    from lambdadb.lab.xray.daemon import XRayDaemon
+
+    with XRayDaemon() as daemon:
+        monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", daemon.address)
+        yield daemon
 
 
 def _url_variable(config: pytest.Config) -> str:

@@ -16,10 +16,11 @@ from sqlalchemy.util import greenlet_spawn
 
 import lambdadb
 import lambdadb.aio
+from lambdadb.lab.aurora import Server
 from lambdadb.lab.pgbouncer import PgBouncer
 from lambdadb.lab.postgres import Postgres
 from lambdadb.testing import Database, open_postgres
-from lambdadb.testing.databases import IMAGE, Server, connect
+from lambdadb.testing.databases import IMAGE, connect
 from pytest_lambdadb import setting
 
 from .proxy_differences import PINGS, find_difference

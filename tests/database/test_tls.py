@@ -19,9 +19,9 @@ from sqlalchemy import URL, text
 
 from lambdadb import ConnectFailed, Fault, PerEnvironment, PerInvocation, ResumeRetry
 from lambdadb.drivers.psycopg import tls
+from lambdadb.lab.aurora import Server
 from lambdadb.lab.postgres import Postgres
 from lambdadb.policy import Policy
-from lambdadb.testing.databases import Server
 
 HOST = "db.example"
 LONG = "long_password"

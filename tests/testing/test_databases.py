@@ -8,9 +8,10 @@ import psycopg
 import pytest
 
 from lambdadb.lab import LabError
+from lambdadb.lab.aurora import Server
 from lambdadb.lab.postgres.running import RunningPostgres
 from lambdadb.testing import Databases, open_postgres
-from lambdadb.testing.databases import Server, connect
+from lambdadb.testing.databases import connect
 
 TABLES = """
     CREATE TABLE author (id serial PRIMARY KEY, name text);

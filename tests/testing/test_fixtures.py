@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import psycopg
@@ -144,3 +145,18 @@ def test_a_named_handler_runs_in_an_environment(
     lambda_context.seconds_left = 0.2
     with pytest.raises(FunctionTimeout, match=r"timed out after 0\.20 seconds"):
         invoke("function.lambda_handler", {"sleep": 30})
+
+
+def test_a_named_handler_can_run_in_this_process(
+    postgres, invoke, lambda_context, sessions, monkeypatch
+):
+    """Its modules are imported anew in each test, with its database; its engines are closed."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    assert invoke("function.lambda_handler", {}, in_process=True)["count"] == 1
+    assert invoke("function.lambda_handler", {}, in_process=True)["count"] == 2
+    module = sys.modules["function"]
+    module.engine.connect().close()
+    invoke.close()
+    assert "function" not in sys.modules
+    sessions.become(0)
+    assert invoke("function.lambda_handler", {}, in_process=True)["count"] == 1

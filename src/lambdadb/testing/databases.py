@@ -6,14 +6,15 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 
 from lambdadb.lab import LabError
+from lambdadb.lab.aurora import Server
 from lambdadb.lab.postgres import Postgres
 from lambdadb.lab.postgres.running import RunningPostgres
-from lambdadb.testing.sessions import BESIDE, Sessions
+from lambdadb.testing.sessions import BESIDE, PostgresSessions
 
 IMAGE = "pgvector/pgvector:pg17"
 # Only a crash of the machine would lose what is not on the disk; a cluster's pause does not.
@@ -21,18 +22,6 @@ SETTINGS = {"fsync": "off"}
 CONTAINER_NETWORK = (
     0.05  # seconds: it hands on the end of a connection after the server has forgotten it
 )
-
-
-class Server(Protocol):
-    """A PostgreSQL for tests."""
-
-    port: int
-
-    @property
-    def running(self) -> bool: ...
-    def url(self, database: str = ..., *, host: str = ..., port: int | None = None) -> str: ...
-    def start(self) -> None: ...
-    def crash(self) -> None: ...
 
 
 @contextmanager
@@ -134,7 +123,7 @@ class Database:
         self.name = name
         network = CONTAINER_NETWORK if isinstance(server, RunningPostgres) else 0.0
         # A server that is down has none.
-        self.sessions = Sessions(
+        self.sessions = PostgresSessions(
             lambda *question: admin.ask(*question) if server.running else [], name, network=network
         )
 

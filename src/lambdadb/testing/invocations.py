@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType
 from typing import Any
 
 from lambdadb.lab.context import LambdaContext
 from lambdadb.lab.environment import Environment
+from lambdadb.pool import GuardedPool
 
 
 class Invoke:
@@ -32,25 +35,36 @@ class Invoke:
     """
 
     def __init__(
-        self, context: LambdaContext, *, root: Path, variables: Callable[[], Mapping[str, str]] = dict
+        self, context: LambdaContext, root: Path, variables: Callable[[], Mapping[str, str]] = dict
     ) -> None:
         self.environments: dict[str, Environment] = {}
+        self._modules: dict[str, ModuleType] = {}
         self._context = context
         self._root = root
         self._variables = variables
 
-    def __call__(self, handler: Callable[[Any, Any], Any] | str, event: object = None) -> Any:
+    def __call__(
+        self,
+        handler: Callable[[Any, Any], Any] | str,
+        event: object = None,
+        *,
+        in_process: bool = False,
+    ) -> Any:
         """
         Invoke a handler with an event, and return what it returns.
 
         Args:
             handler: A function, or the name of one.
-            event: By name it has to be JSON, as on Lambda.
+            event: In an environment it has to be JSON, as on Lambda.
+            in_process: Import a named handler into this process, for a debugger, for `no_waiting` and
+                `spans`. Its modules are imported anew in each test, so that they find its database.
 
         Raises:
-            FunctionError: By name: the handler failed. The error has its type and its message.
-            FunctionTimeout: By name: it took longer than `lambda_context.seconds_left`.
+            FunctionError: In an environment: the handler failed. The error has its type and its message.
+            FunctionTimeout: In an environment: it took longer than `lambda_context.seconds_left`.
         """
+        if isinstance(handler, str) and in_process:
+            handler = self._import(handler)
         if not isinstance(handler, str):
             return handler(event, self._context)
         environment = self.environments.get(handler) or self._start(handler)
@@ -69,22 +83,36 @@ class Invoke:
         )
         return environment
 
+    def _import(self, handler: str) -> Callable[[Any, Any], Any]:
+        name, _, function = handler.rpartition(".")
+        if name not in self._modules:
+            sys.modules.pop(name, None)
+            before = set(sys.modules)
+            importlib.import_module(name)
+            new = {one for one in sys.modules.keys() - before if is_own(one)}
+            self._modules |= {one: sys.modules[one] for one in {name, *new}}
+        imported: Callable[[Any, Any], Any] = getattr(self._modules[name], function)
+        return imported
+
     def close(self) -> None:
-        """End the environments."""
+        """End the environments, and forget the modules that were imported; close their engines."""
+        for name, module in self._modules.items():
+            sys.modules.pop(name, None)
+            for thing in vars(module).values():
+                if isinstance(pool := getattr(thing, "pool", None), GuardedPool):
+                    pool.close_all()
+        self._modules.clear()
         for environment in self.environments.values():
             environment.close()
         self.environments.clear()
 
-    def __enter__(self) -> Invoke:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+def is_own(name: str) -> bool:
+    """Whether a module is the project's own: neither Python's nor installed."""
+    file = getattr(sys.modules[name], "__file__", None)
+    if file is None or name.partition(".")[0] == "lambdadb":
+        return False
+    return not any(Path(file).is_relative_to(place) for place in sysconfig.get_paths().values())
 
 
 def variables_set_since(before: Mapping[str, str]) -> dict[str, str]:

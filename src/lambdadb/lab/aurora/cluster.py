@@ -120,6 +120,7 @@ class Cluster:
         self.state = State.PAUSED if paused else State.AVAILABLE
         self.events: list[ClusterEvent] = []
         self.available_since = 0.0
+        self._resume_ends = 0.0
         self._on_event = on_event
         meeting = (server, shape, self.clock, round_trip, random or Random(), self._fail)
         self._frontend: Frontend
@@ -207,6 +208,24 @@ class Cluster:
     def round_trips(self) -> int:
         """Round trips of all clients so far, as `Tunnel` counts them, logins included."""
         return self._frontend.round_trips
+
+    @property
+    def resume_left(self) -> float | None:
+        """Lab seconds until its resume is over; None while it does not resume."""
+        resuming = self.state is State.RESUMING
+        return max(self._resume_ends - self.clock.now(), 0.0) if resuming else None
+
+    def settle(self) -> None:
+        """Wait until it has done what is due by its clock: a pause, or a resume that a client began."""
+        while self._is_due() and not self._closing:
+            time.sleep(TICK)
+
+    def _is_due(self) -> bool:
+        if self.state is State.AVAILABLE:
+            if self.auto_pause is None or self._frontend.sessions:
+                return False
+            return self.clock.now() - self._frontend.quiet_since >= self.auto_pause
+        return self._is_woken() if self.state is State.PAUSED else self.resume_left == 0.0
 
     def sessions(self) -> list[SessionInfo]:
         """User connections that are open now, oldest first."""
@@ -308,11 +327,12 @@ class Cluster:
         deep = began - paused_at > self.deep_after
         duration = self.deep_resume if deep else self.resume
         self._pauses[-1] = (paused_at, began)
+        self._resume_ends = began + duration
         self.state = State.RESUMING
         self._emit("resuming", f"a connection attempt after {began - paused_at:.0f} s of pause")
         starting = asyncio.create_task(asyncio.to_thread(self.server.start))
         period = -1
-        while not starting.done() or self.clock.now() < began + duration:
+        while not starting.done() or self.clock.now() < self._resume_ends:
             now_period = int((self.clock.now() - began) / max(duration, TICK) * MIX_PERIODS)
             if now_period != period:
                 period = now_period
