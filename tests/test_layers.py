@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "lambdadb"
 FLOORS = [
-    {"background", "errors", "gc_pause"},
+    {"background", "errors", "extras", "gc_pause"},
     {"aws", "deadline", "faults", "session_tag", "url"},
     {"drivers"},
     {"credentials", "tracing"},
