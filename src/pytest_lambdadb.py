@@ -169,6 +169,7 @@ def _open_cluster(
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[MariaDB]:
     """The MariaDB of this test run. It has to be installed: `apt-get install mariadb-server`."""
+    import lambdadb.drivers.pymysql  # noqa: F401  # says what to install where PyMySQL is missing
     from lambdadb.lab.mariadb import MariaDB
     from lambdadb.testing.mysql import SETTINGS
 

@@ -64,7 +64,7 @@ class Invoke:
             FunctionTimeout: In an environment: it took longer than `lambda_context.seconds_left`.
         """
         if isinstance(handler, str) and in_process:
-            handler = self._import(handler)
+            handler = getattr(self.module(handler), handler.rpartition(".")[2])
         if not isinstance(handler, str):
             return handler(event, self._context)
         environment = self.environments.get(handler) or self._start(handler)
@@ -83,16 +83,16 @@ class Invoke:
         )
         return environment
 
-    def _import(self, handler: str) -> Callable[[Any, Any], Any]:
-        name, _, function = handler.rpartition(".")
+    def module(self, handler: str) -> ModuleType:
+        """The module of a named handler in this process, imported anew in each test."""
+        name = handler.rpartition(".")[0]
         if name not in self._modules:
             sys.modules.pop(name, None)
             before = set(sys.modules)
             importlib.import_module(name)
             new = {one for one in sys.modules.keys() - before if is_own(one)}
             self._modules |= {one: sys.modules[one] for one in {name, *new}}
-        imported: Callable[[Any, Any], Any] = getattr(self._modules[name], function)
-        return imported
+        return self._modules[name]
 
     def close(self) -> None:
         """End the environments, and forget the modules that were imported; close their engines."""
