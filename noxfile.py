@@ -216,7 +216,7 @@ def mysql(session: nox.Session) -> None:
     every = ["-m", "sweep or not sweep", "-rs", "-n", "2", *session.posargs]
     session.run("pytest", "tests/contract", "-k", "pymysql", *every)
     session.run("pytest", "tests/mysql", "tests/unit/drivers/pymysql", *every)
-    session.run("pytest", "tests/operate/test_mysql.py", *every)
+    session.run("pytest", "tests/operate/test_mysql.py", "tests/testing/test_mariadb.py", *every)
     lab = (
         "faults/test_mysql_sweep.py",
         "lab/aurora/test_mysql_cluster.py",

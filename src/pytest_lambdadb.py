@@ -74,7 +74,7 @@ def setting(config: pytest.Config, name: str, default: str) -> str:
     return config.getoption(name) or os.environ.get(name.upper()) or config.getini(name) or default
 
 
-def _paths(config: pytest.Config, name: str) -> list[Path]:
+def paths(config: pytest.Config, name: str) -> list[Path]:
     """The files of a setting; those of the ini file are relative to it."""
     given = setting(config, name, "")
     from_ini = given == config.getini(name)
@@ -100,7 +100,7 @@ def postgres_schema(pytestconfig: pytest.Config) -> Callable[[str], object]:
 
     By default it runs the files of the setting `lambdadb_schema`.
     """
-    files = _paths(pytestconfig, "lambdadb_schema")
+    files = paths(pytestconfig, "lambdadb_schema")
 
     def run_files(url: str) -> None:
         from lambdadb.testing.databases import connect
@@ -184,7 +184,7 @@ def mariadb_schema(pytestconfig: pytest.Config) -> Callable[[str], object]:
 
     By default it runs the files of the setting `lambdadb_mysql_schema`.
     """
-    files = _paths(pytestconfig, "lambdadb_mysql_schema")
+    files = paths(pytestconfig, "lambdadb_mysql_schema")
 
     def run_files(url: str) -> None:
         from lambdadb.testing.mysql import run

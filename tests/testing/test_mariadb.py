@@ -11,6 +11,7 @@ from lambdadb.lab.mariadb import find_server
 from lambdadb.testing.mysql import run
 
 pytest.importorskip("pymysql", reason="needs the extra mysql")
+pytestmark = pytest.mark.sweep  # nox -s mysql runs it, too
 
 
 @pytest.fixture(scope="session")

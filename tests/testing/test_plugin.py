@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from pytest_lambdadb import SETTINGS, setting
+from pytest_lambdadb import SETTINGS, paths, setting
 
 
 def test_a_run_without_its_fixtures_imports_nothing_more():
@@ -47,8 +48,8 @@ def test_each_fixture_is_explained(pytester):
     assert "no docstring available" not in ours
 
 
-def test_sql_files_make_the_tables(pytester, postgres_server):
-    """A path in the ini file is relative to it, one on the command line to where pytest was started."""
+def test_sql_files_make_the_tables_on_a_running_server(pytester, postgres_server):
+    """Each test has its own; a service of a CI job takes the place of the embedded server."""
     pytester.makefile(".sql", tables="CREATE TABLE item (name text)")
     pytester.makepyfile(
         """
@@ -61,11 +62,16 @@ def test_sql_files_make_the_tables(pytester, postgres_server):
     )
     server = f"--lambdadb-postgres={postgres_server.url()}"
     pytester.runpytest_inprocess(server, "--lambdadb-schema=tables.sql").assert_outcomes(passed=2)
-    pytester.makeini("[pytest]\nlambdadb_schema = tables.sql")
-    folder = pytester.mkdir("folder")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        pytester.runpytest_inprocess(server, "..").assert_outcomes(passed=2)
+
+
+def test_a_path_is_relative_to_where_it_is_written(pytester, monkeypatch):
+    """One of the ini file is relative to it, one of the command line to where pytest was started."""
+    pytester.makeini("[pytest]\nlambdadb_schema = a.sql")
+    monkeypatch.chdir(pytester.mkdir("folder"))
+    name = "lambdadb_schema"
+    assert paths(pytester.parseconfig(".."), name) == [pytester.path / "a.sql"]
+    config = pytester.parseconfig("..", f"--lambdadb-schema=b.sql{os.pathsep}c.sql")
+    assert paths(config, name) == [pytester.path / "folder" / file for file in ("b.sql", "c.sql")]
 
 
 def test_a_server_that_is_not_there_is_an_error_and_no_skip(pytester):

@@ -34,8 +34,20 @@ def connect_once(url, mode, **settings):
     asyncio.run(steps())
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize("shape", ["hold", "starting", "refuse"])
+LONG = pytest.mark.sweep
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [
+        ("sync", "hold"),
+        ("async", "starting"),
+        pytest.param("async", "hold", marks=LONG),
+        pytest.param("sync", "starting", marks=LONG),
+        pytest.param("sync", "refuse", marks=LONG),
+        pytest.param("async", "refuse", marks=LONG),
+    ],
+)
 def test_a_resume_takes_no_time(aurora_cluster, no_waiting, monkeypatch, mode, shape):
     """The engine and the cluster wait for 40 s of their own time, in none of the test's."""
     # Elsewhere a refusal by this machine means that no server is there.
