@@ -12,7 +12,9 @@ import os
 import shutil
 import ssl
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import nox
 
@@ -82,6 +84,29 @@ def unit(session: nox.Session) -> None:
     """Unit tests alone, in seconds: no server, no socket, virtual time."""
     install(session, ".[asyncio,binary]", "test")
     session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
+
+
+@nox.session
+def testing(session: nox.Session) -> None:
+    """A stranger's project: lambdadb and its pytest plugin alone, a first test, timed; then the rest."""
+    install(session, ".[testing]")
+    project = Path(session.create_tmp()).resolve()
+    root = Path.cwd()
+    for file in (root / "examples/orders.py", *(root / "examples/testing").glob("*.*")):
+        shutil.copy(file, project)
+    with session.chdir(project):
+        began = time.monotonic()
+        session.run("pytest", "test_orders.py")
+        seconds = time.monotonic() - began
+        session.log(f"The first test after the installation took {seconds:.1f} s.")
+        if seconds > 10:
+            session.warn("It should take less than 10 s on a quiet machine.")
+        if session.virtualenv.venv_backend != "none":
+            session.install("pytest-xdist")
+        session.run("pytest", "-n", "2", *session.posargs)
+        for file in (root / "examples/testing/metadata").glob("*.py"):
+            shutil.copy(file, project)
+        session.run("pytest", "test_orders.py")
 
 
 @nox.session(venv_backend="none")
@@ -207,7 +232,7 @@ def mysql(session: nox.Session) -> None:
     every = ["-m", "sweep or not sweep", "-rs", "-n", "2", *session.posargs]
     session.run("pytest", "tests/contract", "-k", "pymysql", *every)
     session.run("pytest", "tests/mysql", "tests/unit/drivers/pymysql", *every)
-    session.run("pytest", "tests/operate/test_mysql.py", *every)
+    session.run("pytest", "tests/operate/test_mysql.py", "tests/testing/test_mariadb.py", *every)
     lab = (
         "faults/test_mysql_sweep.py",
         "lab/aurora/test_mysql_cluster.py",
@@ -228,7 +253,9 @@ def frameworks(session: nox.Session) -> None:
 def containers(session: nox.Session) -> None:
     """Database tests against a PostgreSQL container of the image in LAMBDADB_POSTGRES_IMAGE."""
     install(session, ".[lab]", "test", "containers")
-    session.run("pytest", "-n", "2", "tests/database", "--postgres", "container", *session.posargs)
+    session.run(
+        "pytest", "-n", "2", "tests/database", "--lambdadb-postgres", "container", *session.posargs
+    )
 
 
 @nox.session
@@ -277,7 +304,7 @@ def proxy(session: nox.Session) -> None:
     install(session, ".[lab]", "test")
     session.run("pytest", "-n", "2", "-m", "", "tests/proxy", *session.posargs)
     # The tests that see a difference are listed in tests/database/proxy_differences.py.
-    session.run("pytest", "-n", "2", "tests/database", "--postgres", "pgbouncer")
+    session.run("pytest", "-n", "2", "tests/database", "--pgbouncer")
 
 
 @nox.session

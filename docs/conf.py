@@ -43,7 +43,7 @@ napoleon_numpy_docstring = False
 # The book's plan. A page that is missing here is an error of the build.
 CONTENTS = {
     "Start here": "tutorial when concepts which-policy transactions errors",
-    "Functions": "first-deployment fastapi flask queues frameworks by-url environments layer",
+    "Functions": "testing first-deployment fastapi flask queues frameworks by-url environments layer",
     "Databases": "pgvector mysql data-api tenants migrations chat-history proxy",
     "Logins and permissions": "permissions credentials secrets-manager iam rotation tls",
     "Traces": "traces xray opentelemetry apm",

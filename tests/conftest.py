@@ -14,17 +14,17 @@ from lambdadb import LambdaDBError
 
 from . import leaks
 
+pytest_plugins = ["pytester"]
+
 settings.register_profile("lambdadb", deadline=None, print_blob=True)
 settings.load_profile("lambdadb")
 
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--postgres",
-        choices=["embedded", "container", "pgbouncer"],
-        default="embedded",
-        help="the embedded PostgreSQL of the lab, by itself or behind pgbouncer's transaction pooling, "
-        "or a container of LAMBDADB_POSTGRES_IMAGE",
+        "--pgbouncer",
+        action="store_true",
+        help="tests/database reaches PostgreSQL through pgbouncer's transaction pooling",
     )
 
 

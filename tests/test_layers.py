@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "lambdadb"
 FLOORS = [
-    {"background", "errors", "gc_pause"},
+    {"background", "errors", "extras", "gc_pause"},
     {"aws", "deadline", "faults", "session_tag", "url"},
     {"drivers"},
     {"credentials", "tracing"},
@@ -26,7 +26,7 @@ FLOORS = [
     {"aio", "readers"},
     {"layer", "operate"},
     {"lab"},
-    {"cli"},
+    {"cli", "testing"},
     {"__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -68,9 +68,9 @@ def test_the_guide_draws_the_same_floors():
     assert [set(line.split()) for line in reversed(drawn[1].splitlines())] == FLOORS
 
 
-TOOLS = {"lab", "cli", "operate", "layer.py"}
+TOOLS = {"lab", "cli", "operate", "testing", "layer.py"}
 DRIVERS = {"psycopg", "pymysql", "data_api", "postgresql_identity.py"}
-NEUTRAL = [path for path in MODULES if not {*TOOLS, *DRIVERS} & set(path.parts)]
+NEUTRAL = [path for path in MODULES if not {*TOOLS, *DRIVERS} & set(path.relative_to(SOURCE).parts)]
 
 
 @pytest.mark.parametrize("path", NEUTRAL, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -12,6 +12,15 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
+try:
+    import greenlet  # noqa: F401
+except ImportError as error:
+    from lambdadb.extras import install_command
+
+    raise ModuleNotFoundError(
+        f"Asynchronous engines need greenlet, which is not installed: {install_command('asyncio')}"
+    ) from error
+
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.asyncio import create_async_engine as sqlalchemy_create_async_engine

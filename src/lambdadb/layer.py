@@ -23,11 +23,12 @@ from importlib.util import source_from_cache
 from pathlib import Path, PurePosixPath
 
 import lambdadb
+from lambdadb.extras import install_command
 
 DISTRIBUTION = "sqlalchemy-lambdadb"
 LICENCE = "licenses/LICENSE"
 # Parts of lambdadb that are for a developer's machine.
-DEVELOPERS = ("lab", "cli", "layer.py", "__main__.py")
+DEVELOPERS = ("lab", "cli", "testing", "layer.py", "__main__.py")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 # Lambda's names of the architectures, and those of wheels.
 ARCHITECTURES = {"x86_64": "x86_64", "arm64": "aarch64"}
@@ -183,8 +184,8 @@ def find_uv() -> str:
     uv = shutil.which("uv", path=os.pathsep.join(places))
     if uv is None:
         raise LayerError(
-            "uv is not installed. It finds the wheels of another platform: pip install uv. It has its "
-            "own settings for a private package index (UV_DEFAULT_INDEX)."
+            f"uv is not installed. It finds the wheels of another platform: {install_command('layer')}, "
+            "or pip install uv. It has its own settings for a private package index (UV_DEFAULT_INDEX)."
         )
     return uv
 

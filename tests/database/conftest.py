@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import os
-import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,65 +16,55 @@ from sqlalchemy.util import greenlet_spawn
 
 import lambdadb
 import lambdadb.aio
+from lambdadb.lab.aurora import Server
+from lambdadb.lab.pgbouncer import PgBouncer
+from lambdadb.lab.postgres import Postgres
+from lambdadb.testing import Database, open_postgres
+from lambdadb.testing.databases import IMAGE, connect
+from pytest_lambdadb import setting
 
 from .proxy_differences import PINGS, find_difference
 
 PASSWORD = "canary-7f3a9c51"
-_numbers = itertools.count(1)
-
-
-Urls = tuple[str, str]  # of the server as the tests reach it, and of the server itself
-
-
-@contextmanager
-def _embedded() -> Iterator[Urls]:
-    from lambdadb.lab.postgres import Postgres
-
-    with Postgres(password=PASSWORD) as server:
-        yield server.url(), server.url()
-
-
-@contextmanager
-def _pgbouncer() -> Iterator[Urls]:
-    from lambdadb.lab.pgbouncer import PgBouncer
-    from lambdadb.lab.postgres import Postgres
-
-    # A session that ended with its database is replaced at once.
-    settings = {"server_login_retry": "0.1"}
-    with Postgres(password=PASSWORD) as server, PgBouncer(server, settings=settings) as pgbouncer:
-        yield pgbouncer.url(), server.url()
-
-
-@contextmanager
-def _container() -> Iterator[Urls]:
-    from testcontainers.community.postgres import PostgresContainer
-
-    image = os.environ.get("LAMBDADB_POSTGRES_IMAGE", "pgvector/pgvector:pg17")
-    with PostgresContainer(
-        image, username="postgres", password=PASSWORD, dbname="postgres"
-    ) as container:
-        url = container.get_connection_url(driver="psycopg")
-        yield url, url
 
 
 @pytest.fixture(scope="session")
-def urls(request: pytest.FixtureRequest) -> Iterator[Urls]:
-    """The URLs of the server's maintenance database; a missing server fails the test."""
-    kinds = {"embedded": _embedded, "container": _container, "pgbouncer": _pgbouncer}
-    with kinds[request.config.getoption("--postgres")]() as urls:
-        yield urls
+def postgres_server(pytestconfig: pytest.Config) -> Iterator[Server]:
+    """The plugin's server, with a password that no test may show."""
+    kind = setting(pytestconfig, "lambdadb_postgres", "embedded")
+    image = setting(pytestconfig, "lambdadb_postgres_image", IMAGE)
+    with open_postgres(kind, image=image, password=PASSWORD) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def server(urls: Urls) -> URL:
-    """The URL of the server as the tests reach it."""
-    return make_url(urls[0])
+def postgres_schema() -> Callable[[str], object]:
+    """Each test's database has pgvector and an empty table `item`."""
+
+    def create(url: str) -> None:
+        with connect(url) as connection:
+            connection.execute("CREATE EXTENSION vector")
+            connection.execute("CREATE TABLE item (id serial PRIMARY KEY, name text UNIQUE)")
+
+    return create
 
 
 @pytest.fixture(scope="session")
-def direct(urls: Urls) -> URL:
+def direct(postgres_server: Server) -> URL:
     """The URL of the server itself."""
-    return make_url(urls[1])
+    return make_url(postgres_server.url())
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config, postgres_server: Server) -> Iterator[URL]:
+    """The URL of the server as the tests reach it."""
+    if not pytestconfig.getoption("--pgbouncer"):
+        yield make_url(postgres_server.url())
+        return
+    assert isinstance(postgres_server, Postgres)
+    # A session that ended with its database is replaced at once.
+    with PgBouncer(postgres_server, settings={"server_login_retry": "0.1"}) as pgbouncer:
+        yield make_url(pgbouncer.url())
 
 
 @pytest.fixture(scope="session")
@@ -88,82 +75,10 @@ def admin(direct: URL) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-# What is in a database, less its rows: objects that nobody but initdb and the fixture has made.
-_FINGERPRINT = """
-    SELECT array_agg(found ORDER BY found) FROM (
-        SELECT concat_ws(' ', 'class', oid, relname, relkind, relacl, relrowsecurity)
-        FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
-        UNION ALL SELECT concat_ws(' ', 'proc', oid, proname) FROM pg_proc WHERE oid >= 16384
-        UNION ALL SELECT concat_ws(' ', 'type', oid, typname) FROM pg_type WHERE oid >= 16384
-        UNION ALL SELECT concat_ws(' ', 'namespace', oid, nspname, nspacl) FROM pg_namespace
-        UNION ALL SELECT concat_ws(' ', 'operator', oid) FROM pg_operator WHERE oid >= 16384
-        UNION ALL SELECT concat_ws(' ', 'rewrite', oid) FROM pg_rewrite WHERE oid >= 16384
-        UNION ALL SELECT concat_ws(' ', 'trigger', oid) FROM pg_trigger WHERE oid >= 16384
-        UNION ALL SELECT concat_ws(' ', 'extension', extname) FROM pg_extension
-        UNION ALL SELECT concat_ws(' ', 'policy', oid) FROM pg_policy
-        UNION ALL SELECT concat_ws(' ', 'setting', setrole, setconfig) FROM pg_db_role_setting
-        UNION ALL SELECT concat_ws(' ', 'database', datallowconn, datconnlimit, datacl)
-            FROM pg_database WHERE datname = current_database()
-        UNION ALL SELECT concat_ws(' ', 'large object', oid) FROM pg_largeobject_metadata
-        UNION ALL SELECT concat_ws(' ', 'prepared', gid) FROM pg_prepared_xacts
-    ) AS objects (found)
-"""
-
-
-class Databases:
-    """
-    A database for each test: the one of the test before, if it left nothing but rows of `item`.
-
-    Making a database costs a tenth of a second and more, and dropping it a checkpoint.
-    """
-
-    def __init__(self, server: URL, admin: psycopg.Connection[Any]) -> None:
-        self._server = server
-        self._admin = admin
-        self._clean: tuple[str, object] | None = None
-
-    def take(self) -> str:
-        """The name of one that is as good as new."""
-        if self._clean is not None:
-            return self._clean[0]
-        name = f"test_{os.getpid()}_{next(_numbers)}"
-        self._admin.execute(f"CREATE DATABASE {name}")
-        with self._connect(name) as connection:
-            connection.execute("CREATE EXTENSION vector")
-            connection.execute("CREATE TABLE item (id serial PRIMARY KEY, name text UNIQUE)")
-            self._clean = (name, connection.execute(_FINGERPRINT).fetchone())
-        return name
-
-    def give_back(self, name: str) -> None:
-        """End its sessions; empty it or, if it was changed otherwise, drop it."""
-        sessions = Sessions(self._admin, name, 0.0)
-        sessions.terminate()
-        assert self._clean is not None
-        # A test may have dropped it, or have left it so that nobody can connect.
-        with contextlib.suppress(psycopg.Error), self._connect(name) as connection:
-            if connection.execute(_FINGERPRINT).fetchone() == self._clean[1]:
-                connection.execute("TRUNCATE item RESTART IDENTITY")
-                return
-        self._clean = None
-        self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-    def _connect(self, name: str) -> psycopg.Connection[Any]:
-        url = self._server.set(database=name, drivername="postgresql")
-        return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
-
-
-@pytest.fixture(scope="session")
-def databases(direct: URL, admin: psycopg.Connection[Any]) -> Databases:
-    """The databases of the tests, one after the other."""
-    return Databases(direct, admin)
-
-
 @pytest.fixture
-def database(server: URL, databases: Databases) -> Iterator[URL]:
+def database(server: URL, postgres: Database) -> URL:
     """A fresh database with pgvector and an empty table `item`."""
-    name = databases.take()
-    yield server.set(database=name)
-    databases.give_back(name)
+    return server.set(database=postgres.name)
 
 
 @pytest.fixture
@@ -177,63 +92,10 @@ def engine(database: URL) -> Iterator[sqlalchemy.Engine]:
 @pytest.fixture(scope="module")
 def shared_database(server: URL, admin: psycopg.Connection[Any]) -> Iterator[URL]:
     """One database for all tests of a file that need no fresh one: making one takes a while."""
-    name = f"shared_{os.getpid()}_{next(_numbers)}"
+    name = f"shared_{uuid.uuid4().hex}"
     admin.execute(f"CREATE DATABASE {name}")
     yield server.set(database=name)
     admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-class Sessions:
-    """The sessions of one database, as the server sees them."""
-
-    def __init__(self, admin: psycopg.Connection[Any], database: str, way: float) -> None:
-        self._admin = admin
-        self._way = way
-        self._database = database
-
-    def __call__(self) -> list[tuple[int, str, str]]:
-        """pid, application_name and state of each."""
-        return self._admin.execute(
-            "SELECT pid, application_name, state FROM pg_stat_activity WHERE datname = %s",
-            [self._database],
-        ).fetchall()
-
-    def wait_for_statement(self, statement: str, seconds: float = 30.0) -> None:
-        """Wait until one of them runs it."""
-        query = "SELECT FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND query = %s"
-        end = time.monotonic() + seconds
-        while not self._admin.execute(query, [self._database, statement]).fetchall():
-            assert time.monotonic() < end, f"no session runs {statement}"
-            time.sleep(0.01)
-
-    def become(self, count: int, seconds: float = 10.0) -> list[tuple[int, str, str]]:
-        """Wait until there are `count`: a closed session takes a moment to leave the view."""
-        end = time.monotonic() + seconds
-        while len(now := self()) != count:
-            assert time.monotonic() < end, f"{len(now)} sessions instead of {count}: {now}"
-            time.sleep(0.01)
-        return now
-
-    def terminate(self) -> None:
-        """End all of them, as an operator or a failover would."""
-        for pid, *_ in self():
-            self._admin.execute("SELECT pg_terminate_backend(%s)", [pid])
-        self.become(0)
-        time.sleep(self._way)
-
-    def terminate_others(self, mine: psycopg.Connection[Any]) -> None:
-        """End all of them but one, and wait until they are gone."""
-        for pid, *_ in self():
-            if pid != mine.info.backend_pid:
-                self._admin.execute("SELECT pg_terminate_backend(%s)", [pid])
-        self.become(1)
-
-
-@pytest.fixture
-def sessions(request: pytest.FixtureRequest, admin: psycopg.Connection[Any], database: URL) -> Sessions:
-    # A container's network hands on the end of a connection after the server has forgotten it.
-    way = 0.05 if request.config.getoption("--postgres") == "container" else 0.0
-    return Sessions(admin, str(database.database), way)
 
 
 class Mode:
@@ -285,7 +147,7 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Behind pgbouncer, expect the tests to fail that see a difference."""
-    if config.getoption("--postgres") != "pgbouncer":
+    if not config.getoption("--pgbouncer"):
         return
     for item in items:
         if (reason := find_difference(item.nodeid)) is not None:

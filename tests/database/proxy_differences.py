@@ -1,7 +1,7 @@
 """
 What a session behind pgbouncer's transaction pooling does not have, and the tests that see it.
 
-`pytest tests/database --postgres pgbouncer` expects these tests to fail, in some or all of their cases.
+`pytest tests/database --pgbouncer` expects these tests to fail, in some or all of their cases.
 All others have to pass there. docs/proxy.md has the differences for users.
 """
 

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import lambdadb
 from lambdadb import ConnectionInUse, InvalidSettings, PerEnvironment, PerInvocation
-from lambdadb.lab.aurora import Cluster
 from lambdadb.pool import GuardedPool
 
 ITEMS = text("SELECT count(*) FROM item")
@@ -202,19 +201,14 @@ def test_alembic_offline(url, alembic_config, capsys):
     assert "CREATE TABLE made_by_alembic" in capsys.readouterr().out
 
 
-def test_alembic_online_waits_for_a_resume(alembic_config, in_lambda, caplog):
+def test_alembic_online_waits_for_a_resume(alembic_config, aurora_cluster, postgres, in_lambda, caplog):
     """Alembic's NullPool means one session for each use; a resume is waited for."""
     from alembic import command
 
-    from lambdadb.lab.postgres import Postgres
-
-    with Postgres() as server, Cluster(server, auto_pause=60.0, resume=1.0, paused=True) as cluster:
-        by_url = sqlalchemy.make_url(cluster.url()).update_query_dict({"plugin": "lambdadb"})
-        alembic_config.set_main_option("sqlalchemy.url", render(by_url).replace("%", "%%"))
-        command.upgrade(alembic_config, "head")
-        with lambdadb.create_engine(cluster.url()).connect() as connection:
-            assert connection.scalar(text("SELECT count(*) FROM made_by_alembic")) == 0
-            connection.engine.dispose()
+    by_url = sqlalchemy.make_url(aurora_cluster.url).update_query_dict({"plugin": "lambdadb"})
+    alembic_config.set_main_option("sqlalchemy.url", render(by_url).replace("%", "%%"))
+    command.upgrade(alembic_config, "head")
+    assert postgres.query("SELECT count(*) FROM made_by_alembic") == [(0,)]
     assert isinstance(alembic_config.attributes["pool"], GuardedPool)
     assert alembic_config.attributes["pool"].policy == PerInvocation()
     assert "waiting for it" in caplog.text

@@ -12,7 +12,7 @@ from sqlalchemy import text
 import lambdadb
 import lambdadb.pool
 from lambdadb import ConnectionInUse, PerEnvironment, PerInvocation, ResumeRetry, aio
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 
 ONE = text("SELECT 1")
 LONG = 60.0
@@ -104,7 +104,7 @@ def test_the_wait_ends_with_the_policys_time_or_the_invocations(bound, database)
     thread.start()
     there.wait(LONG)
     began = time.monotonic()
-    context = FakeContext(1.3) if bound == "invocation" else FakeContext(LONG)
+    context = LambdaContext(1.3) if bound == "invocation" else LambdaContext(LONG)
     with (
         lambdadb.invocation(engine, context),
         pytest.raises(ConnectionInUse, match=r"in use after 0\.\d s"),

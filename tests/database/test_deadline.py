@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from lambdadb import OutOfTime, PerEnvironment, PerInvocation, ResumeRetry
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 
 POLICIES = pytest.mark.parametrize("policy", [PerEnvironment(), PerInvocation()])
 RETRY = ResumeRetry(reserve=1.0)
@@ -19,7 +19,7 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, mode, databa
 
     def steps():
         engine = mode.create_engine(database, policy=policy, retry=RETRY)
-        context = FakeContext(2.0)
+        context = LambdaContext(2.0)
 
         def work():
             with mode.invocation(engine, context), engine.begin() as connection:
@@ -32,7 +32,7 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, mode, databa
         assert isinstance(caught.value.__cause__, psycopg.Error)
         assert not caught.value.safe_to_repeat
         sessions.become(0)
-        with mode.invocation(engine, FakeContext(20)), engine.connect() as connection:
+        with mode.invocation(engine, LambdaContext(20)), engine.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM item")) == 0
         engine.dispose()
 
@@ -46,7 +46,7 @@ def test_a_server_that_hears_no_cancel_is_left(mode, database, sessions, admin, 
 
     def steps():
         engine = mode.create_engine(database, retry=RETRY)
-        context = FakeContext(2.0)
+        context = LambdaContext(2.0)
 
         def work():
             with mode.invocation(engine, context), engine.begin() as connection:
@@ -79,7 +79,7 @@ def test_the_servers_own_timeout_stays_the_servers(mode, database):
 
     def steps():
         engine = mode.create_engine(database, connect_args={"options": "-c statement_timeout=100"})
-        with mode.invocation(engine, FakeContext(20)), engine.connect() as connection:
+        with mode.invocation(engine, LambdaContext(20)), engine.connect() as connection:
             with pytest.raises(Exception, match="statement timeout") as caught:
                 connection.execute(text("SELECT pg_sleep(5)"))
             assert not isinstance(caught.value, OutOfTime)

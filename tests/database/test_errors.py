@@ -9,7 +9,7 @@ from sqlalchemy import event, inspect, text
 from sqlalchemy.orm import Session
 
 from lambdadb import ConnectFailed, ConnectionInUse, InvocationEnded, OutOfTime
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 
 # SQLAlchemy closes a server-side cursor that has failed by a statement, which cannot be sent either.
 pytestmark = pytest.mark.filterwarnings("ignore:.*ServerCursor.*was deleted:ResourceWarning")
@@ -93,7 +93,7 @@ def test_out_of_time_by_its_own_name(state, mode, database):
             engine = mode.create_engine(database)
             connection = engine.connect()
             bring_to(state, connection)
-            with mode.invocation(engine, FakeContext(0.5)):
+            with mode.invocation(engine, LambdaContext(0.5)):
                 error = error_of(action, connection)
                 seen.add(type(error).__name__)
                 known = error is None or type(error) is OutOfTime

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 import lambdadb
 from lambdadb import CommitInDoubt, PerInvocation, ResumeRetry, run_transaction
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 from lambdadb.lab.faultproxy.unit_shapes import HOSTILE, SETTINGS, draw_settings
 from lambdadb.lab.postgres import Postgres, Standby
 
@@ -155,7 +155,7 @@ def test_after_a_restart_only_committed_is_in_doubt(done, key, database, here, l
     def restarted():
         restart(here)
         if not done:
-            sessions.terminate_others(here)
+            sessions.terminate(besides=here.info.backend_pid)
 
     lose(done=done, then=restarted)
     if done and key is None:
@@ -257,7 +257,7 @@ def test_a_server_that_does_not_tell_its_id_space(function, done, role, here, lo
 
     def restarted():
         restart(here)
-        sessions.terminate_others(here)
+        sessions.terminate(besides=here.info.backend_pid)
 
     lose(done=done, then=restarted)
     with pytest.raises(CommitInDoubt):
@@ -383,7 +383,7 @@ def test_a_standby_is_asked_again_until_it_is_promoted(primary, emptied):
             engine = name.engine.execution_options(isolation_level=isolation)
             with (
                 pytest.raises(DBAPIError, match="standby"),
-                lambdadb.invocation(name.engine, FakeContext(2.0)),
+                lambdadb.invocation(name.engine, LambdaContext(2.0)),
             ):
                 run_transaction(engine, add)
         reading = name.engine.execution_options(postgresql_readonly=True)

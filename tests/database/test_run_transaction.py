@@ -17,7 +17,7 @@ from lambdadb import (
     aio,
     run_transaction,
 )
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 
 ADD = text("INSERT INTO item (name) VALUES (:name)")
 ONE = text("SELECT 1")
@@ -123,7 +123,7 @@ def test_a_unit_without_time_is_not_sent_and_costs_no_connection(database, sessi
     with engine.connect() as connection:
         connection.execute(ONE)
     (before,) = sessions.become(1)
-    with lambdadb.invocation(engine, FakeContext(0.5)), pytest.raises(lambdadb.OutOfTime) as caught:
+    with lambdadb.invocation(engine, LambdaContext(0.5)), pytest.raises(lambdadb.OutOfTime) as caught:
         run_transaction(engine, lambda connection: connection.execute(ADD, {"name": "no"}))
     assert not caught.value.sent
     assert [pid for pid, *_ in sessions()] == [before[0]]

@@ -11,7 +11,7 @@ from lambdadb import (
     PerEnvironment,
     PerInvocation,
 )
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_server_shows_the_functions_name(in_lambda, mode, database, sessions
 def test_the_callers_template_is_used(in_lambda, mode, database, sessions):
     """Name, version and alias as the caller wants them."""
 
-    context = FakeContext(arn="arn:aws:lambda:eu-west-1:1:function:orders-import:live")
+    context = LambdaContext(arn="arn:aws:lambda:eu-west-1:1:function:orders-import:live")
 
     def steps():
         engine = mode.create_engine(database, tag="{name}/{version}/{alias}", policy=PerInvocation())

@@ -19,6 +19,8 @@ from sqlalchemy import URL, text
 
 from lambdadb import ConnectFailed, Fault, PerEnvironment, PerInvocation, ResumeRetry
 from lambdadb.drivers.psycopg import tls
+from lambdadb.lab.aurora import Server
+from lambdadb.lab.postgres import Postgres
 from lambdadb.policy import Policy
 
 HOST = "db.example"
@@ -157,14 +159,16 @@ def authority() -> trustme.CA:
 @pytest.fixture(scope="module")
 def secure(
     request: pytest.FixtureRequest,
+    postgres_server: Server,
     server: URL,
     admin: psycopg.Connection[Any],
     authority: trustme.CA,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Secure]:
     place = (str(server.host), int(server.port or 5432))
-    embedded = request.config.getoption("--postgres") == "embedded"
-    encrypting: Relay | Own = Relay(place) if embedded else Own(admin, place[1])
+    # The embedded server has no TLS of its own.
+    relayed = isinstance(postgres_server, Postgres) and not request.config.getoption("--pgbouncer")
+    encrypting: Relay | Own = Relay(place) if relayed else Own(admin, place[1])
     certificate = authority.issue_cert(HOST)
     encrypting.show(certificate)
     roots = tmp_path_factory.mktemp("tls") / "root.pem"

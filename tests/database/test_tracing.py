@@ -12,25 +12,16 @@ from sqlalchemy.exc import DBAPIError
 
 import lambdadb
 import lambdadb.aio
-from lambdadb.tracing import Span, Tracer
+from lambdadb.testing import SpanRecorder
 
 
-class Recorder(Tracer):
-    """Keeps the spans."""
+class Recorder(SpanRecorder):
+    """Keeps spans, and can stop doing so."""
 
-    def __init__(self, statements="all"):
-        self.statements = statements
-        self.spans: list[Span] = []
-        self.on = True
+    on = True
 
     def recording(self):
         return self.on
-
-    def record(self, span):
-        self.spans.append(span)
-
-    def of(self, name):
-        return [span for span in self.spans if span.name == name]
 
 
 @pytest.fixture
@@ -49,7 +40,7 @@ def test_a_statement_is_recorded_with_its_time_and_without_its_values(mode, data
         engine.dispose()
 
     mode.run(steps)
-    (span,) = recorder.of("statement")
+    (span,) = recorder.named("statement")
     assert "canary" not in repr(span)
     recorded = span.attributes
     assert recorded["db.query.text"] == "SELECT ?, pg_sleep(?) WHERE %(value)s <> ?"
@@ -57,7 +48,7 @@ def test_a_statement_is_recorded_with_its_time_and_without_its_values(mode, data
     assert (recorded["db.namespace"], recorded["server.port"]) == (database.database, database.port)
     assert recorded["lambdadb.driver"].startswith("psycopg 3.")
     assert 0.05 <= span.seconds < 5.0
-    (connect,) = recorder.of("connect")
+    (connect,) = recorder.named("connect")
     assert connect.began + connect.seconds <= span.began + 0.001
 
 
@@ -72,7 +63,7 @@ def test_a_batch_is_one_span_with_its_size(mode, database, recorder):
         engine.dispose()
 
     mode.run(steps)
-    (span,) = recorder.of("statement")
+    (span,) = recorder.named("statement")
     assert span.attributes["db.operation.batch.size"] == 3
 
 
@@ -92,7 +83,7 @@ def test_a_failed_statement_is_recorded_with_its_sqlstate(
         engine.dispose()
 
     mode.run(steps)
-    (span,) = recorder.of("statement")
+    (span,) = recorder.named("statement")
     assert span.attributes["db.response.status_code"] == sqlstate
     assert span.error is not None
     assert "failed; the traced work" not in caplog.text
@@ -114,7 +105,7 @@ def test_only_the_selected_statements_are_recorded(mode, database, statements, r
         engine.dispose()
 
     mode.run(steps)
-    assert len(recorder.of("statement")) == recorded
+    assert len(recorder.named("statement")) == recorded
 
 
 def test_nothing_is_recorded_in_an_invocation_that_is_not_sampled(mode, database, recorder):
@@ -155,7 +146,7 @@ def test_a_repeated_transaction_is_recorded(database, recorder):
     lambdadb.run_transaction(engine, lambda connection: connection.execute(text(next(runs))))
     lambdadb.run_transaction(engine, lambda connection: connection.execute(text("SELECT 1")))
     engine.dispose()
-    (span,) = recorder.of("transaction")
+    (span,) = recorder.named("transaction")
     assert span.attributes == {"lambdadb.runs": 2}
     assert span.error is None
 
@@ -167,7 +158,7 @@ def test_a_reconnect_records_how_long_the_lost_connection_was_idle(database, rec
     sessions.terminate()
     engine.connect().close()
     engine.dispose()
-    first, second = recorder.of("connect")
+    first, second = recorder.named("connect")
     assert "lambdadb.idle" not in first.attributes
     assert 0.0 <= second.attributes["lambdadb.idle"] < 60.0
 
@@ -183,7 +174,7 @@ def test_the_login_is_a_part_of_the_connect(database, recorder):
     engine = lambdadb.create_engine(url, tracer=recorder, credentials=Store())
     engine.connect().close()
     engine.dispose()
-    (connect,) = recorder.of("connect")
+    (connect,) = recorder.named("connect")
     assert [part.name for part in connect.children] == ["login", "attempt"]
     assert connect.attributes["lambdadb.user"] == database.username
 
@@ -211,7 +202,7 @@ def test_a_cancelled_connect_is_recorded(recorder):
             await engine.dispose()
 
     asyncio.run(steps())
-    (span,) = recorder.of("connect")
+    (span,) = recorder.named("connect")
     assert isinstance(span.error, asyncio.CancelledError)
     assert span.attributes["lambdadb.attempts"] == 1
     assert (span.attributes["db.namespace"], span.attributes["lambdadb.user"]) == ("shop", "app")
@@ -253,7 +244,7 @@ def test_a_connect_and_its_login_are_started_before_they_end(mode, database):
 
     mode.run(steps)
     assert seen == [("connect", "login")] * len(stores)
-    for connect in recorder.of("connect"):
+    for connect in recorder.named("connect"):
         assert connect.handle == ("connect",)
         assert [part.handle for part in connect.children if part.name == "login"] == [
             ("connect", "login")

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import lambdadb
 from lambdadb import InvalidSettings, OutOfTime, PerInvocation, TransactionEnded, run_transaction
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 from lambdadb.lab.faultproxy.unit_shapes import (
     HALF,
     SHAPES,
@@ -251,7 +251,7 @@ def test_the_drivers_own_statement_out_of_time_is_named(mode, database, here):
 
     def steps():
         engine = mode.create_engine(database)
-        with pytest.raises(OutOfTime), mode.invocation(engine, FakeContext(2.0)):
+        with pytest.raises(OutOfTime), mode.invocation(engine, LambdaContext(2.0)):
             run_transaction(engine, work)
         engine.dispose()
 
@@ -320,7 +320,7 @@ def test_the_deadline_after_commit_does_not_deny_it(mode, database, here, monkey
             driver.commit = in_time_too if mode.asynchronous else in_time
 
         optioned = engine.execution_options(isolation_level="SERIALIZABLE")
-        with mode.invocation(engine, FakeContext(60.0)):
+        with mode.invocation(engine, LambdaContext(60.0)):
             assert run_transaction(optioned, lambda c: [insert(c, "a"), "done"][1]) == "done"
             assert late
         event.remove(engine, "commit", committing)

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 import lambdadb
 from lambdadb import PerEnvironment, ResumeRetry
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 from lambdadb.lab.faultproxy.fault_point import Action, Direction, FaultPoint
 from lambdadb.lab.faultproxy.fault_sweep import open_testbed
 
@@ -77,7 +77,7 @@ def test_a_unit_whose_own_commit_gets_no_answer_is_in_doubt(ground, statement, e
 
     with engine.connect():
         pass
-    with pytest.raises(error), lambdadb.invocation(engine, FakeContext(2.0)):
+    with pytest.raises(error), lambdadb.invocation(engine, LambdaContext(2.0)):
         lambdadb.run_transaction(engine, unit)
     ground.proxy.arm(None)
     engine.dispose()
@@ -89,9 +89,9 @@ def test_a_server_that_no_longer_reads_ends_a_statement_that_is_being_sent(groun
     engine = lambdadb.create_engine(ground.url, retry=ResumeRetry(reserve=0.5))
     ground.proxy.arm(None)
     long = {"long": "x" * 60_000_000}
-    with lambdadb.invocation(engine, FakeContext(60.0)), engine.connect() as connection:
+    with lambdadb.invocation(engine, LambdaContext(60.0)), engine.connect() as connection:
         connection.execute(text("SELECT 1"))
-    with lambdadb.invocation(engine, FakeContext(1.5)), engine.connect() as connection:
+    with lambdadb.invocation(engine, LambdaContext(1.5)), engine.connect() as connection:
         if not first:
             connection.execute(text("SELECT 1"))
         ground.proxy.arm(FaultPoint(Direction.CLIENT_TO_SERVER, Action.STALL, message=0))

@@ -12,7 +12,7 @@ from sqlalchemy import make_url, text
 import lambdadb
 from lambdadb import OutOfTime, PerEnvironment, PerInvocation, ResumeRetry
 from lambdadb.drivers.pymysql.driver import PyMySQLDriver
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 
 from ..waiting import wait_until
 
@@ -26,7 +26,7 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, mode, server
 
     def steps():
         engine = mode.create_engine(server.url, policy=policy, retry=RETRY)
-        context = FakeContext(1.0)
+        context = LambdaContext(1.0)
         used = []
 
         def work():
@@ -40,7 +40,7 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, mode, server
         assert 0 < context.get_remaining_time_in_millis() <= 500, "too late, or before its time"
         assert isinstance(caught.value.__cause__, pymysql.Error)
         assert not caught.value.safe_to_repeat
-        with lambdadb.invocation(engine, FakeContext(60)), engine.connect() as connection:
+        with lambdadb.invocation(engine, LambdaContext(60)), engine.connect() as connection:
             assert connection.scalar(text("SELECT COUNT(*) FROM unit")) == 0
             assert connection.scalar(text("SELECT CONNECTION_ID()")) not in used
         engine.dispose()
@@ -55,7 +55,7 @@ def test_a_server_that_hears_no_kill_is_left(mode, server, monkeypatch):
 
     def steps():
         engine = mode.create_engine(server.url, retry=RETRY)
-        context = FakeContext(1.0)
+        context = LambdaContext(1.0)
 
         def work():
             with lambdadb.invocation(engine, context), engine.begin() as connection:
@@ -97,7 +97,7 @@ def test_a_kill_goes_to_the_same_server(server, mode, monkeypatch):
         engine = mode.create_engine(url, retry=RETRY)
 
         def work():
-            with lambdadb.invocation(engine, FakeContext(1.0)), engine.connect() as connection:
+            with lambdadb.invocation(engine, LambdaContext(1.0)), engine.connect() as connection:
                 moved.append(1)
                 connection.execute(SLEEP)
 
@@ -114,7 +114,7 @@ def test_the_servers_own_timeout_stays_the_servers(mode, server):
 
     def steps():
         engine = mode.create_engine(server.url, **keywords)
-        with lambdadb.invocation(engine, FakeContext(60)), engine.connect() as connection:
+        with lambdadb.invocation(engine, LambdaContext(60)), engine.connect() as connection:
             with pytest.raises(Exception, match="max_statement_time") as caught:
                 connection.execute(SLEEP)
             assert not isinstance(caught.value, OutOfTime)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 import lambdadb
 from lambdadb import ConnectFailed, Fault, OutOfTime, ResumeRetry
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 from lambdadb.lab.rds_proxy import NAMED_STATEMENT, RdsProxy
 
 
@@ -129,7 +129,7 @@ def test_a_deadline_closes_where_nothing_can_be_cancelled(rds_proxy):
     with engine.connect():
         pass
     began = time.monotonic()
-    with lambdadb.invocation(engine, FakeContext(20.5)), engine.connect() as connection:  # noqa: SIM117
+    with lambdadb.invocation(engine, LambdaContext(20.5)), engine.connect() as connection:  # noqa: SIM117
         with pytest.raises(OutOfTime) as caught:
             connection.execute(text("SELECT pg_sleep(30)"))
     assert caught.value.sent

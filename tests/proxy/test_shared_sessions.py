@@ -11,7 +11,7 @@ from sqlalchemy.orm import sessionmaker
 
 import lambdadb
 from lambdadb import ConnectFailed, Fault, InvalidSettings, PerEnvironment, PerInvocation, ResumeRetry
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 from lambdadb.tracing import Tracer
 
 # What a client may leave behind in a session: settings, prepared statements, cursors, listeners, locks,
@@ -74,7 +74,7 @@ def use_everything(engine, name):
     lambdadb.run_transaction(
         engine, lambda c: c.execute(text("INSERT INTO item (name) VALUES (:n)"), {"n": name})
     )
-    with lambdadb.invocation(engine, FakeContext(30.0)), engine.begin() as connection:
+    with lambdadb.invocation(engine, LambdaContext(30.0)), engine.begin() as connection:
         connection.execute(text("SELECT 1"))
 
 
@@ -235,7 +235,7 @@ def test_a_deadline_cancels_through_pgbouncer(pgbouncer, engines, admin):
     with engine.connect():
         pass
     sleep = text("SELECT pg_sleep(60)")
-    with lambdadb.invocation(engine, FakeContext(1.5)), engine.connect() as connection:  # noqa: SIM117
+    with lambdadb.invocation(engine, LambdaContext(1.5)), engine.connect() as connection:  # noqa: SIM117
         with pytest.raises(lambdadb.OutOfTime):
             connection.execute(sleep)
     with engine.connect() as connection:

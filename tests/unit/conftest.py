@@ -19,7 +19,7 @@ from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.psycopg.driver import PsycopgDriver
 from lambdadb.drivers.psycopg.target import PsycopgTarget
 from lambdadb.settings import Settings
-from lambdadb.tracing import Span, Tracer
+from lambdadb.testing import SpanRecorder
 
 
 class VirtualClock(Clock):
@@ -122,16 +122,6 @@ def connect(connector: Connector, **parameters: Any) -> Any:
     )
 
 
-class Recorder(Tracer):
-    """A tracer that remembers."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-
-    def record(self, span: Span) -> None:
-        self.spans.append(span)
-
-
 def invocations_until(moment: float) -> ActiveInvocations:
     """The invocations of an engine while one runs that ends at `moment`."""
     invocations = ActiveInvocations()
@@ -146,12 +136,12 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
+def recorder() -> SpanRecorder:
+    return SpanRecorder("none")
 
 
 @pytest.fixture
-def connector_to(clock: VirtualClock, recorder: Recorder) -> Callable[..., Connector]:
+def connector_to(clock: VirtualClock, recorder: SpanRecorder) -> Callable[..., Connector]:
     """A connector to a scripted server: `connector_to(script, silence, settings..., seed=)`."""
 
     def make(

@@ -13,7 +13,7 @@ import sqlalchemy
 from lambdadb import ConnectFailed, Fault, InvalidSettings, create_engine
 from lambdadb.aio import create_async_engine
 from lambdadb.asgi import InvocationMiddleware
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 
 URL = "postgresql+psycopg://app@db.example/orders"
 HTTP = {"type": "http", "path": "/"}
@@ -61,7 +61,7 @@ def test_a_request_runs_inside_an_invocation(engine):
     async def application(scope, receive, send):
         seen.append((engine.pool.invocations.active, engine.pool.invocations.deadline is not None))
 
-    serve(application, {**HTTP, "aws.context": FakeContext()}, engine)
+    serve(application, {**HTTP, "aws.context": LambdaContext()}, engine)
     serve(application, HTTP, engine)
     assert seen == [(True, True), (True, False)]
     assert not engine.pool.invocations.active

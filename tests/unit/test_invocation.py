@@ -24,7 +24,7 @@ from lambdadb import (
 )
 from lambdadb.aio import create_async_engine
 from lambdadb.deadline import ActiveInvocations, RunningInvocation
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 
 URL = "postgresql+psycopg://app@db.example/orders"
 
@@ -52,7 +52,7 @@ def scope(engine):
 
 def test_inside_the_deadline_is_known_and_outside_it_is_not(engine, scope, clock):
     """The deadline is Lambda's remaining time from the moment of entering."""
-    context = FakeContext(2.5, "arn:aws:lambda:eu-west-1:1:function:orders:prod", now=clock.now)
+    context = LambdaContext(2.5, "arn:aws:lambda:eu-west-1:1:function:orders:prod", now=clock.now)
     with invocation(engine, context, clock=clock):
         assert scope.active
         assert scope.deadline.at == clock.now() + 2.5
@@ -69,10 +69,10 @@ def test_without_a_context_only_the_release_remains(engine, scope):
 
 def test_an_inner_invocation_can_only_shorten_the_deadline(engine, scope, clock):
     """Of those that run, the earliest deadline counts; the outer one comes back."""
-    with invocation(engine, FakeContext(5, now=clock.now), clock=clock):
-        with invocation(engine, FakeContext(9, now=clock.now), clock=clock):
+    with invocation(engine, LambdaContext(5, now=clock.now), clock=clock):
+        with invocation(engine, LambdaContext(9, now=clock.now), clock=clock):
             assert scope.deadline.at == clock.now() + 5
-        with invocation(engine, FakeContext(1, now=clock.now), clock=clock):
+        with invocation(engine, LambdaContext(1, now=clock.now), clock=clock):
             assert scope.deadline.at == clock.now() + 1
         assert scope.active
         assert scope.deadline.at == clock.now() + 5
@@ -80,7 +80,7 @@ def test_an_inner_invocation_can_only_shorten_the_deadline(engine, scope, clock)
 
 def test_overlapping_invocations_leave_nothing_behind(engine, scope):
     """In a test or a development server they may end in any order."""
-    first, second = invocation(engine, FakeContext(0.4)), invocation(engine, FakeContext(9))
+    first, second = invocation(engine, LambdaContext(0.4)), invocation(engine, LambdaContext(9))
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -91,7 +91,7 @@ def test_overlapping_invocations_leave_nothing_behind(engine, scope):
 
 def test_an_error_inside_leaves_nothing_set(engine, scope):
     """A handler that raises leaves the engine as it was."""
-    with pytest.raises(ZeroDivisionError), invocation(engine, FakeContext()):
+    with pytest.raises(ZeroDivisionError), invocation(engine, LambdaContext()):
         _ = 1 / 0
     assert not scope.active
 
@@ -183,7 +183,7 @@ def test_http_clients_are_told_when_to_come_back(kind, asynchronous, engine):
         resuming()
 
     function = coroutine if asynchronous else resuming
-    answer = handler(engine, on_resuming="503")(function)(HTTP_EVENTS[kind], FakeContext())
+    answer = handler(engine, on_resuming="503")(function)(HTTP_EVENTS[kind], LambdaContext())
     assert answer["statusCode"] == 503
     assert answer["statusDescription"] == "503 Service Unavailable"
     assert answer["headers"]["Retry-After"] == "14"
@@ -193,7 +193,7 @@ def test_http_clients_are_told_when_to_come_back(kind, asynchronous, engine):
 def test_a_load_balancer_with_multi_value_headers_is_answered_in_kind(engine):
     """Such a load balancer ignores single-value headers in the answer."""
     event = {"httpMethod": "GET", "multiValueHeaders": {}, "requestContext": {"elb": {}}}
-    answer = handler(engine, on_resuming="503")(resuming)(event, FakeContext())
+    answer = handler(engine, on_resuming="503")(resuming)(event, LambdaContext())
     assert answer["multiValueHeaders"]["Retry-After"] == ["14"]
     assert "headers" not in answer
 
@@ -204,7 +204,7 @@ def test_a_load_balancer_with_multi_value_headers_is_answered_in_kind(engine):
 def test_other_events_reach_lambdas_own_retries(event, engine):
     """A queue, a schedule or a socket has no use for a 503: the error is raised."""
     with pytest.raises(DatabaseResuming):
-        handler(engine, on_resuming="503")(resuming)(event, FakeContext())
+        handler(engine, on_resuming="503")(resuming)(event, LambdaContext())
 
 
 @pytest.mark.parametrize("fault", Fault)
@@ -225,9 +225,9 @@ def test_every_failed_connect_that_another_try_may_mend_is_answered(fault, retry
     decorated = handler(engine, on_resuming="503")(fail)
     if retry_after is None:
         with pytest.raises(ConnectFailed):
-            decorated(HTTP_EVENTS["http"], FakeContext())
+            decorated(HTTP_EVENTS["http"], LambdaContext())
         return
-    answer = decorated(HTTP_EVENTS["http"], FakeContext())
+    answer = decorated(HTTP_EVENTS["http"], LambdaContext())
     assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (503, "7")
     assert "text of" not in json.dumps(answer)
     assert ("waking up" in answer["body"]) is (fault is Fault.RESUMING)
@@ -236,7 +236,7 @@ def test_every_failed_connect_that_another_try_may_mend_is_answered(fault, retry
 def test_raising_is_the_default(engine):
     """Nobody gets a 503 without asking for it."""
     with pytest.raises(DatabaseResuming):
-        handler(engine)(resuming)(HTTP_EVENTS["http"], FakeContext())
+        handler(engine)(resuming)(HTTP_EVENTS["http"], LambdaContext())
 
 
 def test_a_coroutine_function_runs_on_one_loop_for_the_environment(engine):
@@ -246,7 +246,7 @@ def test_a_coroutine_function_runs_on_one_loop_for_the_environment(engine):
     async def lambda_handler(event, context):
         return asyncio.get_running_loop()
 
-    assert lambda_handler({}, FakeContext()) is lambda_handler({}, FakeContext())
+    assert lambda_handler({}, LambdaContext()) is lambda_handler({}, LambdaContext())
 
 
 def test_a_coroutine_function_can_still_be_awaited(engine):
@@ -257,7 +257,7 @@ def test_a_coroutine_function_can_still_be_awaited(engine):
         return event
 
     async def main():
-        return await lambda_handler({"a": 1}, FakeContext())
+        return await lambda_handler({"a": 1}, LambdaContext())
 
     assert asyncio.run(main()) == {"a": 1}
 

@@ -69,9 +69,11 @@ def create_botocore_session() -> Any:
         return import_module("botocore.session").Session()
     except ImportError:
         pass
+    from lambdadb.extras import install_command
+
     raise LoginUnavailable(
         "botocore is not installed. It finds AWS keys that are in no environment variable, and knows "
-        "proxies and profiles: pip install botocore"
+        f"proxies and profiles: {install_command('aws')}, or pip install botocore"
     )
 
 

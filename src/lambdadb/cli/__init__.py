@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from lambdadb.cli.signals import ignore, raise_once
+from lambdadb.extras import install_command
 
 INTERRUPTED = 130
 
@@ -69,5 +70,5 @@ def install_text(who: str, missing: Sequence[str], extra: str) -> str:
     """What to install so that `who` works."""
     return (
         f"{who} needs {', '.join(missing)}, not installed here. Install the extra {extra}: "
-        f"pip install '.[{extra}]' in a clone of lambdadb."
+        f"{install_command(extra)}."
     )

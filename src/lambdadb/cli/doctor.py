@@ -18,6 +18,7 @@ from lambdadb.cli.login import WAKE, login_options
 from lambdadb.drivers.rds_endpoint import region_of
 from lambdadb.engine import parse_url
 from lambdadb.errors import ConnectFailed, LambdaDBError
+from lambdadb.extras import install_command
 from lambdadb.operate.aws import ClusterNotFound, cluster_of, read_cluster, read_function
 from lambdadb.operate.checks import Finding, Weight, check_connect
 from lambdadb.operate.cluster import ClusterFacts, FunctionFacts
@@ -154,7 +155,7 @@ def open_session(region: str | None, unseen: list[str]) -> Any:
     try:
         from boto3 import Session
     except ImportError:
-        unseen.append("AWS: boto3 is not installed; pip install '.[aws]' in a clone of lambdadb")
+        unseen.append(f"AWS: boto3 is not installed; {install_command('aws')}")
         return None
     return Session(region_name=region)
 

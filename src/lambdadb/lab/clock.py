@@ -52,6 +52,11 @@ class LabClock:
             self._real = real
             self._speed = speed
 
+    def advance(self, seconds: float) -> None:
+        """Let so many lab seconds pass at once; 0 or more."""
+        with self._lock:
+            self._lab += max(seconds, 0.0)
+
 
 def checked(speed: float) -> float:
     """Give the speed back, or say what is wrong with it."""

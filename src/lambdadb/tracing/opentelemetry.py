@@ -12,9 +12,11 @@ try:
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
 except ModuleNotFoundError as error:
+    from lambdadb.extras import install_command
+
     raise ModuleNotFoundError(
-        f"{error}: install OpenTelemetry's API with pip install opentelemetry-api, or add the ADOT "
-        "layer to the function."
+        f"{error}: install OpenTelemetry's API ({install_command('otel')}, or pip install "
+        "opentelemetry-api), or add the ADOT layer to the function."
     ) from error
 
 from lambdadb.tracing.sanitize import get_message

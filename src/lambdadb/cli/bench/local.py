@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lambdadb.cli.bench.results import FAILED, Results, confirm, finish, probe
 from lambdadb.cli.signals import call_instead
+from lambdadb.extras import install_command
 from lambdadb.lab import LabError
 from lambdadb.lab.bench.cluster_url import place, redacted
 from lambdadb.lab.bench.config import OWN_TABLES, BenchConfig
@@ -71,7 +72,7 @@ def check(config: BenchConfig) -> None:
     if (config.secret or config.iam) and find_spec("boto3") is None:
         raise LabError(
             "the hand-written handlers read their login with boto3, which is not installed: "
-            "pip install '.[aws]' in a clone of lambdadb; nothing was run"
+            f"{install_command('aws')}; nothing was run"
         )
     found = []
     for kind, url in config.urls.items():

@@ -5,7 +5,9 @@ from lambdadb.errors import InvalidSettings
 try:
     import pymysql  # noqa: F401
 except ImportError as error:
+    from lambdadb.extras import install_command
+
     raise InvalidSettings(
-        "MySQL needs PyMySQL, which is not installed: pip install '.[mysql]' in a clone of lambdadb, or "
-        "pip install pymysql."
+        f"MySQL needs PyMySQL, which is not installed: {install_command('mysql')}, or pip install "
+        "pymysql."
     ) from error

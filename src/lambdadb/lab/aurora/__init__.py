@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from lambdadb.lab.aurora.cluster import Cluster, ClusterEvent, State
-from lambdadb.lab.aurora.frontend import MYSQL_SHAPES, POSTGRES_SHAPES, SessionInfo, Shape
+from lambdadb.lab.aurora.frontend import MYSQL_SHAPES, POSTGRES_SHAPES, Server, SessionInfo, Shape
 
-__all__ = ["MYSQL_SHAPES", "POSTGRES_SHAPES", "Cluster", "ClusterEvent", "SessionInfo", "Shape", "State"]
+__all__ = [
+    "MYSQL_SHAPES",
+    "POSTGRES_SHAPES",
+    "Cluster",
+    "ClusterEvent",
+    "Server",
+    "SessionInfo",
+    "Shape",
+    "State",
+]

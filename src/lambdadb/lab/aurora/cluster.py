@@ -19,13 +19,12 @@ from types import TracebackType
 from typing import Any
 
 from lambdadb.lab import LabError
-from lambdadb.lab.aurora.frontend import Frontend, SessionInfo, Shape
+from lambdadb.lab.aurora.frontend import Frontend, Server, SessionInfo, Shape
 from lambdadb.lab.aurora.mysql_frontend import MySQLFrontend
 from lambdadb.lab.aurora.postgres_frontend import PostgresFrontend
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.listener import ANY_ADDRESS, LOOPBACK, SEES_SYN, Listener, Port
 from lambdadb.lab.mariadb import MariaDB
-from lambdadb.lab.postgres import Postgres
 
 TICK = 0.01
 MIX_PERIODS = 8
@@ -93,7 +92,7 @@ class Cluster:
 
     def __init__(
         self,
-        server: Postgres | MariaDB,
+        server: Server,
         *,
         auto_pause: float | None = None,
         resume: float = 15.0,
@@ -115,13 +114,13 @@ class Cluster:
         self.resume = resume
         self.deep_after = deep_after
         self.deep_resume = deep_resume
-        self.shape = shape
         self.clock = clock or LabClock()
         self.port = port
         self.host = host
         self.state = State.PAUSED if paused else State.AVAILABLE
         self.events: list[ClusterEvent] = []
         self.available_since = 0.0
+        self._resume_ends = 0.0
         self._on_event = on_event
         meeting = (server, shape, self.clock, round_trip, random or Random(), self._fail)
         self._frontend: Frontend
@@ -192,6 +191,15 @@ class Cluster:
         self.close()
 
     @property
+    def shape(self) -> Shape:
+        """What clients meet until the cluster is available. It may be changed between resumes."""
+        return self._frontend.shape
+
+    @shape.setter
+    def shape(self, shape: Shape) -> None:
+        self._frontend.shape = shape
+
+    @property
     def connects(self) -> int:
         """TCP connections accepted from clients so far."""
         return self._frontend.connects
@@ -200,6 +208,24 @@ class Cluster:
     def round_trips(self) -> int:
         """Round trips of all clients so far, as `Tunnel` counts them, logins included."""
         return self._frontend.round_trips
+
+    @property
+    def resume_left(self) -> float | None:
+        """Lab seconds until its resume is over; None while it does not resume."""
+        resuming = self.state is State.RESUMING
+        return max(self._resume_ends - self.clock.now(), 0.0) if resuming else None
+
+    def settle(self) -> None:
+        """Wait until it has done what is due by its clock: a pause, or a resume that a client began."""
+        while self._is_due() and not self._closing:
+            time.sleep(TICK)
+
+    def _is_due(self) -> bool:
+        if self.state is State.AVAILABLE:
+            if self.auto_pause is None or self._frontend.sessions:
+                return False
+            return self.clock.now() - self._frontend.quiet_since >= self.auto_pause
+        return self._is_woken() if self.state is State.PAUSED else self.resume_left == 0.0
 
     def sessions(self) -> list[SessionInfo]:
         """User connections that are open now, oldest first."""
@@ -301,11 +327,12 @@ class Cluster:
         deep = began - paused_at > self.deep_after
         duration = self.deep_resume if deep else self.resume
         self._pauses[-1] = (paused_at, began)
+        self._resume_ends = began + duration
         self.state = State.RESUMING
         self._emit("resuming", f"a connection attempt after {began - paused_at:.0f} s of pause")
         starting = asyncio.create_task(asyncio.to_thread(self.server.start))
         period = -1
-        while not starting.done() or self.clock.now() < began + duration:
+        while not starting.done() or self.clock.now() < self._resume_ends:
             now_period = int((self.clock.now() - began) / max(duration, TICK) * MIX_PERIODS)
             if now_period != period:
                 period = now_period

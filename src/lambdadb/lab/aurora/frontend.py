@@ -10,14 +10,24 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora.tunnel import Tunnel
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.listener import LOOPBACK, Port
-from lambdadb.lab.mariadb import MariaDB
-from lambdadb.lab.postgres import Postgres
+
+
+class Server(Protocol):
+    """What a cluster stands in front of."""
+
+    port: int
+
+    @property
+    def running(self) -> bool: ...
+    def url(self, database: str = ..., *, host: str = ..., port: int | None = None) -> str: ...
+    def start(self) -> None: ...
+    def crash(self) -> None: ...
 
 
 class Shape(str, Enum):
@@ -96,7 +106,7 @@ class Frontend:
 
     def __init__(
         self,
-        server: Postgres | MariaDB,
+        server: Server,
         shape: Shape,
         clock: LabClock,
         round_trip: float,
@@ -104,11 +114,7 @@ class Frontend:
         on_error: Callable[[BaseException], None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        if shape not in self.shapes:
-            known = ", ".join(shape.value for shape in self.shapes)
-            raise LabError(
-                f"The shape {shape.value!r} is not one of this database. Choose one of {known}."
-            )
+        self.shape = shape
         self.connects = 0
         self.round_trips = 0
         self.sessions: set[Session] = set()
@@ -116,13 +122,26 @@ class Frontend:
         self.woken = False
         self.available = asyncio.Event()
         self._server = server
-        self._shape = shape
         self._clock = clock
         self._round_trip = round_trip
         self._random = random
         self._on_error = on_error
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def shape(self) -> Shape:
+        """What clients meet while the cluster is not available."""
+        return self._shape
+
+    @shape.setter
+    def shape(self, shape: Shape) -> None:
+        if shape not in self.shapes:
+            known = ", ".join(shape.value for shape in self.shapes)
+            raise LabError(
+                f"The shape {shape.value!r} is not one of this database. Choose one of {known}."
+            )
+        self._shape = shape
 
     def open(self) -> None:
         """Serve clients from now on, those first who were held."""

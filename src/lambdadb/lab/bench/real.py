@@ -12,6 +12,7 @@ import lambdadb
 from lambdadb.credentials import Credentials
 from lambdadb.credentials.rds_iam import RdsIam
 from lambdadb.credentials.secrets_manager import SecretsManager
+from lambdadb.extras import install_command
 from lambdadb.lab.bench.capacity import await_capacity
 from lambdadb.lab.bench.cluster_url import cluster_of, place, region_in, with_tls
 from lambdadb.lab.bench.config import OWN_TABLES, BenchConfig
@@ -109,7 +110,7 @@ def read_capacity(
         try:
             from boto3 import Session
         except ImportError:
-            records.append(unknown(cluster, "boto3 is not installed: pip install '.[aws]'"))
+            records.append(unknown(cluster, f"boto3 is not installed: {install_command('aws')}"))
             continue
         try:
             client = Session().client("cloudwatch", region_name=region)

@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import Any, cast
 from urllib.parse import quote
 
-from lambdadb.lab.aurora import Cluster
+from lambdadb.lab.aurora import Cluster, Server
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.data_api.answers import STATUS, ApiError
 from lambdadb.lab.data_api.service import CALL_TIMEOUT, Service, Transaction
 from lambdadb.lab.data_api.signature import check_signature
 from lambdadb.lab.listener import LOOPBACK
-from lambdadb.lab.postgres import Postgres
 
 LARGEST_REQUEST = 4 * 1024 * 1024
 CALLS = ("Execute", "BatchExecute", "BeginTransaction", "CommitTransaction", "RollbackTransaction")
@@ -74,7 +73,7 @@ class DataApi:
 
     def __init__(
         self,
-        server: Postgres,
+        server: Server,
         *,
         cluster: Cluster | None = None,
         region: str = "us-east-1",

