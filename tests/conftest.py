@@ -21,10 +21,10 @@ settings.load_profile("lambdadb")
 def pytest_addoption(parser):
     parser.addoption(
         "--postgres",
-        choices=["embedded", "container", "pgbouncer"],
+        choices=["embedded", "container", "pgbouncer", "rds-proxy"],
         default="embedded",
-        help="the embedded PostgreSQL of the lab, by itself or behind pgbouncer's transaction pooling, "
-        "or a container of LAMBDADB_POSTGRES_IMAGE",
+        help="the embedded PostgreSQL of the lab, by itself, behind pgbouncer's transaction pooling or "
+        "behind the emulated RDS Proxy; or a container of LAMBDADB_POSTGRES_IMAGE",
     )
 
 

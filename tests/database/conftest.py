@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,63 +20,28 @@ import lambdadb
 import lambdadb.aio
 
 from .proxy_differences import PINGS, find_difference
+from .servers import SERVERS, Server, Sessions
 
-PASSWORD = "canary-7f3a9c51"
 _numbers = itertools.count(1)
 
 
-Urls = tuple[str, str]  # of the server as the tests reach it, and of the server itself
-
-
-@contextmanager
-def _embedded() -> Iterator[Urls]:
-    from lambdadb.lab.postgres import Postgres
-
-    with Postgres(password=PASSWORD) as server:
-        yield server.url(), server.url()
-
-
-@contextmanager
-def _pgbouncer() -> Iterator[Urls]:
-    from lambdadb.lab.pgbouncer import PgBouncer
-    from lambdadb.lab.postgres import Postgres
-
-    # A session that ended with its database is replaced at once.
-    settings = {"server_login_retry": "0.1"}
-    with Postgres(password=PASSWORD) as server, PgBouncer(server, settings=settings) as pgbouncer:
-        yield pgbouncer.url(), server.url()
-
-
-@contextmanager
-def _container() -> Iterator[Urls]:
-    from testcontainers.community.postgres import PostgresContainer
-
-    image = os.environ.get("LAMBDADB_POSTGRES_IMAGE", "pgvector/pgvector:pg17")
-    with PostgresContainer(
-        image, username="postgres", password=PASSWORD, dbname="postgres"
-    ) as container:
-        url = container.get_connection_url(driver="psycopg")
-        yield url, url
+@pytest.fixture(scope="session")
+def running(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The server of all tests; a missing one fails the test."""
+    with SERVERS[request.config.getoption("--postgres")]() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def urls(request: pytest.FixtureRequest) -> Iterator[Urls]:
-    """The URLs of the server's maintenance database; a missing server fails the test."""
-    kinds = {"embedded": _embedded, "container": _container, "pgbouncer": _pgbouncer}
-    with kinds[request.config.getoption("--postgres")]() as urls:
-        yield urls
+def server(running: Server) -> URL:
+    """The URL of the server's maintenance database, as the tests reach it."""
+    return make_url(running.url)
 
 
 @pytest.fixture(scope="session")
-def server(urls: Urls) -> URL:
-    """The URL of the server as the tests reach it."""
-    return make_url(urls[0])
-
-
-@pytest.fixture(scope="session")
-def direct(urls: Urls) -> URL:
+def direct(running: Server) -> URL:
     """The URL of the server itself."""
-    return make_url(urls[1])
+    return make_url(running.direct)
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +100,7 @@ class Databases:
 
     def give_back(self, name: str) -> None:
         """End its sessions; empty it or, if it was changed otherwise, drop it."""
-        sessions = Sessions(self._admin, name, 0.0)
+        sessions = Sessions(self._admin, name)
         sessions.terminate()
         assert self._clean is not None
         # A test may have dropped it, or have left it so that nobody can connect.
@@ -183,57 +147,10 @@ def shared_database(server: URL, admin: psycopg.Connection[Any]) -> Iterator[URL
     admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-class Sessions:
-    """The sessions of one database, as the server sees them."""
-
-    def __init__(self, admin: psycopg.Connection[Any], database: str, way: float) -> None:
-        self._admin = admin
-        self._way = way
-        self._database = database
-
-    def __call__(self) -> list[tuple[int, str, str]]:
-        """pid, application_name and state of each."""
-        return self._admin.execute(
-            "SELECT pid, application_name, state FROM pg_stat_activity WHERE datname = %s",
-            [self._database],
-        ).fetchall()
-
-    def wait_for_statement(self, statement: str, seconds: float = 30.0) -> None:
-        """Wait until one of them runs it."""
-        query = "SELECT FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND query = %s"
-        end = time.monotonic() + seconds
-        while not self._admin.execute(query, [self._database, statement]).fetchall():
-            assert time.monotonic() < end, f"no session runs {statement}"
-            time.sleep(0.01)
-
-    def become(self, count: int, seconds: float = 10.0) -> list[tuple[int, str, str]]:
-        """Wait until there are `count`: a closed session takes a moment to leave the view."""
-        end = time.monotonic() + seconds
-        while len(now := self()) != count:
-            assert time.monotonic() < end, f"{len(now)} sessions instead of {count}: {now}"
-            time.sleep(0.01)
-        return now
-
-    def terminate(self) -> None:
-        """End all of them, as an operator or a failover would."""
-        for pid, *_ in self():
-            self._admin.execute("SELECT pg_terminate_backend(%s)", [pid])
-        self.become(0)
-        time.sleep(self._way)
-
-    def terminate_others(self, mine: psycopg.Connection[Any]) -> None:
-        """End all of them but one, and wait until they are gone."""
-        for pid, *_ in self():
-            if pid != mine.info.backend_pid:
-                self._admin.execute("SELECT pg_terminate_backend(%s)", [pid])
-        self.become(1)
-
-
 @pytest.fixture
-def sessions(request: pytest.FixtureRequest, admin: psycopg.Connection[Any], database: URL) -> Sessions:
-    # A container's network hands on the end of a connection after the server has forgotten it.
-    way = 0.05 if request.config.getoption("--postgres") == "container" else 0.0
-    return Sessions(admin, str(database.database), way)
+def sessions(running: Server, admin: psycopg.Connection[Any], database: URL) -> Sessions:
+    """The sessions of the test's database."""
+    return running.make_sessions(admin, str(database.database))
 
 
 class Mode:

@@ -17,7 +17,7 @@ from lambdadb import (
 )
 from lambdadb.aio import create_async_engine
 
-from .conftest import PASSWORD
+from .servers import PASSWORD
 
 ONE = text("SELECT 1")
 

@@ -153,6 +153,33 @@ def test_a_policy_that_resets_sessions_is_refused_when_the_proxy_is_found(pgboun
         engines(ignoring.url(), policy=PerEnvironment(reset="session")).connect()
 
 
+class Passwords:
+    """A store with an old password and a new one, as during a rotation."""
+
+    def __init__(self, *passwords):
+        self.passwords = passwords
+
+    def logins(self, parameters):
+        for password in self.passwords:
+            yield {"password": password}
+
+
+@pytest.mark.parametrize("auth_type", ["scram-sha-256", "plain"])
+def test_after_a_refused_password_the_stores_next_one_is_tried(auth_type, pgbouncer, engines, server):
+    """pgbouncer refuses in its own words, which depend on how it asks for the password."""
+    bouncer = pgbouncer(settings={"auth_type": auth_type})
+    url = f"postgresql+psycopg://%s@127.0.0.1:{bouncer.port}/postgres"
+    keywords = {"allow_unverified_server": True, "proxy": "pgbouncer"}
+    rotated = engines(url % "postgres", credentials=Passwords("canary-old", server.password), **keywords)
+    with rotated.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    for name in ("postgres", "nobody_here"):
+        refused = engines(url % name, credentials=Passwords("canary-old"), **keywords)
+        with pytest.raises(ConnectFailed) as caught:
+            refused.connect()
+        assert caught.value.fault is Fault.CREDENTIALS
+
+
 def test_no_ping_is_sent_and_a_closed_socket_is_seen(pgbouncer, engines):
     """A checkout after a long time sends nothing. A connection that the proxy closed is replaced."""
     bouncer = pgbouncer()
