@@ -19,7 +19,7 @@ from sqlalchemy.util import greenlet_spawn
 import lambdadb
 import lambdadb.aio
 
-from .proxy_differences import PINGS, find_difference
+from .proxy_differences import find_difference
 from .servers import SERVERS, Server, Sessions
 
 _numbers = itertools.count(1)
@@ -81,7 +81,7 @@ class Databases:
     Making a database costs a tenth of a second and more, and dropping it a checkpoint.
     """
 
-    def __init__(self, server: URL, admin: psycopg.Connection[Any]) -> None:
+    def __init__(self, server: Server, admin: psycopg.Connection[Any]) -> None:
         self._server = server
         self._admin = admin
         self._clean: tuple[str, object] | None = None
@@ -100,8 +100,7 @@ class Databases:
 
     def give_back(self, name: str) -> None:
         """End its sessions; empty it or, if it was changed otherwise, drop it."""
-        sessions = Sessions(self._admin, name)
-        sessions.terminate()
+        self._server.make_sessions(self._admin, name).terminate()
         assert self._clean is not None
         # A test may have dropped it, or have left it so that nobody can connect.
         with contextlib.suppress(psycopg.Error), self._connect(name) as connection:
@@ -112,14 +111,14 @@ class Databases:
         self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def _connect(self, name: str) -> psycopg.Connection[Any]:
-        url = self._server.set(database=name, drivername="postgresql")
+        url = make_url(self._server.direct).set(database=name, drivername="postgresql")
         return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
 
 
 @pytest.fixture(scope="session")
-def databases(direct: URL, admin: psycopg.Connection[Any]) -> Databases:
+def databases(running: Server, admin: psycopg.Connection[Any]) -> Databases:
     """The databases of the tests, one after the other."""
-    return Databases(direct, admin)
+    return Databases(running, admin)
 
 
 @pytest.fixture
@@ -201,11 +200,9 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Behind pgbouncer, expect the tests to fail that see a difference."""
-    if config.getoption("--postgres") != "pgbouncer":
-        return
+    """Behind a proxy, expect the tests to fail that see a difference."""
     for item in items:
-        if (reason := find_difference(item.nodeid)) is not None:
-            # A test that interrupts a ping would interrupt another test: no ping is sent.
-            runs = reason != PINGS
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=False, run=runs))
+        difference = find_difference(config.getoption("--postgres"), item.path.name, item.name)
+        if difference is not None:
+            mark = pytest.mark.xfail(reason=difference.reason, strict=True, run=difference.runs)
+            item.add_marker(mark)

@@ -102,6 +102,11 @@ class Clients(Sessions):
         Sessions(self._admin, self._database).terminate()
         self.become(0)
 
+    def terminate_others(self, mine: psycopg.Connection[Any]) -> None:
+        """End the clients, and the proxy's sessions; `mine` is connected directly."""
+        self._kill(self._database)
+        Sessions(self._admin, self._database).terminate_others(mine)
+
 
 @dataclass(frozen=True)
 class Server:

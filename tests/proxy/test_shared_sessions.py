@@ -135,6 +135,19 @@ def test_a_caller_may_prepare_statements(pgbouncer, engines):
         assert connection.connection.driver_connection.prepare_threshold == 3
 
 
+def test_prepared_statements_work_where_pgbouncer_keeps_them(pgbouncer, engines, version):
+    """`prepare_threshold` with pgbouncer since 1.21: clients that share a session prepare the same."""
+    if version < (1, 21):
+        pytest.skip("pgbouncer before 1.21 keeps no prepared statements")
+    bouncer = pgbouncer(pool_size=1, settings={"max_prepared_statements": "10"})
+    some = [engines(bouncer.url(), connect_args={"prepare_threshold": 1}) for _ in range(3)]
+    for number in range(30):  # more statements than pgbouncer keeps
+        for engine in some:
+            with engine.begin() as connection:
+                statement = text(f"SELECT CAST(:given AS integer) + {number // 2}")
+                assert connection.scalar(statement, {"given": 1}) == 1 + number // 2
+
+
 def test_the_tag_reaches_the_server(pgbouncer, engines, admin):
     """pgbouncer passes application_name on to the session that a transaction gets."""
     engine = engines(pgbouncer().url(), tag="orders")
