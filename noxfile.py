@@ -298,13 +298,14 @@ def sweep(session: nox.Session) -> None:
 
 @nox.session
 def proxy(session: nox.Session) -> None:
-    """Behind pgbouncer: sweeps on both sides of it, and the database tests; needs pgbouncer."""
+    """Sweeps on both sides of pgbouncer; the database tests behind it and the emulated RDS Proxy."""
     if not any(shutil.which("pgbouncer", path=path) for path in (None, "/usr/sbin")):
         session.error("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
     install(session, ".[lab]", "test")
     session.run("pytest", "-n", "2", "-m", "", "tests/proxy", *session.posargs)
     # The tests that see a difference are listed in tests/database/proxy_differences.py.
-    session.run("pytest", "-n", "2", "tests/database", "--pgbouncer")
+    for kind in ("pgbouncer", "rds-proxy"):
+        session.run("pytest", "-n", "2", "tests/database", "--proxy", kind)
 
 
 @nox.session

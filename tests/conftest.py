@@ -22,9 +22,10 @@ settings.load_profile("lambdadb")
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--pgbouncer",
-        action="store_true",
-        help="tests/database reaches PostgreSQL through pgbouncer's transaction pooling",
+        "--proxy",
+        choices=["pgbouncer", "rds-proxy"],
+        help="tests/database reaches the embedded PostgreSQL through pgbouncer's transaction pooling "
+        "or through the emulated RDS Proxy",
     )
 
 

@@ -17,13 +17,14 @@ from sqlalchemy.util import greenlet_spawn
 import lambdadb
 import lambdadb.aio
 from lambdadb.lab.aurora import Server
-from lambdadb.lab.pgbouncer import PgBouncer
 from lambdadb.lab.postgres import Postgres
 from lambdadb.testing import Database, open_postgres
 from lambdadb.testing.databases import IMAGE, connect
+from lambdadb.testing.sessions import Sessions
 from pytest_lambdadb import setting
 
-from .proxy_differences import PINGS, find_difference
+from .proxies import Clients, Proxy, open_proxy
+from .proxy_differences import find_difference
 
 PASSWORD = "canary-7f3a9c51"
 
@@ -56,15 +57,21 @@ def direct(postgres_server: Server) -> URL:
 
 
 @pytest.fixture(scope="session")
-def server(pytestconfig: pytest.Config, postgres_server: Server) -> Iterator[URL]:
-    """The URL of the server as the tests reach it."""
-    if not pytestconfig.getoption("--pgbouncer"):
-        yield make_url(postgres_server.url())
+def proxy(pytestconfig: pytest.Config, postgres_server: Server) -> Iterator[Proxy | None]:
+    """The proxy before the server, if the tests run behind one."""
+    kind = pytestconfig.getoption("--proxy")
+    if kind is None:
+        yield None
         return
-    assert isinstance(postgres_server, Postgres)
-    # A session that ended with its database is replaced at once.
-    with PgBouncer(postgres_server, settings={"server_login_retry": "0.1"}) as pgbouncer:
-        yield make_url(pgbouncer.url())
+    assert isinstance(postgres_server, Postgres), "--proxy needs the embedded PostgreSQL"
+    with open_proxy(kind, postgres_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def server(proxy: Proxy | None, direct: URL) -> URL:
+    """The URL of the server as the tests reach it."""
+    return direct if proxy is None else make_url(proxy.url)
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +83,17 @@ def admin(direct: URL) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
-def database(server: URL, postgres: Database) -> URL:
+def sessions(proxy: Proxy | None, postgres: Database) -> Sessions:
+    """The sessions of the test's database; behind a proxy its clients."""
+    return postgres.sessions if proxy is None else Clients(proxy, postgres.name, postgres.sessions)
+
+
+@pytest.fixture
+def database(server: URL, postgres: Database, proxy: Proxy | None) -> Iterator[URL]:
     """A fresh database with pgvector and an empty table `item`."""
-    return server.set(database=postgres.name)
+    yield server.set(database=postgres.name)
+    if proxy is not None:
+        proxy.end_clients(postgres.name)
 
 
 @pytest.fixture
@@ -146,11 +161,9 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Behind pgbouncer, expect the tests to fail that see a difference."""
-    if not config.getoption("--pgbouncer"):
-        return
+    """Behind a proxy, expect the tests to fail that see a difference."""
     for item in items:
-        if (reason := find_difference(item.nodeid)) is not None:
-            # A test that interrupts a ping would interrupt another test: no ping is sent.
-            runs = reason != PINGS
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=False, run=runs))
+        difference = find_difference(config.getoption("--proxy"), item.path.name, item.name)
+        if difference is not None:
+            mark = pytest.mark.xfail(reason=difference.reason, strict=True, run=difference.runs)
+            item.add_marker(mark)

@@ -33,18 +33,19 @@ def dsn(url):
 
 
 @pytest.fixture
-def here(database):
+def here(direct, database):
     """A direct connection to the test's database, with the tables of a unit of work."""
-    with psycopg.connect(dsn(database), autocommit=True) as connection:
+    with psycopg.connect(dsn(direct.set(database=database.database)), autocommit=True) as connection:
         connection.execute(TABLES)
         connection.execute(HOSTILE)
         yield connection
 
 
 @pytest.fixture
-def shared(shared_database):
+def shared(direct, shared_database):
     """The same to the file's own, with its tables empty."""
-    with psycopg.connect(dsn(shared_database), autocommit=True) as connection:
+    name = shared_database.database
+    with psycopg.connect(dsn(direct.set(database=name)), autocommit=True) as connection:
         connection.execute(TABLES)
         connection.execute(HOSTILE)
         connection.execute("TRUNCATE unit, marker")

@@ -167,7 +167,7 @@ def secure(
 ) -> Iterator[Secure]:
     place = (str(server.host), int(server.port or 5432))
     # The embedded server has no TLS of its own.
-    relayed = isinstance(postgres_server, Postgres) and not request.config.getoption("--pgbouncer")
+    relayed = isinstance(postgres_server, Postgres) and not request.config.getoption("--proxy")
     encrypting: Relay | Own = Relay(place) if relayed else Own(admin, place[1])
     certificate = authority.issue_cert(HOST)
     encrypting.show(certificate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -23,6 +24,13 @@ def installed() -> None:
         find_pgbouncer()
     except LabError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def version() -> tuple[int, ...]:
+    """The version of the installed pgbouncer."""
+    text = subprocess.run([find_pgbouncer(), "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(number) for number in text.stdout.split()[1].split("."))
 
 
 @pytest.fixture(scope="session")

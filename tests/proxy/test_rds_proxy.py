@@ -14,7 +14,8 @@ from sqlalchemy import text
 import lambdadb
 from lambdadb import ConnectFailed, Fault, OutOfTime, ResumeRetry
 from lambdadb.lab.context import LambdaContext
-from lambdadb.lab.rds_proxy import NAMED_STATEMENT, RdsProxy
+from lambdadb.lab.rds_proxy import RdsProxy
+from lambdadb.lab.rds_proxy.client import NAMED_STATEMENT
 
 
 @pytest.fixture

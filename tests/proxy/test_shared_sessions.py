@@ -135,6 +135,19 @@ def test_a_caller_may_prepare_statements(pgbouncer, engines):
         assert connection.connection.driver_connection.prepare_threshold == 3
 
 
+def test_prepared_statements_work_where_pgbouncer_keeps_them(pgbouncer, engines, version):
+    """`prepare_threshold` with pgbouncer since 1.21: clients that share a session prepare the same."""
+    if version < (1, 21):
+        pytest.skip("pgbouncer before 1.21 keeps no prepared statements")
+    bouncer = pgbouncer(pool_size=1, settings={"max_prepared_statements": "10"})
+    some = [engines(bouncer.url(), connect_args={"prepare_threshold": 1}) for _ in range(3)]
+    for number in range(30):  # more statements than pgbouncer keeps
+        for engine in some:
+            with engine.begin() as connection:
+                statement = text(f"SELECT CAST(:given AS integer) + {number // 2}")
+                assert connection.scalar(statement, {"given": 1}) == 1 + number // 2
+
+
 def test_the_tag_reaches_the_server(pgbouncer, engines, admin):
     """pgbouncer passes application_name on to the session that a transaction gets."""
     engine = engines(pgbouncer().url(), tag="orders")
@@ -151,6 +164,33 @@ def test_a_policy_that_resets_sessions_is_refused_when_the_proxy_is_found(pgboun
     ignoring = pgbouncer(settings={"ignore_startup_parameters": "options"})
     with pytest.raises((InvalidSettings, ConnectFailed), match="SET LOCAL"):
         engines(ignoring.url(), policy=PerEnvironment(reset="session")).connect()
+
+
+class Passwords:
+    """A store with an old password and a new one, as during a rotation."""
+
+    def __init__(self, *passwords):
+        self.passwords = passwords
+
+    def logins(self, parameters):
+        for password in self.passwords:
+            yield {"password": password}
+
+
+@pytest.mark.parametrize("auth_type", ["scram-sha-256", "plain"])
+def test_after_a_refused_password_the_stores_next_one_is_tried(auth_type, pgbouncer, engines, server):
+    """pgbouncer refuses in its own words, which depend on how it asks for the password."""
+    bouncer = pgbouncer(settings={"auth_type": auth_type})
+    url = f"postgresql+psycopg://%s@127.0.0.1:{bouncer.port}/postgres"
+    keywords = {"allow_unverified_server": True, "proxy": "pgbouncer"}
+    rotated = engines(url % "postgres", credentials=Passwords("canary-old", server.password), **keywords)
+    with rotated.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    for name in ("postgres", "nobody_here"):
+        refused = engines(url % name, credentials=Passwords("canary-old"), **keywords)
+        with pytest.raises(ConnectFailed) as caught:
+            refused.connect()
+        assert caught.value.fault is Fault.CREDENTIALS
 
 
 def test_no_ping_is_sent_and_a_closed_socket_is_seen(pgbouncer, engines):

@@ -19,9 +19,9 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
     # issue 540. Its pg_hba.conf admits every TLS client once awake, so over TLS this line can only
     # mean "not yet"; without TLS ("no encryption") it means that TLS is required.
     (Fault.RESUMING, r"no pg_hba\.conf entry .*(SSL encryption|SSL on)\b"),
-    # 28P01, 28000 (PostgreSQL, src/backend/libpq/auth.c); RDS Proxy troubleshooting page
-    (Fault.CREDENTIALS, r"authentication failed for user|no password supplied"),
-    (Fault.CREDENTIALS, r'role ".*" (does not exist|is not permitted to log in)'),
+    # pgbouncer, src/objects.c: it cannot log in to the server, and tries again every 15 s by default.
+    # The text may quote why, such as the refusal of pgbouncer's own password.
+    (Fault.UNREACHABLE, r"server_login_retry|pgbouncer cannot connect to server"),
     # Rates and slots of RDS Proxy (53300, 08000) and of pgbouncer
     (
         Fault.EXHAUSTED,
@@ -29,8 +29,10 @@ _TEXTS: tuple[tuple[Fault, str], ...] = (
     ),
     (Fault.EXHAUSTED, r"Timed-out waiting to acquire database connection|query_wait_timeout"),
     (Fault.EXHAUSTED, r"no more connections allowed"),
-    # pgbouncer, src/objects.c: it cannot log in to the server, and tries again every 15 s by default
-    (Fault.UNREACHABLE, r"server_login_retry|pgbouncer cannot connect to server"),
+    # 28P01, 28000 (PostgreSQL, src/backend/libpq/auth.c); RDS Proxy troubleshooting page; pgbouncer,
+    # src/client.c: "SASL authentication failed", "password authentication failed", "no such user"
+    (Fault.CREDENTIALS, r"authentication failed|no password supplied|FATAL: +no such user"),
+    (Fault.CREDENTIALS, r'role ".*" (does not exist|is not permitted to log in)'),
     # 53300 (PostgreSQL, src/backend/storage/lmgr/proc.c, utils/init/postinit.c)
     (Fault.EXHAUSTED, r"too many clients already|too many connections for (role|database)"),
     (Fault.EXHAUSTED, r"remaining connection slots are reserved"),

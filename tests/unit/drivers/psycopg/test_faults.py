@@ -48,6 +48,8 @@ TEXTS = {
         AT + 'FATAL:  role "app" does not exist',
         AT + 'FATAL:  role "app" is not permitted to log in',
         AT + "FATAL:  IAM authentication failed for user app",
+        AT + "FATAL:  SASL authentication failed",
+        AT + "FATAL:  no such user",
         AT + "fe_sendauth: no password supplied",
         # localhost has two addresses: what the one that answered said decides
         f'connection to server at "::1", port 1 failed: {REFUSED}\n'
@@ -61,6 +63,9 @@ TEXTS = {
         "connection timeout expired",
         AT + "FATAL:  server login has been failing, try again later (server_login_retry)",
         AT + "FATAL:  pgbouncer cannot connect to server",
+        AT
+        + "FATAL:  server login has been failing, cached error: password authentication failed for user "
+        '"app" (server_login_retry)',
         'could not translate host name "db" to address: Temporary failure in name resolution',
     ],
     Fault.UNTRUSTED: [

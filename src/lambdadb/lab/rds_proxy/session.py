@@ -1,0 +1,71 @@
+"""The sessions that a proxy has on its server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from psycopg import pq
+from psycopg.pq.abc import PGconn
+
+# What a session reports at its start, for the clients' own logins.
+REPORTED = (
+    *("server_version", "server_encoding", "client_encoding", "is_superuser", "in_hot_standby"),
+    *("session_authorization", "DateStyle", "IntervalStyle", "TimeZone", "integer_datetimes"),
+    *("standard_conforming_strings", "default_transaction_read_only"),
+)
+
+
+class Session:
+    """A session of the server. libpq logs in, and then leaves the socket to the proxy."""
+
+    def __init__(self, pgconn: PGconn) -> None:
+        self._pgconn = pgconn
+        self.parameters = {
+            name: value.decode()
+            for name in REPORTED
+            if (value := pgconn.parameter_status(name.encode())) is not None
+        }
+
+    @classmethod
+    async def open(cls, port: int, user: str, password: str, database: str) -> Session:
+        """Log in. Raises `ConnectionError` if the server is not there."""
+        given = {"host": "127.0.0.1", "port": str(port), "user": user, "password": password}
+        conninfo = " ".join(f"{name}='{value}'" for name, value in given.items())
+        conninfo += f" dbname='{database}' sslmode=disable"
+        pgconn = await asyncio.to_thread(pq.PGconn.connect, conninfo.encode())
+        if pgconn.status != pq.ConnStatus.OK:
+            text = pgconn.error_message.decode(errors="replace")
+            pgconn.finish()
+            raise ConnectionError(text)
+        session = cls(pgconn)
+        stream = socket.socket(fileno=os.dup(pgconn.socket))
+        session.reader, session.writer = await asyncio.open_connection(sock=stream)
+        return session
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @property
+    def backend_pid(self) -> int:
+        """The process id that the server gave it."""
+        return self._pgconn.backend_pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has ended it."""
+        return self.reader.at_eof()
+
+    def close(self) -> None:
+        """End it: the server rolls back what is open."""
+        self.writer.close()
+        self._pgconn.finish()
+
+
+class Pool:
+    """The sessions of one user in one database."""
+
+    def __init__(self, size: int) -> None:
+        self.slots = asyncio.Semaphore(size)
+        self.idle: list[Session] = []
