@@ -245,7 +245,9 @@ def mysql(session: nox.Session) -> None:
 @nox.session
 def frameworks(session: nox.Session) -> None:
     """FastAPI, Flask, Powertools, langchain and others on lambdadb; `-- --write` renews their table."""
-    install(session, ".[lab]", "test", "frameworks")
+    install(session, ".[lab]", "test", "types", "frameworks")
+    examples = sorted(map(str, Path("examples/frameworks").glob("*.py")))
+    session.run("mypy", "--ignore-missing-imports", "--implicit-reexport", *examples)
     session.run("pytest", "-m", "frameworks", "-rs", "tests/frameworks", *session.posargs)
 
 

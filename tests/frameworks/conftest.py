@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -38,7 +39,7 @@ class Shop:
 
     def function(self, handler: str, timeout: float = 30.0, **variables: str) -> Environment:
         """An environment of a function in examples/frameworks. Frozen between its invocations."""
-        return self._functions.enter_context(
+        function = self._functions.enter_context(
             Environment(
                 handler,
                 function_name=FUNCTION,
@@ -47,6 +48,8 @@ class Shop:
                 path=[EXAMPLES / "frameworks", EXAMPLES],
             )
         )
+        function.start()  # whose imports may take longer than Lambda's ten seconds on a busy machine
+        return function
 
     def execute(self, query: str) -> list[tuple[object, ...]]:
         """Run a statement on the server itself, beside the cluster."""
@@ -55,7 +58,19 @@ class Shop:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def sessions(self) -> list[str]:
+    def settle(self, wanted: int = 1) -> int:
+        """
+        Return how many sessions the server has. All of them have the function's name.
+
+        A server ends sessions a moment later, so it waits for the wanted number, for 30 s at most.
+        """
+        ends = time.monotonic() + 30.0
+        while len(names := self._sessions()) != wanted and time.monotonic() < ends:
+            time.sleep(0.02)
+        assert set(names) <= {FUNCTION}
+        return len(names)
+
+    def _sessions(self) -> list[str]:
         """The names of all sessions, less the test's own."""
         names = self.execute(
             "SELECT application_name FROM pg_stat_activity "
@@ -64,11 +79,14 @@ class Shop:
         return [str(name) for (name,) in names]
 
     def end_sessions(self) -> None:
-        """End every session, as the server does with idle ones."""
+        """End every session, as the server does with idle ones, and wait until its client can see it."""
         self.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
             "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
+        ends = time.monotonic() + 30.0
+        while self.cluster.sessions() and time.monotonic() < ends:
+            time.sleep(0.02)
 
 
 @pytest.fixture

@@ -122,21 +122,14 @@ def content(answer: Any) -> Any:
     return answer
 
 
-def count_sessions(shop: Shop) -> int:
-    """The sessions on the server, all of which have the function's name."""
-    sessions = shop.sessions()
-    assert set(sessions) == {FUNCTION}
-    return len(sessions)
-
-
 def run(example: Example, shop: Shop) -> int:
     """A resume is waited for, and a lost session replaced. Returns the sessions that are open then."""
     function = example.open(shop)
     assert content(function.invoke(example.events[0])) == example.answers[0]
-    assert count_sessions(shop) == 1
+    assert shop.settle() == 1
     shop.end_sessions()
     assert content(function.invoke(example.events[1])) == example.answers[1]
-    return count_sessions(shop)
+    return shop.settle()
 
 
 @pytest.mark.parametrize("example", WEB, ids=lambda example: example.framework)
@@ -229,7 +222,7 @@ def test_the_lambda_web_adapter(
     shop = open_shop(1.0)
     adapter = open_adapter(shop)
     assert adapter.post("/orders/tea") == (200, {"id": 1})
-    sessions = count_sessions(shop)
+    sessions = shop.settle()
     shop.end_sessions()
     assert adapter.post("/orders/tea") == (200, {"id": 2})
     status, body = open_adapter(open_shop(60.0), timeout=4.0).post("/orders/tea")
@@ -276,7 +269,7 @@ def test_powertools_idempotency(
     for _ in range(2):
         assert function.invoke({"request": "r-1", "item": "tea"}) == {"id": 1}
     assert function.invoke({"request": "r-2", "item": "tea"}) == {"id": 2}
-    sessions = count_sessions(shop)
+    sessions = shop.settle()
     table.add("Powertools: idempotency", FOLDER / "powertools_idempotency.py", sessions=sessions)
 
 
@@ -293,8 +286,8 @@ def test_alembic(open_shop: OpenShop, table: Table) -> None:
     )
     assert shop.execute("SELECT version_num FROM alembic_version") == [("1",)]
     assert shop.execute("SELECT count(*) FROM made_by_alembic") == [(0,)]
-    assert shop.sessions() == []
-    table.add("Alembic", FOLDER / "alembic_by_url" / "env.py", sessions=0)
+    sessions = shop.settle(0)
+    table.add("Alembic", FOLDER / "alembic_by_url" / "env.py", sessions=sessions)
 
 
 def test_the_xray_sdks_patch_all(open_shop: OpenShop, table: Table) -> None:
@@ -308,7 +301,7 @@ def test_the_xray_sdks_patch_all(open_shop: OpenShop, table: Table) -> None:
     assert connect.document["annotations"]["resumed"] is True
     assert statement.document["sql"]["sanitized_query"].startswith("INSERT INTO orders")
     assert (statement.children, daemon.problems) == ([], [])
-    table.add("aws-xray-sdk `patch_all`", FOLDER / "xray_patched.py", sessions=count_sessions(shop))
+    table.add("aws-xray-sdk `patch_all`", FOLDER / "xray_patched.py", sessions=shop.settle())
 
 
 @pytest.fixture
@@ -359,7 +352,7 @@ def test_opentelemetry(
     assert [function.invoke({"item": "tea"}) for _ in range(2)] == [{"id": 1}, {"id": 2}]
     assert [n for n in collector.names(OURS, SQLALCHEMY, LAMBDA) if n not in PARTS] == spans
     file = next(path for path in (FOLDER, EXAMPLES) for path in path.glob(f"{handler.split('.')[0]}.py"))
-    table.add(framework, file, sessions=count_sessions(shop))
+    table.add(framework, file, sessions=shop.settle())
 
 
 def test_flasks_engine_options() -> None:
