@@ -45,7 +45,7 @@ CONTENTS = {
     "Start here": "tutorial when concepts which-policy transactions errors",
     "Functions": "testing first-deployment fastapi flask queues frameworks by-url environments layer",
     "Databases": "pgvector mysql data-api tenants migrations chat-history proxy",
-    "Logins and permissions": "permissions credentials secrets-manager iam rotation tls",
+    "Logins and permissions": "permissions credentials attach secrets-manager iam rotation tls",
     "Traces": "traces xray opentelemetry apm",
     "For operators": "operate awake advise fleets deploy",
     "Reference": "settings reference/api reference/round-trips differences",

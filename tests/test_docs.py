@@ -313,6 +313,12 @@ def app(shop: Shop) -> Iterator[str]:
     shop.connection.execute("DROP ROLE app")
 
 
+def test_a_login_for_a_librarys_engine(app: str, aws: dict[str, str]) -> None:
+    """The library connects as the secret's user."""
+    with environment("attached.lambda_handler", app, **aws) as function:
+        assert function.invoke(None) == "app"
+
+
 @pytest.mark.parametrize("example", ["orders_secret.lambda_handler", "orders_traced.lambda_handler"])
 def test_a_login_from_secrets_manager(example: str, app: str, aws: dict[str, str]) -> None:
     """The secret's user stores the order."""

@@ -21,7 +21,7 @@ FLOORS = [
     {"lifecycle", "pool"},
     {"invocation", "loop_clock", "outcome", "proxy_check", "resume"},
     {"transaction"},
-    {"asgi", "plugin"},
+    {"asgi", "attach", "plugin"},
     {"engine"},
     {"aio", "readers"},
     {"layer", "operate"},

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
-import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import URL, make_url
@@ -19,7 +18,7 @@ import lambdadb.aio
 from lambdadb.lab.aurora import Server
 from lambdadb.lab.postgres import Postgres
 from lambdadb.testing import Database, open_postgres
-from lambdadb.testing.databases import IMAGE, connect
+from lambdadb.testing.databases import IMAGE, Admin, connect
 from lambdadb.testing.sessions import Sessions
 from pytest_lambdadb import setting
 
@@ -75,11 +74,10 @@ def server(proxy: Proxy | None, direct: URL) -> URL:
 
 
 @pytest.fixture(scope="session")
-def admin(direct: URL) -> Iterator[psycopg.Connection[Any]]:
-    """A connection beside the tested ones, that sees and ends the others' sessions."""
-    dsn = direct.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        yield connection
+def admin(postgres_server: Server) -> Iterator[Admin]:
+    """A session beside the tested ones, that sees and ends the others'."""
+    with closing(Admin(postgres_server.url())) as admin:
+        yield admin
 
 
 @pytest.fixture
@@ -105,7 +103,7 @@ def engine(database: URL) -> Iterator[sqlalchemy.Engine]:
 
 
 @pytest.fixture(scope="module")
-def shared_database(server: URL, admin: psycopg.Connection[Any]) -> Iterator[URL]:
+def shared_database(server: URL, admin: Admin) -> Iterator[URL]:
     """One database for all tests of a file that need no fresh one: making one takes a while."""
     name = f"shared_{uuid.uuid4().hex}"
     admin.execute(f"CREATE DATABASE {name}")

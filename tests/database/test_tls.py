@@ -22,6 +22,7 @@ from lambdadb.drivers.psycopg import tls
 from lambdadb.lab.aurora import Server
 from lambdadb.lab.postgres import Postgres
 from lambdadb.policy import Policy
+from lambdadb.testing.databases import Admin
 
 HOST = "db.example"
 LONG = "long_password"
@@ -84,7 +85,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 class Own:
     """PostgreSQL's own TLS, switched on while it runs."""
 
-    def __init__(self, admin: psycopg.Connection[Any], port: int) -> None:
+    def __init__(self, admin: Admin, port: int) -> None:
         self._admin = admin
         self.port = port
 
@@ -104,16 +105,16 @@ class Own:
         reload(self._admin)
 
 
-def write(admin: psycopg.Connection[Any], command: str, lines: bytes) -> None:
+def write(admin: Admin, command: str, lines: bytes) -> None:
     """Lines to the input of a command on the server's machine, in its data directory."""
     query = psycopg.sql.SQL("COPY (SELECT unnest({}::text[])) TO PROGRAM {}")
     admin.execute(query.format(lines.decode().splitlines(), command))
 
 
-def reload(admin: psycopg.Connection[Any]) -> None:
+def reload(admin: Admin) -> None:
     """New sessions find the files as they are now."""
     began = admin.execute("SELECT clock_timestamp(), pg_reload_conf()").fetchone()
-    dsn = f"{admin.info.dsn} password={admin.info.password} sslmode=disable"
+    dsn = f"{admin.url.replace('+psycopg', '', 1)}?sslmode=disable"
     end = time.monotonic() + 10
     loaded = False
     while not loaded:
@@ -161,7 +162,7 @@ def secure(
     request: pytest.FixtureRequest,
     postgres_server: Server,
     server: URL,
-    admin: psycopg.Connection[Any],
+    admin: Admin,
     authority: trustme.CA,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Secure]:
@@ -355,7 +356,7 @@ def test_an_explicit_choice_is_respected(mode: Any, secure: Secure, server: URL)
 
 
 @pytest.fixture
-def long_password(admin: psycopg.Connection[Any], request: pytest.FixtureRequest) -> Iterator[str]:
+def long_password(admin: Admin, request: pytest.FixtureRequest) -> Iterator[str]:
     """A password as long as an IAM token, of a user that has to send it as it is."""
     password = ("token/%2F&=" * request.param)[: request.param]
     admin.execute(

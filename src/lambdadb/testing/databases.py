@@ -72,20 +72,24 @@ class Admin:
     """A session beside the tested ones. It is opened again after the server has restarted."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self._connection: psycopg.Connection[Any] | None = None
 
-    def ask(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement, and return its rows."""
+    def execute(self, statement: Any, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
+        """Run a statement, as `psycopg.Connection.execute`."""
         if self._connection is not None:
             try:
-                return rows_of(self._connection, statement, parameters)
+                return self._connection.execute(statement, parameters or None)
             except psycopg.OperationalError:
                 if not self._connection.broken:
                     raise
         self.close()
-        self._connection = connect(self._url)
-        return rows_of(self._connection, statement, parameters)
+        self._connection = connect(self.url)
+        return self._connection.execute(statement, parameters or None)
+
+    def ask(self, statement: Any, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement, and return its rows; none if it gives none."""
+        return rows_of(self.execute(statement, parameters))
 
     def close(self) -> None:
         """Close the session."""
@@ -100,11 +104,8 @@ def connect(url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(dsn, autocommit=True, application_name=BESIDE)
 
 
-def rows_of(
-    connection: psycopg.Connection[Any], statement: str, parameters: Sequence[Any] = ()
-) -> list[tuple[Any, ...]]:
+def rows_of(cursor: psycopg.Cursor[Any]) -> list[tuple[Any, ...]]:
     """The rows of a statement; none if it gives none."""
-    cursor = connection.execute(statement.encode(), parameters or None)
     return cursor.fetchall() if cursor.description else []
 
 
@@ -148,7 +149,7 @@ class Database:
         if not self.server.running:
             raise LabError(f"{self.name}: the cluster is paused. Connect through it: that wakes it up.")
         with connect(self.url) as connection:
-            return rows_of(connection, statement, parameters)
+            return rows_of(connection.execute(statement.encode(), parameters or None))
 
 
 # What is in a database, less its rows. A changed object has another `xmin`, its row's version.
