@@ -551,7 +551,7 @@ def test_messages_that_the_time_is_too_short_for(shop: Shop) -> None:
     """A message that waits for a lock until the time is over is given back with those after it."""
     with (
         psycopg.connect(shop.url.replace("+psycopg", "")) as other,
-        environment("messages.lambda_handler", shop.url, timeout=4.0) as function,
+        environment("messages.lambda_handler", shop.url, timeout=2.5) as function,
     ):
         function.start()
         other.execute("INSERT INTO handled VALUES ('m-2')")
@@ -559,6 +559,7 @@ def test_messages_that_the_time_is_too_short_for(shop: Shop) -> None:
     assert shop.rows("SELECT item FROM orders") == [("tea",)]
 
 
+@pytest.mark.sweep
 def test_messages_whose_database_sleeps() -> None:
     """The first message's error is raised, so that the whole batch is delivered again."""
     with (
