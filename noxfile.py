@@ -280,6 +280,12 @@ def resume(session: nox.Session) -> None:
 
 
 @nox.session
+def fleet(session: nox.Session) -> None:
+    """Back-off of fleets up to 10,000 environments, simulated, beside peers: about five minutes."""
+    benchmark(session)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Rows lost, doubled, denied and in doubt when a connection is cut at every place, beside peers."""
     benchmark(session)

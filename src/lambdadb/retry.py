@@ -4,11 +4,11 @@ How long a connect may take, when it tries again, and when it gives up. tenacity
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +27,43 @@ _TYPICAL_RESUMES = (15.0, 30.0, 60.0, 120.0)
 OUTSIDE_INVOCATION = 60.0
 """Seconds that a connect may take outside of an invocation, without a `timeout`."""
 
-# Seconds to pause after "too many connections". The pause doubles from the first value to the second.
-_EXHAUSTED_FIRST, _EXHAUSTED_MOST = 0.25, 4.0
+# Seconds that a resume takes at least: 12 have been reported. Until then attempts are rare.
+_SHORTEST_RESUME = 10.0
 
-# Seconds without an answer of a server that has answered "too many connections" before.
-_BUSY_PATIENCE = 5.0
+# The part of the wait that may be lost after a longer resume, as the pause between two attempts.
+_LOST_PART = 0.05
+
+# Seconds without an answer, after which another attempt is started: when the network has accepted the
+# connection, at first and at most; when the server was full before.
+_ACCEPTED_FIRST, _ACCEPTED_MOST = 2.0, 5.0
+_BUSY = 15.0
+
+# Seconds before its end at which a connect makes a last attempt.
+_LAST_ATTEMPT = 1.0
+
+# Seconds to pause after "too many connections", and factors of the seconds that the refusal took, which
+# are more if the server is busy. Attempts that a resume has held are refused at one moment, so the first
+# pause is anything up to a limit. Later ones are as long as the wait so far, up to a limit.
+# `nox -s fleet` shows what the figures do.
+_FIRST_LEAST, _FIRST_MOST, _FIRST_TIMES = 0.5, 2.5, 4.0
+_LATER_LEAST, _LATER_MOST, _LATER_TIMES = 0.25, 3.0, 2.0
 
 # Seconds after which a client is asked to try again when no connection was free. Nobody knows when one
 # will be. It is about the longest pause, so that clients come no faster than connects.
 _EXHAUSTED_AFTER = 5
+
+
+class Silence(Enum):
+    """How far an attempt came that has got no answer to its login so far."""
+
+    UNREACHED = "unreached"
+    """The network has not accepted the connection."""
+    ACCEPTED = "accepted"
+    """It was accepted, and no byte of the server has come."""
+    ANSWERED = "answered"
+    """The server has begun to answer."""
+    BUSY = "busy"
+    """All connections of the server were in use before, so it is awake."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +74,12 @@ class ResumeRetry:
     Only connects are repeated, never SQL. Only faults that can pass are waited for: a wrong password,
     an unknown host or a missing database fails at once.
 
-    If an attempt gets no answer for `hedge_after` seconds, a second one is started beside it. The first
-    is kept, because a resuming Aurora is documented to hold a connection and to answer late. The second
-    is renewed, because a packet or a connection may be lost. The first to log in is used, and the other
-    is closed.
+    If an attempt gets no answer, a second one is started beside it. The first is kept, because a
+    resuming Aurora is documented to hold a connection and to answer late. The second is renewed, because
+    a packet or a connection may be lost. The first to log in is used, and the other is closed.
+
+    No resume is known to take less than 12 s. Until a connect has waited for 10 s its attempts are rare.
+    From then on at most a twentieth of the wait passes between two of them, or `max_backoff`.
     """
 
     timeout: float | None = None
@@ -63,12 +93,17 @@ class ResumeRetry:
 
     hedge_after: float = 0.6
     """
-    Seconds without an answer after which a second attempt is started. It should be longer than a healthy
-    server takes for its first byte. With thousands of environments a longer time makes fewer attempts.
+    Seconds after which a second attempt is started if the network has not accepted the first. One that
+    it has accepted gets at least 2 s, and one that the server has begun to answer 15 s, because a
+    database that wakes up may hold it, and a busy one answers late.
     """
 
     max_backoff: float = 0.5
-    """Longest pause, in seconds, after a refusal. Each pause is a random time from its upper half."""
+    """
+    Longest pause, in seconds, after a refusal by a database that may be about to be awake. In the first
+    10 s, when no resume can be over, pauses grow to four times as much. Each pause is a random time from
+    its upper half. How long a full server is left alone does not depend on it.
+    """
 
     exhausted_timeout: float | None = None
     """
@@ -117,27 +152,49 @@ class ResumeRetry:
         left = Deadline(invocation.at - self.reserve)
         return left if self.timeout is None else left.earlier(Deadline(clock.now() + self.timeout))
 
-    def patience(self, *, exhausted: bool) -> float:
+    def patience(self, silence: Silence, waited: float, left: float) -> float:
         """
         Return the seconds without an answer after which another attempt is started.
 
-        A server that has answered "too many connections" is awake. If it then answers late, it is busy,
-        and more attempts would make it busier.
-        """
-        return max(self.hedge_after, _BUSY_PATIENCE) if exhausted else self.hedge_after
+        A connection that the network has accepted is held by a database that wakes up, or by one that is
+        busy; more attempts would make it busier.
 
-    def backoff(self, failure: AttemptFailed, number: int, random: Random) -> float:
+        Args:
+            silence: How far the attempt came.
+            waited: Seconds for which the connect had waited when the attempt came so far.
+            left: Seconds that the connect had left then.
         """
-        Return the seconds to pause after failed attempt `number`, from 1.
+        early = _SHORTEST_RESUME - waited
+        if silence is Silence.BUSY:
+            seconds = _BUSY
+        elif silence is Silence.ANSWERED:
+            seconds = max(_TYPICAL_RESUMES[0] - waited, waited / 2.0)
+        elif silence is Silence.ACCEPTED and early > 0:
+            seconds = min(max(_ACCEPTED_FIRST, waited), _ACCEPTED_MOST, left - _LAST_ATTEMPT)
+        else:
+            seconds = waited * _LOST_PART
+        return max(self.hedge_after, seconds)
 
-        After the refusal of a full server, only its refusals are counted.
+    def backoff(self, fault: Fault, waited: float, took: float, random: Random) -> float:
         """
-        if failure.silent:
-            return 0.0  # the attempt has already waited for `hedge_after`
-        longest = self.max_backoff
-        if failure.fault is Fault.EXHAUSTED:
-            # Other clients wait for a free connection too, so the pauses grow.
-            longest = min(_EXHAUSTED_FIRST * 2.0**number, _EXHAUSTED_MOST)
+        Return the seconds to pause after a refusal.
+
+        Args:
+            fault: What it said.
+            waited: Seconds since the connect began; of a full server, since its first refusal.
+            took: Seconds from the attempt's start to a full server's refusal.
+            random: Spreads the attempts of many environments.
+        """
+        if fault is Fault.EXHAUSTED and not waited:
+            return random.uniform(0.0, min(max(_FIRST_LEAST, took * _FIRST_TIMES), _FIRST_MOST))
+        if fault is Fault.EXHAUSTED:
+            longest = min(max(_LATER_LEAST, waited), _LATER_MOST + waited * _LOST_PART)
+            busy = min(took, waited) * _LATER_TIMES
+            return max(longest * random.uniform(0.8, 1.0), busy * random.random())
+        if waited < _SHORTEST_RESUME:
+            longest = min(max(self.max_backoff, waited), 4.0 * self.max_backoff)
+        else:
+            longest = max(self.max_backoff, waited * _LOST_PART)
         return longest * random.uniform(0.5, 1.0)
 
     def retry_after(self, waited: float, fault: Fault = Fault.RESUMING) -> int:
@@ -150,22 +207,21 @@ class ResumeRetry:
     def retrying(
         self,
         can_wait: Callable[[AttemptFailed], bool],
+        pause: Callable[[AttemptFailed], float],
         deadline: Deadline,
         clock: Clock,
-        random: Random,
         sleep: Callable[[float], None],
     ) -> Retrying:
         """Return a tenacity loop over attempts that ends before `deadline` and pauses with `sleep`."""
-        refusals = itertools.count(1)
 
-        def pause(failure: AttemptFailed, number: int) -> float:
-            # Attempts before the server was awake say nothing about how full it is.
-            exhausted = failure.fault is Fault.EXHAUSTED
-            return self.backoff(failure, next(refusals) if exhausted else number, random)
+        def last_pause(failure: AttemptFailed, number: int) -> float:
+            # A long pause before the end would use up the time of the last attempts.
+            del number
+            return min(pause(failure), max(self.max_backoff, deadline.remaining(clock) / 2.0))
 
         return retrying(
             again=lambda error: isinstance(error, AttemptFailed) and can_wait(error),
-            pause=pause,
+            pause=last_pause,
             deadline=deadline,
             clock=clock,
             sleep=sleep,

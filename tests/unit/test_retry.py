@@ -11,37 +11,60 @@ from hypothesis import strategies as st
 from lambdadb import Fault, InvalidSettings, ResumeRetry
 from lambdadb.deadline import Deadline
 from lambdadb.drivers.base import AttemptFailed
+from lambdadb.retry import Silence
 
 
-@given(st.integers(1, 50), st.integers(0, 2**32), st.sampled_from([Fault.RESUMING, Fault.UNREACHABLE]))
-def test_a_refusal_is_followed_by_a_jittered_pause(number, seed, fault):
-    """Between half and all of `pause`, however many attempts there were."""
-    pause = ResumeRetry(max_backoff=0.5).backoff(AttemptFailed(fault, ""), number, Random(seed))
-    assert 0.25 <= pause <= 0.5
+@given(
+    st.floats(10.0, 60.0), st.integers(0, 2**32), st.sampled_from([Fault.RESUMING, Fault.UNREACHABLE])
+)
+def test_little_is_lost_when_a_resume_may_be_over(waited, seed, fault):
+    """A pause is at most `max_backoff`, or a twentieth of the wait, and at least half of that."""
+    longest = max(0.5, waited / 20)
+    pause = ResumeRetry(max_backoff=0.5).backoff(fault, waited, 0.0, Random(seed))
+    assert longest / 2 <= pause <= longest
+
+
+def test_attempts_are_rare_while_no_resume_can_be_over():
+    """In the first 10 s a pause is as long as the wait so far, up to 2 s."""
+    retry = ResumeRetry()
+    longest = [
+        max(retry.backoff(Fault.RESUMING, waited, 0.0, Random(seed)) for seed in range(200))
+        for waited in (0.0, 1.0, 5.0, 9.9)
+    ]
+    assert longest == pytest.approx([0.5, 1.0, 2.0, 2.0], rel=0.02)
 
 
 def test_a_thousand_environments_do_not_come_back_together():
     """Jitter spreads environments that failed at the same moment over half of the pause."""
     retry = ResumeRetry()
-    failure = AttemptFailed(Fault.RESUMING, "")
-    pauses = sorted(retry.backoff(failure, 1, Random(seed)) for seed in range(1000))
+    pauses = sorted(retry.backoff(Fault.RESUMING, 15.0, 0.0, Random(seed)) for seed in range(1000))
     assert pauses[900] - pauses[100] > 0.15
 
 
+@pytest.mark.parametrize(("took", "most"), [(0.01, 0.5), (0.4, 1.6), (20.0, 2.5)])
+def test_a_first_refusal_of_a_full_server_spreads_the_fleet(took, most):
+    """Up to 0.5 s if it refuses at once, up to four times as long as it took if it is busy, or 2.5 s."""
+    retry = ResumeRetry()
+    pauses = sorted(retry.backoff(Fault.EXHAUSTED, 0.0, took, Random(seed)) for seed in range(1000))
+    assert pauses[0] < most / 100
+    assert 0.98 * most < pauses[-1] <= most
+
+
 def test_pauses_grow_while_connections_are_taken():
-    """Exhausted: the more attempts failed, the longer the pause, up to 4 s."""
-    failure = AttemptFailed(Fault.EXHAUSTED, "")
+    """Exhausted: as long as the wait so far, up to 3 s and a twentieth of the wait."""
+    retry = ResumeRetry()
     longest = [
-        max(ResumeRetry().backoff(failure, number, Random(seed)) for seed in range(200))
-        for number in (1, 2, 3, 10)
+        max(retry.backoff(Fault.EXHAUSTED, waited, 0.01, Random(seed)) for seed in range(200))
+        for waited in (0.1, 1.0, 2.0, 20.0, 100.0)
     ]
-    assert longest == sorted(longest)
-    assert 3.9 < longest[-1] <= 4.0
+    assert longest == pytest.approx([0.25, 1.0, 2.0, 4.0, 8.0], rel=0.01)
 
 
-def test_silence_needs_no_pause():
-    """After `silence` seconds without an answer the next attempt starts at once."""
-    assert ResumeRetry().backoff(AttemptFailed(Fault.RESUMING, "", silent=True), 1, Random(0)) == 0.0
+def test_a_busy_server_is_left_alone():
+    """One that takes long to refuse gets fewer attempts: each waits up to twice as long as that."""
+    retry = ResumeRetry()
+    pauses = [retry.backoff(Fault.EXHAUSTED, 20.0, 10.0, Random(seed)) for seed in range(200)]
+    assert 19.0 < max(pauses) <= 20.0
 
 
 def test_the_budget_is_the_smaller_of_limit_and_remaining_time(clock):
@@ -68,14 +91,6 @@ def test_numbers_that_cannot_work_are_refused(wrong):
     """A bad number is found while building, and named."""
     with pytest.raises(InvalidSettings, match=next(iter(wrong))):
         ResumeRetry(**wrong)
-
-
-def test_a_server_that_was_full_is_given_time_to_answer():
-    """Late answers of a full server mean that it is busy: no second attempt is started beside it."""
-    retry = ResumeRetry(hedge_after=0.6)
-    assert retry.patience(exhausted=False) == 0.6
-    assert retry.patience(exhausted=True) == 5.0
-    assert ResumeRetry(hedge_after=8.0).patience(exhausted=True) == 8.0
 
 
 @pytest.mark.parametrize(
@@ -111,3 +126,28 @@ def test_errors_are_kept_as_they_were_given():
     errors.append("all")
     assert retry == ResumeRetry(resuming_errors=(1105,))
     assert hash(retry) == hash(ResumeRetry(resuming_errors=(1105,)))
+
+
+@pytest.mark.parametrize(
+    ("silence", "waited", "seconds"),
+    [
+        (Silence.UNREACHED, 0.0, 0.6),
+        (Silence.UNREACHED, 15.0, 0.75),
+        (Silence.ACCEPTED, 0.0, 2.0),
+        (Silence.ACCEPTED, 4.0, 4.0),
+        (Silence.ACCEPTED, 10.0, 0.6),
+        (Silence.ANSWERED, 0.0, 15.0),
+        (Silence.ANSWERED, 12.0, 6.0),
+        (Silence.BUSY, 0.0, 15.0),
+    ],
+)
+def test_the_further_an_attempt_came_the_longer_it_is_waited_for(silence, waited, seconds):
+    """An unreached server is tried again soon. One that may be busy, or that wakes up, is not."""
+    assert ResumeRetry().patience(silence, waited, 60.0) == pytest.approx(seconds)
+    assert ResumeRetry(hedge_after=40.0).patience(silence, waited, 60.0) == 40.0
+
+
+def test_a_connect_makes_a_last_attempt():
+    """A second before its end it tries again, as far as `hedge_after` allows."""
+    assert ResumeRetry().patience(Silence.ACCEPTED, 5.0, 3.0) == 2.0
+    assert ResumeRetry().patience(Silence.ACCEPTED, 5.0, 1.2) == 0.6

@@ -5,7 +5,7 @@ A resuming Aurora is documented to hold a connection and to answer late. It has 
 connections, to close them, and to lose them without an answer. So an attempt that gets no answer is
 kept, because the answer may come. Another attempt is started beside it, because the answer may never
 come. At most two are open. The older one is kept until it is answered. The younger one is closed and
-started again when it got no answer for `hedge_after` seconds.
+started again when it got no answer. `ResumeRetry.patience` says when.
 """
 
 from __future__ import annotations
@@ -19,13 +19,20 @@ from lambdadb.connect.history import ConnectHistory
 from lambdadb.deadline import Clock, Deadline
 from lambdadb.drivers.base import Attempt, AttemptFailed, Target
 from lambdadb.faults import Fault, one_line
-from lambdadb.retry import ResumeRetry
+from lambdadb.retry import ResumeRetry, Silence
 
 logger = logging.getLogger("lambdadb")
 
-# Seconds for which the younger attempt is kept after a byte of the server in the middle of a login. A
-# small instance that has just woken up is slow.
-KEEP_AFTER_ANSWER = 5.0
+
+@dataclass(repr=False, eq=False)
+class _Progress:
+    """How far an open attempt came."""
+
+    began: float
+    since: float
+    """When it began, or got its first byte."""
+    waited: float
+    """Seconds for which the connect had waited at that moment."""
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -40,10 +47,11 @@ class HedgedConnect:
     history: ConnectHistory
     refusal_is_final: bool = False
     """Whether a refused connection ends the connect, and is no sign of a database that wakes up."""
-    _open: dict[Attempt, float] = field(default_factory=dict)  # each with its start, the older first
+    _open: dict[Attempt, _Progress] = field(default_factory=dict)  # the older first
     _winner: Attempt | None = None
-    _renew_at: float = 0.0
     _number: int = 0
+    _took: float = 0.0
+    """Seconds that the last refusal of a full server took."""
     _exhausted_since: float | None = None
     """When the server first said that all of its connections are in use."""
 
@@ -88,18 +96,28 @@ class HedgedConnect:
                 raise failure  # the loop has to pause after the first attempt too
             return self._try_once()
 
-        return self.retry.retrying(self._can_wait, self.deadline, self.clock, self.random, self._pause)(
-            attempt
-        )
+        loop = self.retry.retrying(self._can_wait, self._backoff, self.deadline, self.clock, self._pause)
+        return loop(attempt)
+
+    def _backoff(self, failure: AttemptFailed) -> float:
+        """Seconds to pause after a failed attempt."""
+        if failure.silent:
+            return 0.0  # it has been waited for already
+        waited = self.history.seconds
+        if failure.fault is Fault.EXHAUSTED and self._exhausted_since is not None:
+            # What was before the server was awake says nothing about how full it is.
+            waited = self.clock.now() - self._exhausted_since
+        return self.retry.backoff(failure.fault, waited, self._took, self.random)
 
     def _try_once(self) -> Attempt:
-        """Start one more attempt. Return the one that logs in, or raise why none did so far."""
+        """Start one more attempt if it is time. Return the one that logs in, or raise why none did."""
         if self._winner is None:
-            if len(self._open) == 2 and self.clock.now() >= self._renew_at:
-                self._end(self._younger, self._younger.describe_silence().fault)
-            if len(self._open) < 2:
+            if not self._open or self._is_due():
+                if len(self._open) == 2:
+                    self._end(self._younger, self._younger.describe_silence().fault)
                 self._start()
-            self._drive(self._patience)
+            while self._winner is None and not self._is_due():
+                self._drive(self._due_at)
         if self._winner is None:
             silence = self._younger.describe_silence()
             self.history.add_failure(silence.fault)
@@ -107,39 +125,53 @@ class HedgedConnect:
         return self._winner
 
     def _start(self) -> None:
-        began = self.clock.now()
         attempt = self.target.begin_attempt(self._number)
         self._number += 1
         self.history.attempts += 1
-        self._open[attempt] = began
-        self._renew_at = began + self._patience
+        now = self.clock.now()
+        self._open[attempt] = _Progress(now, now, self.history.seconds)
         self._advance(attempt)
 
+    def _is_due(self) -> bool:
+        """Whether it is time for another attempt beside the younger one, or in its place."""
+        return self.clock.now() >= self._due_at
+
     @property
-    def _patience(self) -> float:
-        return self.retry.patience(exhausted=Fault.EXHAUSTED in self.history.faults)
+    def _due_at(self) -> float:
+        progress = self._open[self._younger]
+        if self._exhausted_since is not None:
+            silence = Silence.BUSY
+        elif any(attempt.got_first_byte for attempt in self._open):
+            silence = Silence.ANSWERED
+        elif self._younger.describe_silence().fault is Fault.RESUMING:
+            silence = Silence.ACCEPTED
+        else:
+            silence = Silence.UNREACHED
+        left = self.deadline.at - progress.since
+        patience = self.retry.patience(silence, progress.waited, left)
+        return min(progress.since + patience, self.deadline.at)
 
     @property
     def _younger(self) -> Attempt:
         return next(reversed(self._open))
 
     def _end(self, attempt: Attempt, fault: Fault | None) -> None:
-        self.history.add("attempt", self._open.pop(attempt), fault)
+        self.history.add("attempt", self._open.pop(attempt).began, fault)
         attempt.close()
 
     def _pause(self, seconds: float) -> None:
         """Pause between attempts, while an attempt that is still open may log in."""
         end = self.clock.now() + min(seconds, max(self._exhausted_left(), 0.0))
-        while self._winner is None and (left := end - self.clock.now()) > 0:
+        while self._winner is None and self.clock.now() < end:
             try:
-                self._drive(left)
+                self._drive(end)
             except AttemptFailed as failure:
                 if not self._can_wait(failure):
                     raise
 
-    def _drive(self, seconds: float) -> None:
-        """Advance the open attempts until one logs in, one fails (raises), or `seconds` are over."""
-        end = self.clock.now() + min(seconds, self.deadline.remaining(self.clock))
+    def _drive(self, until: float) -> None:
+        """Advance the open attempts until one logs in, one fails (raises), or the time is over."""
+        end = min(until, self.deadline.at)
         while self._winner is None:
             left = end - self.clock.now()
             sockets = {attempt.socket: attempt.event for attempt in self._open}
@@ -150,17 +182,27 @@ class HedgedConnect:
                 self._advance(attempt)
 
     def _advance(self, attempt: Attempt) -> None:
+        answered = attempt.got_first_byte
         try:
             if attempt.advance() and self._winner is None:
                 self._winner = attempt
-                self.history.add("attempt", self._open.pop(attempt))
-            elif attempt.got_first_byte and attempt is self._younger:
-                self._renew_at = self.clock.now() + KEEP_AFTER_ANSWER
+                self.history.add("attempt", self._open.pop(attempt).began)
+            elif attempt.got_first_byte and not answered:
+                progress = self._open[attempt]
+                progress.since, progress.waited = self.clock.now(), self.history.seconds
         except AttemptFailed as failure:
             self.retry.diagnose(failure)
             self.history.add_failure(failure.fault)
-            if failure.fault is Fault.EXHAUSTED and self._exhausted_since is None:
-                self._exhausted_since = self.clock.now()
+            if failure.fault is Fault.EXHAUSTED:
+                self._learn_exhausted(self._open[attempt].began)
             self._end(attempt, failure.fault)
             if self._winner is None:
                 raise
+
+    def _learn_exhausted(self, began: float) -> None:
+        """Note what the refusal of an attempt that began at this moment says about a full server."""
+        now = self.clock.now()
+        if self._exhausted_since is None:
+            self._exhausted_since, self._took = now, now - began
+        elif began >= self._exhausted_since:  # an older attempt may have been held by a resume
+            self._took = now - began

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from selectors import EVENT_READ
+from typing import Any
 
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.faults import Fault
@@ -22,16 +24,19 @@ class ServerSettings:
         login: Seconds of its processor for a login. The default was measured with PostgreSQL 15, TLS and
             SCRAM on one machine.
         refusal: Seconds of its processor for a login that is refused because all slots are in use.
+        greeting: Seconds of its processor for a login's first byte, the answer to the question for TLS.
         processors: How many logins it handles at once.
         round_trip: Seconds of the network for a login's round trips.
         resume: Seconds from the first attempt until it is awake; None if it is awake at the start.
         shape: What an attempt meets until then: `hold` answers its question for TLS and then keeps it,
-            as the emulated cluster does; `refuse` refuses it.
+            as the emulated cluster does; `hold-unseen` accepts it and answers nothing; `refuse`
+            refuses it.
     """
 
     slots: int = 189
     login: float = 0.0088
     refusal: float = 0.004
+    greeting: float = 0.0005
     processors: int = 2
     round_trip: float = 0.002
     resume: float | None = None
@@ -67,9 +72,10 @@ class Server:
         if not self.woken:
             self.woken = True
             self.time.at(self.time.now + (self.settings.resume or 0.0), self._wake)
-        if self.settings.shape == "hold":
+        if self.settings.shape != "refuse":
             self.held.append(attempt)
-            self.time.at(self.time.now + self.settings.round_trip, attempt.greet)
+            if self.settings.shape == "hold":
+                self.time.at(self.time.now + self.settings.round_trip, attempt.greet)
         else:
             failure = AttemptFailed(Fault.RESUMING, "the database system is starting up")
             self.time.at(self.time.now + self.settings.round_trip, attempt.answer, failure)
@@ -85,26 +91,44 @@ class Server:
             self._queue(attempt)
 
     def _queue(self, attempt: SimulatedAttempt) -> None:
-        """Give the attempt a slot, which PostgreSQL does before the login, or refuse it."""
+        """
+        Start a login. The server works on all logins in turns: first it answers the question for TLS.
+
+        After TLS, and before the password, PostgreSQL gives the login a slot or refuses it.
+        """
+        if not attempt.closed:
+            self._work(self.settings.greeting, self._greet, attempt)
+
+    def _work(self, seconds: float, done: Callable[[SimulatedAttempt], None], attempt: Any) -> None:
+        """Call `done` when a processor has worked on a login for these seconds, after all before it."""
+        number = min(range(len(self.busy_until)), key=self.busy_until.__getitem__)
+        moment = max(self.busy_until[number], self.time.now) + seconds
+        self.busy_until[number] = moment
+        self.time.at(moment, done, attempt)
+
+    def _greet(self, attempt: SimulatedAttempt) -> None:
+        if not attempt.closed:
+            attempt.greet()
+            self._work(self.settings.refusal - self.settings.greeting, self._give_slot, attempt)
+
+    def _give_slot(self, attempt: SimulatedAttempt) -> None:
         if attempt.closed:
             return
-        full = self.sessions >= self.settings.slots
-        if not full:
-            self.sessions += 1
-            self.peak_sessions = max(self.peak_sessions, self.sessions)
-        number = min(range(len(self.busy_until)), key=self.busy_until.__getitem__)
-        cost = self.settings.refusal if full else self.settings.login
-        done = max(self.busy_until[number], self.time.now) + cost
-        self.busy_until[number] = done
-        self.time.at(done, self._finish, attempt, full)
+        if self.sessions >= self.settings.slots:
+            failure = AttemptFailed(Fault.EXHAUSTED, "sorry, too many clients already")
+            self.time.at(self.time.now + self.settings.round_trip, attempt.answer, failure)
+            return
+        self.sessions += 1
+        self.peak_sessions = max(self.peak_sessions, self.sessions)
+        self._work(self.settings.login - self.settings.refusal, self._log_in, attempt)
 
-    def _finish(self, attempt: SimulatedAttempt, full: bool) -> None:
-        """Answer when a processor has worked on the login. Who has gone meanwhile frees the slot."""
-        failure = AttemptFailed(Fault.EXHAUSTED, "sorry, too many clients already") if full else None
-        if attempt.closed and not full:
+    def _log_in(self, attempt: SimulatedAttempt) -> None:
+        """Answer a login. Who has gone meanwhile frees the slot."""
+        if attempt.closed:
             self.leave()
-        attempt.has_session = not (full or attempt.closed)
-        self.time.at(self.time.now + self.settings.round_trip, attempt.answer, failure)
+        else:
+            attempt.has_session = True
+            self.time.at(self.time.now + self.settings.round_trip, attempt.answer, None)
 
 
 class SimulatedAttempt:
@@ -156,7 +180,7 @@ class SimulatedAttempt:
 
     def describe_silence(self) -> AttemptFailed:
         """Return the failure that an attempt without an answer stands for."""
-        return AttemptFailed(Fault.UNREACHABLE, "no answer", silent=True)
+        return AttemptFailed(Fault.RESUMING, "accepted, and not answered", silent=True)
 
     def close(self) -> None:
         """End the attempt, and its session if it has one."""
