@@ -30,8 +30,8 @@ OUTSIDE_INVOCATION = 60.0
 # Seconds to pause after "too many connections". The pause doubles from the first value to the second.
 _EXHAUSTED_FIRST, _EXHAUSTED_MOST = 0.25, 4.0
 
-# Seconds without an answer of a server that has answered "too many connections" before.
-_BUSY_PATIENCE = 5.0
+# Seconds without an answer, where more attempts would do harm.
+_LONG_PATIENCE = 5.0
 
 # Seconds after which a client is asked to try again when no connection was free. Nobody knows when one
 # will be. It is about the longest pause, so that clients come no faster than connects.
@@ -117,14 +117,17 @@ class ResumeRetry:
         left = Deadline(invocation.at - self.reserve)
         return left if self.timeout is None else left.earlier(Deadline(clock.now() + self.timeout))
 
-    def patience(self, *, exhausted: bool) -> float:
+    def patience(self, *, exhausted: bool = False, counted: bool = False) -> float:
         """
         Return the seconds without an answer after which another attempt is started.
 
-        A server that has answered "too many connections" is awake. If it then answers late, it is busy,
-        and more attempts would make it busier.
+        Args:
+            exhausted: Whether the server has answered "too many connections". Then it is awake. If it
+                answers late, it is busy, and more attempts would make it busier.
+            counted: Whether the server counts attempts that are given up, and blocks this host after
+                many.
         """
-        return max(self.hedge_after, _BUSY_PATIENCE) if exhausted else self.hedge_after
+        return max(self.hedge_after, _LONG_PATIENCE) if exhausted or counted else self.hedge_after
 
     def backoff(self, failure: AttemptFailed, number: int, random: Random) -> float:
         """

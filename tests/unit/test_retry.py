@@ -73,7 +73,7 @@ def test_numbers_that_cannot_work_are_refused(wrong):
 def test_a_server_that_was_full_is_given_time_to_answer():
     """Late answers of a full server mean that it is busy: no second attempt is started beside it."""
     retry = ResumeRetry(hedge_after=0.6)
-    assert retry.patience(exhausted=False) == 0.6
+    assert retry.patience() == 0.6
     assert retry.patience(exhausted=True) == 5.0
     assert ResumeRetry(hedge_after=8.0).patience(exhausted=True) == 8.0
 

@@ -5,7 +5,8 @@ A resuming Aurora is documented to hold a connection and to answer late. It has 
 connections, to close them, and to lose them without an answer. So an attempt that gets no answer is
 kept, because the answer may come. Another attempt is started beside it, because the answer may never
 come. At most two are open. The older one is kept until it is answered. The younger one is closed and
-started again when it got no answer for `hedge_after` seconds.
+started again when it got no answer for `hedge_after` seconds, or for 5 seconds where the server counts
+attempts that are given up, as MySQL does.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class HedgedConnect:
             if len(self._open) < 2:
                 self._start()
             self._drive(self._patience)
+            if self._winner is None and self._younger.end_is_counted:
+                self._drive(self._renew_at - self.clock.now())
         if self._winner is None:
             silence = self._younger.describe_silence()
             self.history.add_failure(silence.fault)
@@ -156,6 +159,8 @@ class HedgedConnect:
                 self.history.add("attempt", self._open.pop(attempt))
             elif attempt.got_first_byte and attempt is self._younger:
                 self._renew_at = self.clock.now() + KEEP_AFTER_ANSWER
+            elif attempt.end_is_counted and attempt is self._younger:
+                self._renew_at = self._open[attempt] + self.retry.patience(counted=True)
         except AttemptFailed as failure:
             self.retry.diagnose(failure)
             self.history.add_failure(failure.fault)

@@ -123,6 +123,19 @@ class MariaDB:
         """Kill the server, and keep its data for the next start."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Let the server do nothing until `thaw()`. The system goes on to accept connections for it."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise LabError("MariaDB does not run.")
+        self._process.send_signal(number)
+
     def _end(self, ending: signal.Signals) -> None:
         if self._process is None:
             return
