@@ -173,6 +173,10 @@ class DeadlineConnection(Connection):
         self.is_clean = before
         return rows
 
+    def begin(self) -> None:
+        """Begin a transaction in autocommit. In MariaDB's sql_mode ORACLE a BEGIN begins a block."""
+        self._send("START TRANSACTION")
+
     def commit(self) -> None:
         """Commit, and remember how far it came."""
         self.commit_state = "none"
