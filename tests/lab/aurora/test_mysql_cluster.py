@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pymysql
@@ -91,6 +94,28 @@ def test_any_number_can_be_made_to_count_as_resuming(server):
         with engine.connect() as connection:
             assert connection.scalar(text("SELECT 1")) == 1
         engine.dispose()
+
+
+def test_a_port_taken_meanwhile_is_given_up_for_another(server):
+    """Also if the other program greets as a server does; the data are the same on the new port."""
+    server.stop()
+    before = server.port
+    with socket.create_server(("127.0.0.1", before)) as other, suppress(OSError):
+        greeter = threading.Thread(target=lambda: greet(other))
+        greeter.start()
+        server.start()
+        other.shutdown(socket.SHUT_RDWR)
+        greeter.join()
+    assert server.port != before
+    connect(server.url()).close()
+
+
+def greet(listener):
+    with suppress(OSError):
+        while True:
+            accepted, _ = listener.accept()
+            accepted.sendall(b"hello")
+            accepted.close()
 
 
 def test_it_pauses_without_sessions_and_names_who_blocks(server):
