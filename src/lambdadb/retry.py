@@ -60,6 +60,8 @@ class Silence(Enum):
     """The network has not accepted the connection."""
     ACCEPTED = "accepted"
     """It was accepted, and no byte of the server has come."""
+    COUNTED = "counted"
+    """The same, and the server counts attempts that are given up. After many it blocks this host."""
     ANSWERED = "answered"
     """The server has begun to answer."""
     BUSY = "busy"
@@ -169,6 +171,8 @@ class ResumeRetry:
             seconds = _BUSY
         elif silence is Silence.ANSWERED:
             seconds = max(_TYPICAL_RESUMES[0] - waited, waited / 2.0)
+        elif silence is Silence.COUNTED:
+            seconds = _ACCEPTED_MOST
         elif silence is Silence.ACCEPTED and early > 0:
             seconds = min(max(_ACCEPTED_FIRST, waited), _ACCEPTED_MOST, left - _LAST_ATTEMPT)
         else:

@@ -148,7 +148,7 @@ class Attempt:
     """An attempt to log in that is answered at once; its socket is a pipe that is always readable."""
 
     event = 1  # selectors.EVENT_READ
-    got_first_byte = False
+    got_first_byte = end_is_counted = False
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self.parameters = parameters

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import make_url, text
 
 import lambdadb
-from lambdadb import ConnectFailed, DatabaseResuming, Fault, ResumeRetry
+from lambdadb import ConnectFailed, DatabaseResuming, Fault, PerInvocation, ResumeRetry
 from lambdadb.aio import create_async_engine
-from lambdadb.lab.faultproxy.proxy import Action, Direction, FaultPoint
+from lambdadb.lab.faultproxy.proxy import Action, Direction, FaultPoint, Proxy
 
 from ..waiting import wait_until
-from .conftest import PASSWORD
+from .conftest import PASSWORD, Server, start
 
 LONG = 60.0
 ONE = text("SELECT 1")
@@ -36,6 +36,7 @@ def test_a_silent_server_cannot_outlast_the_limit(mode, server, silent, monkeypa
 
     def steps():
         url = make_url(server.url).set(port=silent)
+        monkeypatch.setattr("lambdadb.retry._LONG_PATIENCE", 0.1)
         engine = mode.create_engine(url, retry=ResumeRetry(timeout=0.5, hedge_after=0.1))
         began = time.monotonic()
         with pytest.raises(DatabaseResuming, match="login was not answered") as raised:
@@ -48,8 +49,9 @@ def test_a_silent_server_cannot_outlast_the_limit(mode, server, silent, monkeypa
 
 @pytest.mark.parametrize("action", [Action.STALL, Action.CLOSE, Action.RESET])
 @pytest.mark.parametrize("message", [0, 1, 2])
-def test_a_login_that_breaks_is_begun_again(mode, server, action, message):
+def test_a_login_that_breaks_is_begun_again(mode, server, action, message, monkeypatch):
     """Before the greeting, after the password, and while the session is set up."""
+    monkeypatch.setattr("lambdadb.retry._LONG_PATIENCE", 0.1)
 
     def steps():
         engine = mode.create_engine(server.url, retry=ResumeRetry(timeout=LONG, hedge_after=0.1))
@@ -60,6 +62,33 @@ def test_a_login_that_breaks_is_begun_again(mode, server, action, message):
         engine.dispose()
 
     mode.run(steps)
+
+
+@pytest.mark.sweep
+def test_a_server_that_hangs_counts_few_errors_of_this_host():
+    """It blocks a host after `max_connect_errors`. Each attempt that is given up is one of them."""
+    counted = "SELECT COUNT_HANDSHAKE_ERRORS FROM performance_schema.host_cache"
+    with start({"skip-name-resolve": "0"}) as mariadb, Proxy(mariadb.port) as proxy:
+        admin = Server(mariadb, proxy)
+        # 127.0.0.1 has no entry in the cache of hosts.
+        engine = lambdadb.create_engine(
+            mariadb.url(),
+            connect_args={"bind_address": "127.0.0.2"},
+            policy=PerInvocation(),
+            retry=ResumeRetry(timeout=LONG, hedge_after=0.1),
+        )
+        with engine.connect():
+            pass
+        mariadb.freeze()
+        thawing = threading.Timer(3.0, mariadb.thaw)
+        thawing.start()
+        with engine.connect() as connection:
+            assert connection.scalar(ONE) == 1
+        thawing.join()
+        engine.dispose()
+        wait_until(lambda: admin.count() == 0)
+        assert admin.ask(counted) == [(0,)]
+        admin.close()
 
 
 def test_a_wait_for_a_server_that_never_answers_can_be_cancelled(server, silent):

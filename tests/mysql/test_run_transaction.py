@@ -120,6 +120,23 @@ def test_an_unanswered_procedure_is_not_taken_for_aborted(server, procedures, ke
     assert server.rows() == ["a"] * key + ["in"]
 
 
+def test_autocommit_does_not_end_a_unit(server, target):
+    """A transaction is begun, also in Oracle's dialect, where BEGIN would begin a block."""
+    command = "SET autocommit = 1, sql_mode = 'ORACLE'"
+    engine = lambdadb.create_engine(server.url, connect_args={"init_command": command})
+
+    def work(connection):
+        add(connection, "a")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_transaction(target(engine), work)
+    assert server.rows() == []
+    run_transaction(target(engine), lambda connection: add(connection, "b"))
+    assert server.rows() == ["b"]
+    engine.dispose()
+
+
 def test_ddl_is_refused(server, target):
     """It would commit what came before. Nothing is committed, and the error says so."""
     engine = lambdadb.create_engine(server.url)

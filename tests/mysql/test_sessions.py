@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import json
 import re
@@ -9,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import lambdadb
 from lambdadb import PerEnvironment, PerInvocation
+from lambdadb.aio import create_async_engine
 from lambdadb.lab.faultproxy.proxy import Direction
 from lambdadb.tracing.json_log import JsonLog
 
@@ -111,6 +115,68 @@ def test_what_connects_and_transactions_cost(mode, server):
         "run_transaction": 3,
         "checkout": 0,
     }
+
+
+def test_autocommit_costs_one_round_trip_for_each_statement(mode, server):
+    """An engine in AUTOCOMMIT sends no COMMIT and no ROLLBACK; a transaction that was begun has both."""
+
+    def steps():
+        engine = mode.create_engine(server.url, isolation_level="AUTOCOMMIT")
+        with engine.connect():
+            pass
+        server.proxy.arm(None)
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO unit VALUES ('a')"))
+        with engine.connect() as connection:
+            connection.execute(text("INSERT INTO unit VALUES ('b')"))
+        assert flights(server) == 2
+        with engine.connect() as connection:
+            connection.exec_driver_sql("START TRANSACTION")
+            connection.execute(text("INSERT INTO unit VALUES ('undone')"))
+            connection.rollback()
+        with engine.connect() as connection:
+            connection.exec_driver_sql("START TRANSACTION")
+            connection.execute(text("INSERT INTO unit VALUES ('c')"))
+            connection.commit()
+        engine.dispose()
+
+    mode.run(steps)
+    assert server.rows() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("end", ["lost", "closed"])
+def test_rows_that_are_streamed_and_not_read_leave_no_error_behind(server, end):
+    """Neither when the connection is lost nor when it is closed; what was not read is no end of rows."""
+    query = text("SELECT a.seq, REPEAT('x', 1000) FROM seq_1_to_1000 AS a JOIN seq_1_to_10 AS b")
+    engine = lambdadb.create_engine(server.url)
+    with engine.connect() as connection:
+        rows = connection.execution_options(stream_results=True, max_row_buffer=10).execute(query)
+        assert len(rows.fetchmany(5)) == 5
+        if end == "lost":
+            server.terminate()
+            with pytest.raises(OperationalError):
+                rows.fetchall()
+        else:
+            connection.invalidate()
+            with pytest.raises(InterfaceError, match="before all rows"):
+                rows.fetchall()
+        del rows
+    engine.dispose()
+    gc.collect()  # an error in a finalizer fails the test
+
+
+def test_rows_are_streamed_on_an_event_loop(server):
+    """In the order in which they come, and the connection is used again."""
+
+    async def steps():
+        engine = create_async_engine(server.url)
+        async with engine.connect() as connection:
+            rows = await connection.stream(text("SELECT seq FROM seq_1_to_1000"))
+            assert [row.seq async for row in rows] == list(range(1, 1001))
+            assert await connection.scalar(text("SELECT 1")) == 1
+        await engine.dispose()
+
+    asyncio.run(steps())
 
 
 def test_a_session_that_the_server_has_ended_is_replaced(mode, server):

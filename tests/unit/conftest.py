@@ -57,7 +57,7 @@ class ScriptedAttempt:
     """Stands for `lambdadb.drivers.psycopg.driver.Attempt` where there is no server; same interface."""
 
     event = selectors.EVENT_READ
-    got_first_byte = False
+    got_first_byte = end_is_counted = False
 
     def __init__(self, socket: int, clock: VirtualClock, script: Script, silence: AttemptFailed) -> None:
         self.socket = socket

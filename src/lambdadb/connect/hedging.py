@@ -144,7 +144,7 @@ class HedgedConnect:
         elif any(attempt.got_first_byte for attempt in self._open):
             silence = Silence.ANSWERED
         elif self._younger.describe_silence().fault is Fault.RESUMING:
-            silence = Silence.ACCEPTED
+            silence = Silence.COUNTED if self._younger.end_is_counted else Silence.ACCEPTED
         else:
             silence = Silence.UNREACHED
         left = self.deadline.at - progress.since

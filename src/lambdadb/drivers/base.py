@@ -97,11 +97,15 @@ class Attempt(Protocol):
         socket: The descriptor to wait on; it may change with each `advance()`.
         event: What to wait for: `selectors.EVENT_READ` or `EVENT_WRITE`.
         got_first_byte: Whether a byte of the server has come.
+        end_is_counted: Whether the server counts an end of the attempt as an error of this host.
     """
 
     socket: int
     event: int
     got_first_byte: bool
+
+    @property
+    def end_is_counted(self) -> bool: ...
 
     def advance(self) -> bool:
         """Do what can be done now that the socket is ready; True once logged in."""

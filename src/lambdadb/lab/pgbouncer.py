@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import time
 from collections.abc import Mapping
-from types import TracebackType
+from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
@@ -16,18 +15,17 @@ from psycopg.rows import dict_row
 from lambdadb.lab import LabError
 from lambdadb.lab.postgres.binaries import server_user
 from lambdadb.lab.postgres.directories import new_directory
-from lambdadb.lab.postgres.server import Postgres, environment, free_port, last_lines
+from lambdadb.lab.postgres.server import Postgres
 from lambdadb.lab.process import Directory, Process
+from lambdadb.lab.server import LocalServer, environment
 
-START_TIMEOUT = 30.0
-PORT_ATTEMPTS = 5
 # Debian installs it where an ordinary user's PATH does not lead.
 PLACES = "/usr/sbin:/usr/local/sbin:/opt/homebrew/bin:/usr/local/bin"
-INI, USERS, LOG = "pgbouncer.ini", "users.txt", "log"
+INI, USERS = "pgbouncer.ini", "users.txt"
 ADMIN_DATABASE = "pgbouncer"
 
 
-class PgBouncer:
+class PgBouncer(LocalServer):
     """
     The distribution's pgbouncer on a loopback port, in front of a `Postgres`.
 
@@ -48,6 +46,9 @@ class PgBouncer:
         LabError: pgbouncer is not installed.
     """
 
+    name = "pgbouncer"
+    taken = "Address already in use"
+
     def __init__(
         self,
         server: Postgres,
@@ -58,7 +59,7 @@ class PgBouncer:
         server_port: int | None = None,
     ) -> None:
         self.binary = find_pgbouncer()
-        self.port = free_port()
+        super().__init__()
         self.server = server
         self._server_port = server_port
         self._settings = {
@@ -66,47 +67,16 @@ class PgBouncer:
             "default_pool_size": str(pool_size),
             **(settings or {}),
         }
-        self._directory: Directory | None = None
-        self._process: Process | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether the process runs."""
-        return self._process is not None and self._process.running
 
     def url(self, database: str = "postgres", *, port: int | None = None) -> str:
         """SQLAlchemy URL of a database through pgbouncer, with the password in clear text."""
         return self.server.url(database, port=port or self.port)
-
-    def start(self) -> None:
-        """
-        Start pgbouncer and return when it accepts connections; about 0.1 s.
-
-        Raises:
-            LabError: It did not start; the message carries the last lines of its log.
-        """
-        if self.running:
-            return
-        if self._directory is None:
-            self._directory = new_directory()
-        for _ in range(PORT_ATTEMPTS):
-            if self._try_port(self._directory):
-                return
-            self.port = free_port()
-        raise LabError(f"No free port on 127.0.0.1 for pgbouncer in {PORT_ATTEMPTS} attempts.")
 
     def stop(self) -> None:
         """Stop pgbouncer at once; its clients and its server sessions lose their connections."""
         if self._process is not None:
             self._process.stop()
             self._process = None
-
-    def close(self) -> None:
-        """Stop pgbouncer and remove its directory."""
-        self.stop()
-        if self._directory is not None:
-            self._directory.close()
-            self._directory = None
 
     def show(self, what: str) -> list[dict[str, Any]]:
         """Return the rows of a command of its console, such as `pools`, `servers` or `stats`."""
@@ -119,55 +89,32 @@ class PgBouncer:
             cursor = console.execute(text.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def __enter__(self) -> PgBouncer:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
+    def _make_directory(self) -> Directory:
+        return new_directory()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _try_port(self, directory: Directory) -> bool:
-        """Start on `self.port`; False when another program has it."""
+    def _launch(self, directory: Path, log: Path) -> Process:
         self._write_files(directory)
-        log = directory.path / LOG
-        log.unlink(missing_ok=True)
-        process = Process(
-            [self.binary, str(directory.path / INI)],
+        return Process(
+            [self.binary, str(directory / INI)],
             env=environment(),
-            cwd=directory.path,
+            cwd=directory,
             output=log,
             user=server_user(),
         )
-        self._process = process
-        limit = time.monotonic() + START_TIMEOUT
-        while process.running and time.monotonic() < limit:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return True
-            time.sleep(0.01)
-        self.stop()
-        text = log.read_text(errors="replace")
-        if "Address already in use" in text:
-            return False
-        raise LabError(f"pgbouncer did not start. The end of its log:\n{last_lines(text)}")
 
-    def _write_files(self, directory: Directory) -> None:
+    def _accepts(self, directory: Path, process: Process) -> bool:
+        del directory, process
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _write_files(self, directory: Path) -> None:
         users = f'"postgres" "{self.server.password}"\n'
         settings = {
             "listen_addr": "127.0.0.1",
             "listen_port": str(self.port),
             "unix_socket_dir": "",
             "auth_type": "scram-sha-256",
-            "auth_file": str(directory.path / USERS),
+            "auth_file": str(directory / USERS),
             # Other roles than postgres log in with the secrets that the server has of them.
             "auth_user": "postgres",
             "admin_users": "postgres",
@@ -176,7 +123,7 @@ class PgBouncer:
         lines = ["[databases]", f"* = host=127.0.0.1 port={self._server_port or self.server.port}"]
         lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items()), ""]
         for name, text in ((USERS, users), (INI, "\n".join(lines))):
-            file = directory.path / name
+            file = directory / name
             file.touch(mode=0o600)
             file.write_text(text)
             shutil.chown(file, server_user() or os.geteuid())

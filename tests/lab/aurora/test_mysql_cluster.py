@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import pymysql
 import pytest
@@ -12,8 +16,6 @@ from sqlalchemy import text
 import lambdadb
 import lambdadb.aio
 from lambdadb import ConnectFailed, ResumeRetry
-from lambdadb.drivers.pymysql.faults import FAULTS
-from lambdadb.faults import Fault
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import MYSQL_SHAPES, Cluster, Shape
 from lambdadb.lab.clock import LabClock
@@ -51,6 +53,7 @@ def test_a_connect_survives_each_shape_of_a_resume(shape, asynchronous, server, 
     """Whatever a resuming cluster answers, one `connect()` waits for it and gets a session."""
     # Elsewhere a refusal on the same machine means that no server runs there.
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop")
+    monkeypatch.setattr("lambdadb.retry._LONG_PATIENCE", 0.6)
     with Cluster(server, resume=0.3, shape=shape, paused=True) as cluster:
         if asynchronous:
 
@@ -80,18 +83,39 @@ def test_numbers_that_count_as_resuming(number, server):
         engine.dispose()
 
 
-def test_any_number_can_be_made_to_count_as_resuming(server, monkeypatch):
-    """A number that lambdadb does not wait for fails at once, and waits once it is in `FAULTS`."""
+def test_any_number_can_be_made_to_count_as_resuming(server):
+    """A number that lambdadb does not know fails at once, and is waited for if the settings name it."""
     with Cluster(server, resume=0.3, shape=Shape.ERROR, error_number=1130, paused=True) as cluster:
         engine = lambdadb.create_engine(cluster.url(), retry=RETRY)
         with pytest.raises(ConnectFailed, match="1130"):
             engine.connect()
     with Cluster(server, resume=0.3, shape=Shape.ERROR, error_number=1130, paused=True) as cluster:
-        monkeypatch.setitem(FAULTS, 1130, Fault.RESUMING)
-        engine = lambdadb.create_engine(cluster.url(), retry=RETRY)
+        engine = lambdadb.create_engine(cluster.url(), retry=replace(RETRY, resuming_errors=[1130]))
         with engine.connect() as connection:
             assert connection.scalar(text("SELECT 1")) == 1
         engine.dispose()
+
+
+def test_a_port_taken_meanwhile_is_given_up_for_another(server):
+    """Also if the other program greets as a server does; the data are the same on the new port."""
+    server.stop()
+    before = server.port
+    with socket.create_server(("127.0.0.1", before)) as other, suppress(OSError):
+        greeter = threading.Thread(target=lambda: greet(other))
+        greeter.start()
+        server.start()
+        other.shutdown(socket.SHUT_RDWR)
+        greeter.join()
+    assert server.port != before
+    connect(server.url()).close()
+
+
+def greet(listener):
+    with suppress(OSError):
+        while True:
+            accepted, _ = listener.accept()
+            accepted.sendall(b"hello")
+            accepted.close()
 
 
 def test_it_pauses_without_sessions_and_names_who_blocks(server):

@@ -163,6 +163,22 @@ def test_a_login_that_falls_silent_in_the_middle_is_renewed(connector_to, clock)
     assert len(connector.driver.made) == 2
 
 
+@pytest.mark.parametrize(("counted", "made"), [(False, 8), (True, 4)])
+def test_few_attempts_are_given_up_where_the_server_counts_them(counted, made, connector_to, clock):
+    """MySQL blocks a host after many. Each is kept for 5 s there, and a held one is kept as ever."""
+    connector = connector_to(holding(clock.now() + 15.1), HELD)
+    start = connector.driver.make_attempt
+
+    def attempt():
+        attempt = start()
+        attempt.end_is_counted = counted
+        return attempt
+
+    connector.driver.make_attempt = attempt
+    assert connect(connector, host="h") is connector.driver.made[0]
+    assert len(connector.driver.made) == made
+
+
 def test_every_attempt_but_the_winner_is_closed(connector_to, clock):
     """A won race leaves no second session behind, and never has more than two attempts open."""
     awake = clock.now() + 6.0

@@ -62,6 +62,7 @@ class Attempt:
     """
 
     event = EVENT_READ
+    end_is_counted = False
 
     def __init__(self, api: DataApi, database: str, *, asks: bool) -> None:
         self.api = api

@@ -33,6 +33,8 @@ class Attempt:
     answer does not keep the attempts from the others.
     """
 
+    end_is_counted = False
+
     def __init__(self, parameters: Mapping[str, Any], number: int) -> None:
         self._parameters = {k: v for k, v in parameters.items() if k not in _PSYCOPG_KEYWORDS}
         self._number = number

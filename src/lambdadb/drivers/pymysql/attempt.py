@@ -44,6 +44,7 @@ class Attempt:
         self._make_connection = make_connection
         self._number = number
         self._port = int(parameters["port"])
+        self._bind_address = parameters.get("bind_address")
         self._plain: socket.socket | None = None
         self._stream: Stream | None = None
         self._login: BackgroundCall[None] | None = None
@@ -59,6 +60,16 @@ class Attempt:
             self._addresses = [(str(parameters["host"]), self._port)]
         self._connect_next()
 
+    @property
+    def end_is_counted(self) -> bool:
+        """
+        Whether TCP is connected.
+
+        A server counts each connection that ends before its login, also one that ends before the
+        greeting. It blocks a host after `max_connect_errors` of them in a row, with error 1129.
+        """
+        return self._login is not None
+
     def _connect_next(self) -> None:
         """Begin to connect to the next address."""
         address = self._addresses.pop(0)
@@ -71,11 +82,22 @@ class Attempt:
             for name, value in _KEEPALIVE.items():
                 if hasattr(socket, name):
                     plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            if self._bind_address:
+                self._bind(plain, str(self._bind_address))
         self._plain = plain
         plain.setblocking(False)
         self._check(plain.connect_ex(address))
         if self._plain is plain:
             self.socket, self.event = plain.fileno(), EVENT_WRITE
+
+    @staticmethod
+    def _bind(plain: socket.socket, address: str) -> None:
+        """Connect from this address: PyMySQL's parameter `bind_address`."""
+        try:
+            plain.bind((address, 0))
+        except OSError as error:
+            plain.close()
+            raise AttemptFailed(Fault.MISCONFIGURED, f"bind_address={address}: {error}") from error
 
     def _check(self, code: int) -> None:
         """Try the next address if this one failed; raise if it was the last."""

@@ -7,17 +7,19 @@ Statements end with the invocation's time. A session can be ended while another 
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import pymysql
 from pymysql.connections import Connection
+from pymysql.constants import SERVER_STATUS
+from pymysql.cursors import SSCursor
 
 from lambdadb.background import run_detached
-from lambdadb.deadline import Clock, StatementDeadline
+from lambdadb.deadline import StatementDeadline
 from lambdadb.drivers.base import AttemptFailed
 from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
+from lambdadb.drivers.pymysql.cursor import StreamCursor
 from lambdadb.drivers.pymysql.stream import Stream
 from lambdadb.drivers.pymysql.unit_of_work import (
     REFUSED_COMMITS,
@@ -28,7 +30,6 @@ from lambdadb.drivers.pymysql.unit_of_work import (
 from lambdadb.errors import LambdaDBError, TransactionEnded
 from lambdadb.faults import Fault
 
-CANCEL = 5  # seconds after which the thread that cancels gives up
 _LONG = 3600.0  # seconds of one turn of a wait without a deadline
 # ER_QUERY_INTERRUPTED; MariaDB's ER_STATEMENT_TIMEOUT, MySQL's ER_QUERY_TIMEOUT
 _INTERRUPTED = (1317, 1969, 3024)
@@ -78,6 +79,8 @@ class DeadlineConnection(Connection):
     """The unit of work of `run_transaction` that uses it now."""
     trusts_key = True
     """Whether a password may be encrypted with a key that the server sends, unverified."""
+    has_lost_rows = False
+    """Whether it was closed or lost before a stream's rows were all read."""
     closing = False
     """Whether it is being closed: then the last command is sent at any time."""
     _may_be_late = False
@@ -118,7 +121,14 @@ class DeadlineConnection(Connection):
     def close(self) -> None:
         """End the session, and close the connection."""
         self.closing = True
+        self.lose_rows()
         super().close()
+
+    def lose_rows(self) -> None:
+        """Forget the rows of a stream that were not read. PyMySQL would read them when it is deleted."""
+        result = getattr(self, "_result", None)
+        if result is not None and result.unbuffered_active:
+            result.unbuffered_active, self.has_lost_rows = False, True
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """
@@ -173,11 +183,33 @@ class DeadlineConnection(Connection):
         self.is_clean = before
         return rows
 
+    def begin(self) -> None:
+        """Begin a transaction in autocommit. In MariaDB's sql_mode ORACLE a BEGIN begins a block."""
+        self._send("START TRANSACTION")
+
+    def cursor(self, cursor: Any = None) -> Any:
+        """Make a cursor. One that streams rows knows that its connection may be lost."""
+        return super().cursor(StreamCursor if cursor is SSCursor else cursor)
+
+    @property
+    def _commits_itself(self) -> bool:
+        """Whether each statement is a transaction: autocommit is on, and no transaction was begun."""
+        in_transaction = self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        return self.unit is None and bool(self.get_autocommit()) and not in_transaction
+
     def commit(self) -> None:
-        """Commit, and remember how far it came."""
+        """
+        Commit, and remember how far it came.
+
+        **Costs:** one round trip; none in autocommit.
+        """
         self.commit_state = "none"
         if self.unit is not None:
             self.unit.check_commit()
+        if self._commits_itself:
+            self.is_clean = True
+            self.commit_state = "done"
+            return
         self.commit_state = "sent"
         try:
             super().commit()
@@ -202,7 +234,7 @@ class DeadlineConnection(Connection):
         """
         Roll back, within the reserve if necessary.
 
-        **Costs:** one round trip; none after a COMMIT, or if nothing was sent since the last one.
+        **Costs:** one round trip; none after a COMMIT, in autocommit, or if nothing was sent.
         """
         if self.unit is not None:
             self.unit.ended = True
@@ -211,13 +243,15 @@ class DeadlineConnection(Connection):
         if self.aborted:
             self.stream.close()
             return
-        with self.allow_late():
-            self.prove_open()
-            super().rollback()
+        if not self._commits_itself:
+            with self.allow_late():
+                self.prove_open()
+                super().rollback()
         self.is_clean = True
 
     def terminate(self) -> None:
         """Close the connection without a message to the server, which notices the end."""
+        self.lose_rows()
         self.stream.close()
 
     # Deadlines
@@ -318,33 +352,3 @@ def translate(error: BaseException) -> LambdaDBError | None:
     if isinstance(error, StatementTimeout):
         return make_out_of_time(str(error), sent=error.sent)
     return make_invocation_ended() if isinstance(error, InvocationClosed) else None
-
-
-def dial_plainly(make_connection: Callable[[], DeadlineConnection], address: Any) -> DeadlineConnection:
-    """
-    Open a second session for one command; everything in it ends after `CANCEL` seconds.
-
-    Args:
-        make_connection: Makes a connection that is not open.
-        address: The server's, as of `socket.getpeername()`.
-
-    Raises:
-        pymysql.Error: It could not be opened.
-    """
-    connection = make_connection()
-    if isinstance(address, str):
-        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        plain.connect(address)
-    else:
-        plain = socket.create_connection(address[:2], timeout=CANCEL)
-    stream = connection.stream = Stream(plain)
-    clock = Clock()
-    end = clock.now() + CANCEL
-
-    def wait(descriptor: int, event: int) -> None:
-        if not clock.wait({descriptor: event}, end - clock.now()):
-            raise TimeoutError("no answer to KILL QUERY")
-
-    stream.wait = wait
-    connection.connect(stream)
-    return connection

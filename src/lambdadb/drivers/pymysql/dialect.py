@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pymysql.cursors import Cursor
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.dialects.mysql import mariadb
 from sqlalchemy.dialects.mysql.base import MySQLDialect
@@ -18,6 +17,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from lambdadb.drivers.pymysql.connection import DeadlineConnection, translate
+from lambdadb.drivers.pymysql.cursor import AsyncCursor
 from lambdadb.drivers.pymysql.driver import PyMySQLDriver
 from lambdadb.drivers.recording import RecordsStatements
 from lambdadb.errors import LambdaDBError
@@ -141,13 +141,6 @@ class PyMySQLDialect(RecordsStatements, MySQLDialect_pymysql):
         return bool(super().is_disconnect(e, connection, cursor))
 
 
-class _AsyncCursor(Cursor):
-    """PyMySQL's cursor, with the method that SQLAlchemy's AsyncConnection calls when it has the rows."""
-
-    async def _async_soft_close(self) -> None:
-        """Do nothing: the rows are in memory."""
-
-
 class AsyncPyMySQLDialect(PyMySQLDialect):
     """
     `mysql+pymysql` for an asynchronous engine.
@@ -163,7 +156,7 @@ class AsyncPyMySQLDialect(PyMySQLDialect):
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
         """Open a session, as for a synchronous engine."""
         connection = super().connect(*arguments, **keywords)
-        connection.cursorclass = _AsyncCursor
+        connection.cursorclass = AsyncCursor
         return connection
 
     def do_terminate(self, dbapi_connection: Any) -> None:

@@ -5,16 +5,19 @@ Where and how a PyMySQL connection is opened: `lambdadb.drivers.base.Target`.
 from __future__ import annotations
 
 import math
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lambdadb.deadline import Clock
 from lambdadb.drivers.base import AttemptFailed, Parameters
 from lambdadb.drivers.pymysql import tls
 from lambdadb.drivers.pymysql.attempt import Attempt
-from lambdadb.drivers.pymysql.connection import DeadlineConnection, dial_plainly
+from lambdadb.drivers.pymysql.connection import DeadlineConnection
+from lambdadb.drivers.pymysql.stream import Stream
 from lambdadb.drivers.rds_endpoint import is_proxy
 from lambdadb.faults import Fault
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from lambdadb.tracing.span import Attributes
 
 DEFAULT_PORT = 3306
+CANCEL = 5  # seconds after which the thread that cancels gives up
 _SYSTEM = {"db.system.name": "mysql"}
 
 
@@ -155,6 +159,36 @@ class PyMySQLTarget:
                 connection.idle_session_timeout = float(self.idle_session_timeout)
         connection.session_settings = settings
         return connection
+
+
+def dial_plainly(make_connection: Callable[[], DeadlineConnection], address: Any) -> DeadlineConnection:
+    """
+    Open a second session for one command; everything in it ends after `CANCEL` seconds.
+
+    Args:
+        make_connection: Makes a connection that is not open.
+        address: The server's, as of `socket.getpeername()`.
+
+    Raises:
+        pymysql.Error: It could not be opened.
+    """
+    connection = make_connection()
+    if isinstance(address, str):
+        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        plain.connect(address)
+    else:
+        plain = socket.create_connection(address[:2], timeout=CANCEL)
+    stream = connection.stream = Stream(plain)
+    clock = Clock()
+    end = clock.now() + CANCEL
+
+    def wait(descriptor: int, event: int) -> None:
+        if not clock.wait({descriptor: event}, end - clock.now()):
+            raise TimeoutError("no answer to KILL QUERY")
+
+    stream.wait = wait
+    connection.connect(stream)
+    return connection
 
 
 class _Refused:

@@ -110,7 +110,7 @@ def begin(connection: sqlalchemy.Connection) -> TransactionHandle:
     Raises:
         InvalidSettings: The connection was made by somebody else.
 
-    **Costs:** one round trip; one more for a BEGIN in autocommit.
+    **Costs:** one round trip; one more to begin it in autocommit.
     """
     driver: Any = connection.connection.driver_connection
     if not isinstance(driver, DeadlineConnection):
@@ -123,7 +123,6 @@ def begin(connection: sqlalchemy.Connection) -> TransactionHandle:
     ((thread, host, user, database, read_only),) = _ask(connection, _SESSION)
     if driver.get_autocommit():
         _do(connection, driver.begin)
-        driver.is_clean = False
     several = bool(driver.client_flag & CLIENT.MULTI_STATEMENTS)
     unit = driver.unit = UnitOfWork(several_statements=several)
     return TransactionHandle(driver, unit, thread, host, user, database, not read_only)

@@ -31,8 +31,10 @@ class FaultServer(Protocol):
     protocol: ClassVar[type[Messages]]
     shapes: ClassVar[list[UnitShape]]
     """What units of work do on it."""
-    query: ClassVar[str]
+    commit: ClassVar[str]
     """The type of the message that carries COMMIT."""
+    query: ClassVar[str]
+    """The type of a query."""
     keeps_outcomes: ClassVar[bool]
     """Whether it can say what became of a transaction that has no idempotency key."""
     driver_error: ClassVar[type[Exception]]
@@ -54,6 +56,7 @@ class PostgresFaultServer:
 
     protocol: ClassVar[type[Messages]] = PostgreSQLMessages
     shapes: ClassVar[list[UnitShape]] = SHAPES
+    commit: ClassVar[str] = "Q"
     query: ClassVar[str] = "Q"
     keeps_outcomes: ClassVar[bool] = True
     driver_error: ClassVar[type[Exception]] = psycopg.Error
@@ -153,6 +156,7 @@ class MariaDBFaultServer:
 
     protocol: ClassVar[type[Messages]] = MySQLMessages
     shapes: ClassVar[list[UnitShape]] = MYSQL_SHAPES
+    commit: ClassVar[str] = "03 COMMIT"
     query: ClassVar[str] = "03"  # COM_QUERY
     keeps_outcomes: ClassVar[bool] = False
     driver_error: ClassVar[type[Exception]] = pymysql.Error

@@ -4,6 +4,7 @@ Units of work whose connection is damaged at every place in turn, and what becam
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ import lambdadb
 from lambdadb.lab.faultproxy.fault_clients import SILENT_TIME, TIME, Client, Ours, ours, peers
 from lambdadb.lab.faultproxy.fault_point import (
     Action,
+    Direction,
     FaultPoint,
     Message,
     points_at_boundaries,
@@ -38,6 +40,7 @@ __all__ = ["FaultTestbed", "Trial", "open_testbed", "ours", "peers", "sweep"]
 
 # Seconds after the invocation's end at which a client that still waits is called hung.
 GRACE = 3.0
+COMMITS = {server.commit for server in SERVERS.values()}
 QUERIES = {server.query for server in SERVERS.values()}
 
 
@@ -225,13 +228,25 @@ def open_pgbouncer_testbed(damaged: Literal["client", "server"]) -> Iterator[Fau
 
 
 def commit_points(messages: list[Message], action: Action) -> list[FaultPoint]:
-    """Every message boundary of a unit, and every byte of its COMMIT and of the answer to it."""
-    commit = max(number for number, message in enumerate(messages) if message.kind in QUERIES)
+    """
+    Every message boundary of a unit, and every byte of its COMMIT and of the answer to it.
+
+    A unit that has no COMMIT, since it is refused, is damaged in its last query.
+    """
+    commit = (_find(messages, COMMITS) or _find(messages, QUERIES))[-1]
+    answers = itertools.takewhile(
+        lambda message: message.direction is Direction.SERVER_TO_CLIENT, messages[commit + 1 :]
+    )
     wanted = [
         *points_at_boundaries(messages, action),
-        *points_in_bytes(messages, commit, len(messages) - 1, action),
+        *points_in_bytes(messages, commit, commit + len(list(answers)), action),
     ]
     return list(dict.fromkeys(wanted))
+
+
+def _find(messages: list[Message], kinds: set[str]) -> list[int]:
+    """The numbers of the messages of these types."""
+    return [number for number, message in enumerate(messages) if message.kind in kinds]
 
 
 def byte_points(messages: list[Message], action: Action) -> list[FaultPoint]:

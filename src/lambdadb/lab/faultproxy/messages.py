@@ -49,7 +49,11 @@ class PostgreSQLMessages:
 
 
 class MySQLMessages:
-    """The packets of a conversation with MySQL. The type is a command's number, such as `03`."""
+    """
+    The packets of a conversation with MySQL.
+
+    The type is a command's number, such as `03` of a query, and `03 COMMIT` of a COMMIT.
+    """
 
     def take(self, direction: Direction, buffer: bytearray) -> tuple[str, bytes] | None:
         """Take the next whole packet from what was read: its command, and all of it."""
@@ -59,4 +63,5 @@ class MySQLMessages:
         packet = bytes(buffer[:length])
         del buffer[:length]
         is_command = direction is Direction.CLIENT_TO_SERVER and packet[3] == 0
-        return packet[4:5].hex() if is_command else "", packet
+        word = " COMMIT" if packet[4:11] == b"\x03COMMIT" else ""
+        return packet[4:5].hex() + word if is_command else "", packet

@@ -134,6 +134,7 @@ class Server:
 class SimulatedAttempt:
     """An attempt to log in, as `lambdadb.drivers.base.Attempt` describes it."""
 
+    end_is_counted = False
     __slots__ = (
         "answered",
         "closed",

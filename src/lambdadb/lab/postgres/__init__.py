@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lambdadb.lab.postgres.server import Postgres, free_port
+from lambdadb.lab.postgres.server import Postgres
 from lambdadb.lab.postgres.standby import Standby
+from lambdadb.lab.server import free_port
 
 __all__ = ["Postgres", "Standby", "free_port"]

@@ -6,11 +6,8 @@ import os
 import secrets
 import shutil
 import signal
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 from urllib.parse import quote
 
@@ -18,16 +15,8 @@ from lambdadb.lab import LabError
 from lambdadb.lab.postgres.binaries import find_binaries, server_user
 from lambdadb.lab.postgres.directories import DATA, LOG, PASSWORD, KeptDirectory, new_directory
 from lambdadb.lab.process import Directory, Process
+from lambdadb.lab.server import START_TIMEOUT, LocalServer, environment, last_lines
 
-START_TIMEOUT = 60.0
-STOP_TIMEOUT = 60.0
-PORT_ATTEMPTS = 5
-# All that a server gets of the variables around it. A superuser can read the server's environment, and
-# a developer's has the keys of an AWS account.
-INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
-# Messages in English (connect errors are told apart by their text), times in UTC as on Aurora;
-# macOS needs a locale that is certain to exist.
-LOCALE = {"LC_ALL": "C", "TZ": "UTC"}
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -41,7 +30,7 @@ SETTINGS = {
 }
 
 
-class Postgres:
+class Postgres(LocalServer):
     """
     A real PostgreSQL 18 with pgvector on a loopback port, in a directory of its own.
 
@@ -65,6 +54,9 @@ class Postgres:
         is_new: Whether the data were created by this object.
     """
 
+    name = "PostgreSQL"
+    taken = "could not bind"
+
     def __init__(
         self,
         *,
@@ -74,19 +66,12 @@ class Postgres:
     ) -> None:
         if data is not None and password is not None:
             raise LabError(f"The password of kept data is in {data}; leave out password=.")
-        self.port = free_port()
+        super().__init__()
         self.is_new = False
         self.settings = {**SETTINGS, **(settings or {})}
         self._is_random = password is None
         self.password = password or secrets.token_urlsafe(18)
         self._kept = None if data is None else data.resolve()
-        self._directory: Directory | KeptDirectory | None = None
-        self._process: Process | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether the server process runs."""
-        return self._process is not None and self._process.running
 
     def url(
         self, database: str = "postgres", *, host: str = "127.0.0.1", port: int | None = None
@@ -94,26 +79,6 @@ class Postgres:
         """SQLAlchemy URL of a database, with the password in clear text."""
         user = f"postgres:{quote(self.password, safe='')}"
         return f"postgresql+psycopg://{user}@{host}:{port or self.port}/{quote(database, safe='')}"
-
-    def start(self) -> None:
-        """
-        Start the server and return when it accepts connections; about 0.2 s, 0.7 s the first time.
-
-        The port stays the same over a stop and a start, unless another program took it meanwhile.
-
-        Raises:
-            LabError: It did not start; the message carries the last lines of its log.
-        """
-        if self.running:
-            return
-        binaries = find_binaries()
-        if self._directory is None:
-            self._directory = self._open_directory(binaries)
-        for _ in range(PORT_ATTEMPTS):
-            if self._try_port(binaries, self._directory.path):
-                return
-            self.port = free_port()
-        raise LabError(f"No free port on 127.0.0.1 for PostgreSQL in {PORT_ATTEMPTS} attempts.")
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """
@@ -126,31 +91,11 @@ class Postgres:
         Raises:
             LabError: It did not stop in time; it was killed.
         """
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except TimeoutError:
-            self._process.kill()
-            raise LabError(
-                f"PostgreSQL did not stop within {STOP_TIMEOUT:.0f} s and was killed."
-            ) from None
-        finally:
-            self._process = None
+        self._end(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
 
     def crash(self) -> None:
         """Stop the server as a crash would, and keep its data for the next start."""
         self.stop("immediate")
-
-    def close(self) -> None:
-        """Stop the server and remove its directory and data, unless they are to be kept."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-        if self._directory is not None:
-            self._directory.close()
-            self._directory = None
 
     def discard(self) -> None:
         """Stop the server and remove its data, kept ones too."""
@@ -162,23 +107,7 @@ class Postgres:
                 else:
                     path.unlink(missing_ok=True)
 
-    def __enter__(self) -> Postgres:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _open_directory(self, binaries: Path) -> Directory | KeptDirectory:
+    def _make_directory(self) -> Directory | KeptDirectory:
         """The directory with the data, which are created where there are none."""
         if self._kept is None:
             directory: Directory | KeptDirectory = new_directory()
@@ -188,7 +117,7 @@ class Postgres:
                 self.password = found
                 return directory
         try:
-            initialize(binaries, directory.path, self.password, random=self._is_random)
+            initialize(find_binaries(), directory.path, self.password, random=self._is_random)
             lines = [f"{name} = {quoted(value)}\n" for name, value in self.settings.items()]
             with (directory.path / DATA / "postgresql.conf").open("a") as file:
                 file.writelines(lines)
@@ -200,12 +129,9 @@ class Postgres:
         self.is_new = True
         return directory
 
-    def _try_port(self, binaries: Path, directory: Path) -> bool:
-        """Start on `self.port`; False when another program has it."""
-        log = directory / LOG
-        log.unlink(missing_ok=True)
-        process = Process(
-            [str(binaries / "postgres"), "-D", str(directory / DATA), "-p", str(self.port)],
+    def _launch(self, directory: Path, log: Path) -> Process:
+        return Process(
+            [str(find_binaries() / "postgres"), "-D", str(directory / DATA), "-p", str(self.port)],
             env=environment(),
             cwd=directory,
             output=log,
@@ -213,31 +139,9 @@ class Postgres:
             # When this process is gone nobody needs the data, unless they are kept.
             ending=signal.SIGQUIT if self._kept is None else signal.SIGINT,
         )
-        self._process = process
-        limit = time.monotonic() + START_TIMEOUT
-        while process.running and time.monotonic() < limit:
-            if accepts_connections(directory / DATA, process.pid):
-                return True
-            time.sleep(0.01)
-        process.stop()
-        self._process = None
-        text = log.read_text(errors="replace")
-        if "could not bind" in text:
-            return False
-        raise LabError(f"PostgreSQL did not start. The end of its log:\n{last_lines(text)}")
 
-
-def environment() -> dict[str, str]:
-    """The variables that a server gets."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ} | LOCALE
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    def _accepts(self, directory: Path, process: Process) -> bool:
+        return accepts_connections(directory / DATA, process.pid)
 
 
 def initialize(binaries: Path, directory: Path, password: str, *, random: bool) -> None:
@@ -273,7 +177,3 @@ def accepts_connections(data: Path, pid: int) -> bool:
 def quoted(value: str) -> str:
     """A value as postgresql.conf wants it."""
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def last_lines(text: str, count: int = 15) -> str:
-    return "\n".join(text.splitlines()[-count:])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psycopg
 
 from lambdadb.lab import LabError
-from lambdadb.lab.postgres.binaries import server_user
+from lambdadb.lab.postgres.binaries import find_binaries, server_user
 from lambdadb.lab.postgres.directories import DATA, LOG, new_directory
-from lambdadb.lab.postgres.server import START_TIMEOUT, Postgres, environment, last_lines
+from lambdadb.lab.postgres.server import Postgres
 from lambdadb.lab.process import Directory, Process
+from lambdadb.lab.server import START_TIMEOUT, environment, last_lines
 
 
 class Standby(Postgres):
@@ -33,10 +32,10 @@ class Standby(Postgres):
         with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
             connection.execute("SELECT pg_promote()")
 
-    def _open_directory(self, binaries: Path) -> Directory:
+    def _make_directory(self) -> Directory:
         directory = new_directory()
         log = directory.path / LOG
-        command = [str(binaries / "pg_basebackup"), "-D", str(directory.path / DATA), "-R"]
+        command = [str(find_binaries() / "pg_basebackup"), "-D", str(directory.path / DATA), "-R"]
         command += ["-c", "fast", "-h", "127.0.0.1", "-p", str(self._primary.port), "-U", "postgres"]
         variables = {**environment(), "PGPASSWORD": self.password}
         try:

@@ -8,7 +8,7 @@ import ssl
 import pymysql
 import pytest
 
-from lambdadb.drivers.pymysql.faults import FAULTS, diagnose
+from lambdadb.drivers.pymysql.faults import diagnose
 from lambdadb.faults import Fault
 
 
@@ -68,11 +68,3 @@ def test_a_blocked_host_is_told_what_to_do():
     """Waiting does not help, so the remedy does."""
     failure = diagnose(pymysql.OperationalError(1129, "Host is blocked"))
     assert "FLUSH HOSTS" in failure.remedy
-
-
-def test_another_number_can_be_added(monkeypatch):
-    """AWS does not publish what a resuming Aurora MySQL answers: the table is a setting."""
-    error = pymysql.OperationalError(1234, "I am waking up")
-    assert diagnose(error).fault is Fault.MISCONFIGURED
-    monkeypatch.setitem(FAULTS, 1234, Fault.RESUMING)
-    assert diagnose(error).fault is Fault.RESUMING
