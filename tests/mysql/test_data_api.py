@@ -27,6 +27,15 @@ KEYS = sa.Table("unit_keys", sa.MetaData(), sa.Column("id", sa.String(20), prima
 DEADLOCK = Fault(
     code="DatabaseErrorException", message="Deadlock found; Error code: 1213; SQLState: 40001"
 )
+# Every fault in a long run; in a short one those that show most.
+SWEPT = pytest.mark.parametrize(
+    "fault",
+    [
+        fault if fault.code is None and not fault.cut else pytest.param(fault, marks=pytest.mark.sweep)
+        for fault in FAULTS
+    ],
+    ids=str,
+)
 # A unit of work with a key: BEGIN, the key's row, two rows, COMMIT.
 CALLS = ("BeginTransaction", "key", "first INSERT", "second INSERT", "CommitTransaction")
 
@@ -222,7 +231,7 @@ def test_what_may_commit_is_refused_in_a_unit_of_work(api, engine, sql):
     assert api.calls[-2:] == ["BeginTransaction", "RollbackTransaction"]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@SWEPT
 def test_ddl_without_an_answer_is_in_doubt(api, engine, fault):
     """It commits by itself, so it is not repeated, even as the first statement."""
     api.fail(fault, after=1)
@@ -240,7 +249,7 @@ def sweep(numbers, calls):
     )
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@SWEPT
 @sweep([4], CALLS)
 def test_a_unit_with_a_key_is_stored_once(mariadb, api, engine, number, fault):
     """Whichever call fails in whichever way."""
@@ -249,7 +258,7 @@ def test_a_unit_with_a_key_is_stored_once(mariadb, api, engine, number, fault):
     assert names(mariadb) == ["a", "b"]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@SWEPT
 @sweep([3], [name for name in CALLS if name != "key"])
 def test_a_unit_without_a_key_is_stored_once_or_in_doubt(mariadb, api, engine, number, fault):
     """Only a COMMIT without an answer leaves doubt, and the row is there or not, as a whole."""
@@ -259,7 +268,7 @@ def test_a_unit_without_a_key_is_stored_once_or_in_doubt(mariadb, api, engine, n
     assert names(mariadb) == (["a", "b"] if number != 3 or fault.effect else [])
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@SWEPT
 @sweep([1], ["BeginTransaction", "INSERT", "CommitTransaction"])
 def test_a_plain_transaction_is_never_doubled(mariadb, api, engine, number, fault):
     """Its first statement is repeated in a new transaction, and its COMMIT is in doubt."""
@@ -299,6 +308,7 @@ def test_asynchronous_code_takes_the_same_path(api, mariadb):
     assert names(mariadb) == ["a", "b"]
 
 
+@pytest.mark.sweep
 def test_a_paused_cluster_is_waited_for(mariadb, monkeypatch):
     """Its answers are the API's, whatever the database is."""
     with (
