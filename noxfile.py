@@ -230,7 +230,7 @@ def mysql(session: nox.Session) -> None:
     # Tests are skipped without MariaDB. This fails instead, with the command that installs it.
     session.run("python", "-c", "from lambdadb.lab.mariadb import find_server; print(find_server())")
     every = ["-m", "sweep or not sweep", "-rs", "-n", "2", *session.posargs]
-    session.run("pytest", "tests/contract", "-k", "pymysql", *every)
+    session.run("pytest", "tests/contract", "-k", "pymysql or mysql_data_api", *every)
     session.run("pytest", "tests/mysql", "tests/unit/drivers/pymysql", *every)
     session.run("pytest", "tests/operate/test_mysql.py", "tests/testing/test_mariadb.py", *every)
     lab = (
@@ -293,8 +293,14 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def data_api(session: nox.Session) -> None:
-    """Rows lost and doubled over the Data API, and its cold start, beside sqlalchemy-aurora-data-api."""
+    """Rows lost and doubled over the Data API, beside sqlalchemy-aurora-data-api."""
     benchmark(session, "test", besides=["sqlalchemy-aurora-data-api"])
+
+
+@nox.session
+def data_api_cold_start(session: nox.Session) -> None:
+    """The cold start over the Data API with lambdadb's HTTP client, httpx and boto3, and a peer."""
+    benchmark(session, "test", besides=["sqlalchemy-aurora-data-api", "httpx"])
 
 
 @nox.session

@@ -1,5 +1,5 @@
 """
-Rows lost and doubled over the Data API when a call fails, and what a cold start costs, beside a peer.
+Rows lost and doubled over the Data API when a call fails, beside a peer.
 
     nox -s data_api
     nox -s data_api -- --json
@@ -15,9 +15,6 @@ import argparse
 import json
 import logging
 import os
-import resource
-import statistics
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -34,7 +31,6 @@ from lambdadb.lab.data_api.unit_sweep import FAULTS
 from lambdadb.lab.postgres import Postgres
 
 INSERT = sqlalchemy.text("INSERT INTO unit (name) VALUES (:name)")
-RUNS = 15
 OUTCOMES = ("stored once", "denied", "in doubt", "stored, with an error", "lost", "doubled")
 
 Unit = Callable[[], object]
@@ -114,48 +110,6 @@ def name_outcome(rows: Counter[str], failure: Exception | None) -> str:
     return "denied" if failure is not None and not rows else "lost"
 
 
-COLD = {
-    "lambdadb, own requests": (
-        "import lambdadb; e = lambdadb.create_engine({url!r})\n"
-        "from sqlalchemy import text\n"
-        "with e.connect() as c: c.execute(text('SELECT 1'))"
-    ),
-    "boto3 alone, one ExecuteStatement": (
-        "import boto3\n"
-        "boto3.client('rds-data').execute_statement(\n"
-        "    resourceArn={cluster!r}, secretArn={secret!r}, sql='SELECT 1')"
-    ),
-    "sqlalchemy-aurora-data-api": (
-        "from sqlalchemy import create_engine, text\n"
-        "e = create_engine('postgresql+auroradataapi://:@/postgres',\n"
-        "    connect_args=dict(aurora_cluster_arn={cluster!r}, secret_arn={secret!r}))\n"
-        "with e.connect() as c: c.execute(text('SELECT 1'))"
-    ),
-}
-
-
-def measure_cold(api: DataApi) -> dict[str, dict[str, float]]:
-    """Processor time of a fresh interpreter that selects 1, above an empty one; and its calls."""
-    found: dict[str, dict[str, float]] = {}
-    empty = statistics.median(run("pass") for _ in range(RUNS))
-    for name, code in COLD.items():
-        filled = code.format(url=api.url(), cluster=api.cluster_arn, secret=api.secret_arn)
-        run(filled)  # compiles
-        before = len(api.calls)
-        took = statistics.median(run(filled) for _ in range(RUNS)) - empty
-        calls = (len(api.calls) - before) / RUNS
-        found[name] = {"cpu_milliseconds": round(took * 1000, 1), "calls": calls}
-    return found
-
-
-def run(code: str) -> float:
-    """Return the processor time, which a busy machine changes little."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
@@ -171,29 +125,21 @@ def main() -> int:
             for name, unit in make_units(api).items():
                 console.print(f"[dim]{name}: each call fails in {len(FAULTS)} ways[/]")
                 outcomes[name] = count_outcomes(api, admin, unit)
-        console.print(f"[dim]cold starts: {len(COLD)} clients, {RUNS} runs each[/]")
-        cold = measure_cold(api)
     if as_json:
-        print(json.dumps({"outcomes": outcomes, "cold_start": cold}))
+        print(json.dumps({"outcomes": outcomes}))
     else:
-        show(console, outcomes, cold)
+        show(console, outcomes)
     ours = outcomes["lambdadb, run_transaction"]
     return int(ours["lost"] + ours["doubled"] > 0)
 
 
-def show(console: Console, outcomes: dict[str, Counter[str]], cold: dict[str, dict[str, float]]) -> None:
+def show(console: Console, outcomes: dict[str, Counter[str]]) -> None:
     table = Table(title="A unit of two INSERTs, one call of which fails (emulated)")
     for heading in ("client", "cases", *OUTCOMES):
         left = heading == "client"
         table.add_column(heading, justify="left" if left else "right", no_wrap=left)
     for name, count in outcomes.items():
         table.add_row(name, str(sum(count.values())), *(str(count[kind]) for kind in OUTCOMES))
-    console.print(table)
-    table = Table(title="A fresh interpreter that selects 1, above an empty one (measured, median)")
-    for heading in ("client", "CPU ms", "calls"):
-        table.add_column(heading, justify="left" if heading == "client" else "right")
-    for name, row in cold.items():
-        table.add_row(name, f"{row['cpu_milliseconds']:.0f}", f"{row['calls']:.0f}")
     console.print(table)
 
 

@@ -202,6 +202,7 @@ class DataApiTestbed:
 
     conflict = text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$")
     drivername = "postgresql+data_api"
+    calls_before_commit = 3  # BeginTransaction, the question and the INSERT
     tag_bytes = 50
     keeps_outcomes = True
     takes_logins = False
@@ -233,14 +234,36 @@ class DataApiTestbed:
     def lose_commit(self, engine: Any, *, done: bool) -> None:
         with engine.connect():  # the first connect of an engine makes a call
             pass
-        # BeginTransaction, the question and the INSERT come before it.
-        self._api.fail(ApiFault(effect=done), after=3)
+        self._api.fail(ApiFault(effect=done), after=self.calls_before_commit)
 
     def refuse_attempts(self, count: int) -> None:
         self._api.fail(ApiFault(code="DatabaseResumingException"), times=count)
 
     def refuse_login(self) -> None:
         self._api.fail(ApiFault(code="InvalidSecretException"))
+
+
+class MySQLDataApiTestbed(DataApiTestbed):
+    """A MariaDB behind the emulated Data API."""
+
+    conflict = PyMySQLTestbed.conflict
+    drivername = "mysql+data_api"
+    calls_before_commit = 2
+    keeps_outcomes = False
+
+    def __init__(self, direct: PyMySQLTestbed, api: DataApi) -> None:
+        self._api = api
+        self._api.repair()
+        self._direct = direct
+
+    def close(self) -> None:
+        self._direct.close()
+
+    def end_sessions(self) -> None:
+        self._direct.end_sessions()
+
+    def rows(self) -> list[str]:
+        return self._direct.rows()
 
 
 @pytest.fixture(scope="session")
@@ -270,7 +293,14 @@ def data_api(embedded: tuple[Postgres, Proxy]) -> Iterator[DataApi]:
         yield api
 
 
-@pytest.fixture(params=["scripted", "psycopg", "pymysql", "data_api"])
+@pytest.fixture(scope="session")
+def mysql_data_api(mariadb: tuple[MariaDB, Proxy]) -> Iterator[DataApi]:
+    """The emulated Data API over the same MariaDB."""
+    with DataApi(mariadb[0]) as api:
+        yield api
+
+
+@pytest.fixture(params=["scripted", "psycopg", "pymysql", "data_api", "mysql_data_api"])
 def testbed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server of each kind, empty."""
     if request.param == "scripted":
@@ -279,11 +309,15 @@ def testbed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     testbed: Any
     if request.param == "psycopg":
         testbed = PsycopgTestbed(*request.getfixturevalue("embedded"))
-    elif request.param == "data_api":
-        api = request.getfixturevalue("data_api")
+    elif request.param.endswith("data_api"):
+        api = request.getfixturevalue(request.param)
         for name, value in api.environment().items():
             monkeypatch.setenv(name, value)
-        testbed = DataApiTestbed(request.getfixturevalue("embedded")[0], api)
+        if request.param == "data_api":
+            testbed = DataApiTestbed(request.getfixturevalue("embedded")[0], api)
+        else:
+            direct = PyMySQLTestbed(*request.getfixturevalue("mariadb"))
+            testbed = MySQLDataApiTestbed(direct, api)
     else:
         testbed = PyMySQLTestbed(*request.getfixturevalue("mariadb"))
     yield testbed

@@ -51,3 +51,9 @@ register(
     "lambdadb.drivers.data_api.dialect",
     "DataApiDialect",
 )
+register(
+    ("mysql+data_api",),
+    "lambdadb+mysql_data_api",
+    "lambdadb.drivers.data_api.mysql_dialect",
+    "MySQLDataApiDialect",
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import select
 import threading
 import time
 from decimal import Decimal
@@ -20,7 +21,7 @@ from sqlalchemy.dialects import postgresql
 import lambdadb
 import lambdadb.aio
 from lambdadb import DatabaseResuming, OutOfTime, PerInvocation, ResumeRetry
-from lambdadb.drivers.data_api import dbapi
+from lambdadb.drivers.data_api import dbapi, http
 from lambdadb.lab.aurora import Cluster
 from lambdadb.lab.data_api import DataApi, Fault
 from lambdadb.lab.postgres import Postgres
@@ -331,6 +332,26 @@ def test_asynchronous_code_takes_the_same_path(api, environment, policy):
 
     assert asyncio.run(use()) >= 5
     assert api.transactions == []
+
+
+def test_an_answer_that_is_there_at_once_is_waited_for_too(api, environment, monkeypatch):
+    """SQLAlchemy takes an asynchronous statement without a wait for one of a wrong driver."""
+    send = http._Stream.send
+
+    def send_slowly(self, data):
+        send(self, data)
+        assert select.select([self._inside], [], [], 30)[0]  # the answer is there
+
+    monkeypatch.setattr(http._Stream, "send", send_slowly)
+
+    async def use():
+        engine = lambdadb.aio.create_async_engine(api.url())
+        async with engine.connect() as connection:
+            assert await connection.scalar(ONE) == 1
+            assert await connection.scalar(ONE) == 1
+        await engine.dispose()
+
+    asyncio.run(use())
 
 
 def test_a_statement_ends_with_the_invocations_time(api, engine, table):

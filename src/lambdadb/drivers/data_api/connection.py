@@ -15,17 +15,17 @@ from typing import Any
 from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.drivers.data_api import dbapi
 from lambdadb.drivers.data_api.api import CallFailed, DataApi
+from lambdadb.drivers.data_api.backends import Backend
 from lambdadb.drivers.data_api.calls import Calls
 from lambdadb.drivers.data_api.cursor import Cursor
 from lambdadb.drivers.data_api.dbapi import InDoubt, InvocationClosed, StatementTimeout, UnitEnded
-from lambdadb.drivers.data_api.faults import TOO_LARGE, diagnose, find_state, make_error
+from lambdadb.drivers.data_api.faults import TOO_LARGE, diagnose, find_number, find_state, make_error
 from lambdadb.drivers.data_api.http import HttpConnection
 from lambdadb.drivers.data_api.sql import ends_transaction, returns_to_savepoint, selects
 
 logger = logging.getLogger("lambdadb")
 
 GIVE_UP = 1.0  # seconds for the rollback of a transaction that is given up
-HAS_WRITTEN = "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
 _TRIES = 3  # of a call that has no effect, each after the database has answered
 
 _UNSAFE = re.compile(r"[^\w.$@~-]")
@@ -61,9 +61,15 @@ class DataApiConnection(Calls):
     """Connects again, which waits for a database that is waking up."""
 
     def __init__(
-        self, api: DataApi, database: str, deadline: StatementDeadline, wait_limit: float | None
+        self,
+        api: DataApi,
+        backend: Backend,
+        database: str,
+        deadline: StatementDeadline,
+        wait_limit: float | None,
     ) -> None:
         super().__init__(api, database, deadline, wait_limit)
+        self.backend = backend
         self.transaction_id: str | None = None
         self._is_new = False  # whether no statement of the open transaction has been answered
         tag = _UNSAFE.sub("_", api.tag or "")
@@ -110,11 +116,32 @@ class DataApiConnection(Calls):
                 "The Data API begins and ends transactions by calls of its own, so the statement was "
                 "not sent. Use begin(), commit() and rollback() of SQLAlchemy's connection."
             )
-        if self.unit is not None and (self.unit.ended or self.transaction_id is None):
-            raise UnitEnded("The unit of work has ended its transaction. The statement was not sent.")
+        self._check_transaction(sql)
         if self.transaction_id is None and not self.autocommit:
             self._begin()
         return self._send(call, request)
+
+    def _check_transaction(self, sql: str) -> None:
+        """Refuse a statement that would go on after the transaction, or could end a unit's."""
+        if self.has_conflict and not returns_to_savepoint(sql):
+            raise dbapi.InternalError(
+                "An error has rolled the transaction back, such as a deadlock. The statement was not "
+                "sent. Roll back, and do the whole transaction again, as run_transaction does."
+            )
+        if self.unit is None:
+            return
+        if self.unit.ended or self.transaction_id is None:
+            raise UnitEnded("The unit of work has ended its transaction. The statement was not sent.")
+        if (words := self.backend.find_commit(sql)) is not None:
+            raise UnitEnded(
+                f"{words} may commit the transaction of the unit of work. The statement was not sent. "
+                "Run it outside of run_transaction."
+            )
+
+    @property
+    def has_conflict(self) -> bool:
+        """Whether an error has ended the transaction, and the server does not refuse what follows."""
+        return self.failed and self.backend.has_written is None
 
     def begin(self) -> None:
         """Begin a transaction now, if none is open."""
@@ -152,6 +179,8 @@ class DataApiConnection(Calls):
             if again and self._is_repeatable(failure, request["sql"]):
                 return self._send(call, request, again=False)
             self._note_failure(failure)
+            if failure.effect == "unknown" and self.backend.find_commit(request["sql"]) is not None:
+                raise InDoubt(str(failure)) from failure
             raise make_error(failure) from failure
         self._is_new = False
         return answer
@@ -168,13 +197,16 @@ class DataApiConnection(Calls):
         open_one = {"transactionId": self.transaction_id}
         try:
             if self._is_new:
+                if self.backend.find_commit(sql) is not None:
+                    return False
                 self._call("RollbackTransaction", open_one)
                 self.transaction_id = None
                 self._begin(again=False)
                 return True
-            if not selects(sql):
+            question = self.backend.has_written
+            if question is None or not selects(sql):
                 return False
-            answer = self._call("Execute", {"sql": self._comment + HAS_WRITTEN, **open_one})
+            answer = self._call("Execute", {"sql": self._comment + question, **open_one})
         except (CallFailed, dbapi.Error) as error:
             logger.info("A statement over the Data API could not be repeated: %s", error)
             return False
@@ -184,7 +216,7 @@ class DataApiConnection(Calls):
         """Notice what the failure of a statement means for its transaction."""
         state = find_state(str(failure))
         if failure.code == "DatabaseErrorException" and state is not None:
-            self.failed = True
+            self.failed = self.failed or self.backend.ends_by_error(find_number(str(failure)))
             self.closed = self.closed or state.startswith(("08", "57P"))
         elif failure.code == "UnsupportedResultException" or TOO_LARGE in str(failure):
             pass  # the statement itself has succeeded
@@ -294,6 +326,20 @@ class DataApiConnection(Calls):
                 self.closed = True
                 return
         self.transaction_id, self.failed = None, False
+
+    def end_transaction(self, name: str) -> None:
+        """
+        Roll back a transaction of another connection, unless it has ended.
+
+        Raises:
+            OperationalError: It may be open.
+        """
+        try:
+            self._call("RollbackTransaction", {"transactionId": name})
+        except CallFailed as failure:
+            if failure.code != "TransactionNotFoundException":
+                self.closed = True
+                raise make_error(failure) from failure
 
     def close(self) -> None:
         """Close the connection. A transaction that is open is rolled back, as far as possible."""

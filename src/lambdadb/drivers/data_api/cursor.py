@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from lambdadb.drivers.data_api import dbapi
 from lambdadb.drivers.data_api.api import LARGEST_REQUEST
-from lambdadb.drivers.data_api.values import decode, encode, write_casts
 
 if TYPE_CHECKING:
     from lambdadb.drivers.data_api.connection import DataApiConnection
@@ -24,7 +23,8 @@ class Cursor:
     """A cursor."""
 
     arraysize = 1
-    lastrowid = None
+    lastrowid: int | None = None
+    """The id that MySQL has generated for a row of the last statement."""
 
     def __init__(self, connection: DataApiConnection) -> None:
         self.connection = connection
@@ -39,8 +39,9 @@ class Cursor:
         **Costs:** one call; the first one of a transaction another one before it.
         """
         self._reset()
-        encoded = [encode(name, value) for name, value in (parameters or {}).items()]
-        answer = self.connection.execute(write_casts(statement, parameters or {}), encoded)
+        backend = self.connection.backend
+        encoded = [backend.encode(name, value) for name, value in (parameters or {}).items()]
+        answer = self.connection.execute(backend.write_casts(statement, parameters or {}), encoded)
         columns = answer.get("columnMetadata")
         records = answer.get("records") or []
         if columns:
@@ -49,10 +50,12 @@ class Cursor:
                 (column.get("label") or column["name"], types[n], None, None, None, None, None)
                 for n, column in enumerate(columns)
             ]
-            rows = [tuple(map(decode, record, types)) for record in records]
+            rows = [tuple(map(backend.decode, record, types)) for record in records]
             self._rows, self.rowcount = iter(rows), len(rows)
         else:
             self.rowcount = int(answer.get("numberOfRecordsUpdated") or 0)
+            for field in answer.get("generatedFields") or ():
+                self.lastrowid = backend.decode(field, "BIGINT")
 
     def executemany(self, statement: str, parameter_sets: Sequence[Mapping[str, Any]]) -> None:
         """
@@ -66,11 +69,12 @@ class Cursor:
         known: dict[str, Any] = {}
         for parameters in parameter_sets:
             known.update((name, value) for name, value in parameters.items() if value is not None)
-        statement = write_casts(statement, known)
+        backend = self.connection.backend
+        statement = backend.write_casts(statement, known)
         batch: list[list[dict[str, Any]]] = []
         size = 0
         for parameters in parameter_sets:
-            encoded = [encode(name, value) for name, value in parameters.items()]
+            encoded = [backend.encode(name, value) for name, value in parameters.items()]
             length = len(json.dumps(encoded))
             if batch and (len(batch) == MOST_SETS or size + length > _BATCH_BYTES):
                 self.connection.execute_batch(statement, batch)
@@ -82,6 +86,7 @@ class Cursor:
 
     def _reset(self) -> None:
         self.description, self.rowcount, self._rows = None, -1, iter(())
+        self.lastrowid = None
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """Return the next row; None after the last one."""

@@ -17,6 +17,8 @@ class Error(Exception):
 
     sqlstate: str | None = None
     """The server's SQLSTATE, if it was the server's error."""
+    number: int | None = None
+    """MySQL's number of it."""
 
 
 class Warning(Exception):
@@ -75,9 +77,9 @@ class UnitEnded(OperationalError):
     """A unit of work continued after the end of its transaction, or tried to end it."""
 
 
-_OPERATIONAL = "08 27 28 2F 38 39 3B 40 53 54 55 57 58 F0 HV"
+_OPERATIONAL = "08 27 28 2F 38 39 3B 40 53 54 55 57 58 F0 HV HY"
 _PROGRAMMING = "10 20 21 26 34 3D 3F 42 44 P0"
-# By SQLSTATE class (PostgreSQL, Appendix A), as in psycopg.
+# By SQLSTATE class (PostgreSQL, Appendix A), as in psycopg. MySQL has HY for whatever has no other.
 _CLASSES: dict[str, type[Error]] = {
     **dict.fromkeys(_OPERATIONAL.split(), OperationalError),
     **dict.fromkeys(_PROGRAMMING.split(), ProgrammingError),

@@ -1,5 +1,5 @@
 """
-SQLAlchemy's PostgreSQL dialect over the RDS Data API: `postgresql+data_api`.
+SQLAlchemy's dialects over the RDS Data API: what they have in common, and `postgresql+data_api`.
 
 An engine's first connection makes one call. Later ones make none.
 """
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from lambdadb.drivers.data_api import dbapi
+from lambdadb.drivers.data_api.backends import POSTGRESQL
 from lambdadb.drivers.data_api.compiler import PostgresCompiler
 from lambdadb.drivers.data_api.connection import DataApiConnection
 from lambdadb.drivers.data_api.driver import DataApiDriver
@@ -29,18 +31,15 @@ if TYPE_CHECKING:
     from lambdadb.connect.connector import Connector
 
 
-class DataApiDialect(RecordsStatements, PGDialect):
-    """`postgresql+data_api` for a synchronous engine."""
+class OverDataApi(RecordsStatements, DefaultDialect):
+    """What the dialects of both databases have in common."""
 
     driver = "data_api"
     supports_statement_cache = True
     supports_server_side_cursors = False
     supports_sane_multi_rowcount = False  # BatchExecuteStatement tells no number of rows
-    supports_native_uuid = True
-    default_paramstyle = "named"
-    statement_compiler = PostgresCompiler
-    colspecs = {**PGDialect.colspecs, **COLSPECS}  # noqa: RUF012 as SQLAlchemy has it
     supports_native_decimal = True
+    default_paramstyle = "named"
     # A statement has 65,536 characters at most, and a parameter takes about 30 with its cast.
     insertmanyvalues_max_parameters = 1000
     connector: Connector
@@ -54,17 +53,6 @@ class DataApiDialect(RecordsStatements, PGDialect):
     def import_dbapi(cls) -> ModuleType:
         """Return the module with the errors."""
         return dbapi
-
-    @classmethod
-    def make_driver(cls) -> DataApiDriver:
-        """Make the driver of an engine with this dialect."""
-        return DataApiDriver()
-
-    @classmethod
-    def get_async_dialect_cls(cls, url: URL) -> type[Any]:
-        """The dialect of an asynchronous engine."""
-        del url
-        return AsyncDataApiDialect
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
@@ -83,9 +71,9 @@ class DataApiDialect(RecordsStatements, PGDialect):
         if url.username or url.password or url.host or url.port:
             raise InvalidSettings(
                 "The url has a user, a host or a port, and the Data API takes none: the login is in the "
-                "secret. Use postgresql+data_api:///DATABASE?cluster_arn=ARN&secret_arn=ARN."
+                f"secret. Use {self.name}+data_api:///DATABASE?cluster_arn=ARN&secret_arn=ARN."
             )
-        return (), {"database": url.database or "postgres", **url.query}
+        return (), {"database": url.database or "", **url.query}
 
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
         """Make a connection. The first one of an engine asks the database, and waits for it."""
@@ -100,6 +88,48 @@ class DataApiDialect(RecordsStatements, PGDialect):
         connection.wait_until_ready = wait_until_ready
         return connection
 
+    def _answer(self, name: str) -> str:
+        driver: Any = self.connector.driver
+        return (driver.answers or {}).get(name) or ""
+
+    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
+        """Whether each statement is a transaction of its own."""
+        return bool(dbapi_conn.autocommit)
+
+    def do_ping(self, dbapi_connection: Any) -> bool:
+        """Return whether the connection can be used. Nothing is open on the server, so none is asked."""
+        return not dbapi_connection.closed
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """Close a connection where nothing can be awaited."""
+        dbapi_connection.terminate()
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        """Whether the connection cannot be used any more after an error."""
+        del e, cursor
+        own = getattr(connection, "driver_connection", connection)
+        return isinstance(own, DataApiConnection) and own.closed
+
+
+class DataApiDialect(OverDataApi, PGDialect):
+    """`postgresql+data_api` for a synchronous engine."""
+
+    supports_statement_cache = True
+    supports_native_uuid = True
+    statement_compiler = PostgresCompiler
+    colspecs = {**PGDialect.colspecs, **COLSPECS}  # noqa: RUF012 as SQLAlchemy has it
+
+    @classmethod
+    def make_driver(cls) -> DataApiDriver:
+        """Make the driver of an engine with this dialect."""
+        return DataApiDriver(POSTGRESQL)
+
+    @classmethod
+    def get_async_dialect_cls(cls, url: URL) -> type[Any]:
+        """The dialect of an asynchronous engine."""
+        del url
+        return AsyncDataApiDialect
+
     def type_descriptor(self, typeobj: Any) -> Any:
         """Replace a type by the one that this dialect uses."""
         if "pgvector.sqlalchemy" in sys.modules:
@@ -108,10 +138,6 @@ class DataApiDialect(RecordsStatements, PGDialect):
             if (own := TYPES.get(type(typeobj))) is not None:
                 return typeobj.adapt(own)
         return super().type_descriptor(typeobj)
-
-    def _answer(self, name: str) -> str:
-        driver: Any = self.connector.driver
-        return (driver.answers or {}).get(name) or ""
 
     def _get_server_version_info(self, connection: Any) -> tuple[int, ...]:
         del connection
@@ -153,10 +179,6 @@ class DataApiDialect(RecordsStatements, PGDialect):
         level = self._on_connect_isolation_level or self.default_isolation_level
         self.set_isolation_level(dbapi_conn, level)
 
-    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
-        """Whether each statement is a transaction of its own."""
-        return bool(dbapi_conn.autocommit)
-
     def set_readonly(self, connection: Any, value: Any) -> None:
         """Whether the transactions to come are READ ONLY. It costs each of them one more call."""
         connection.read_only = value
@@ -173,32 +195,23 @@ class DataApiDialect(RecordsStatements, PGDialect):
         """Whether the transactions to come are DEFERRABLE."""
         return bool(connection.deferrable)
 
-    def do_ping(self, dbapi_connection: Any) -> bool:
-        """Return whether the connection can be used. Nothing is open on the server, so none is asked."""
-        return not dbapi_connection.closed
 
-    def do_terminate(self, dbapi_connection: Any) -> None:
-        """Close a connection where nothing can be awaited."""
-        dbapi_connection.terminate()
-
-    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
-        """Whether the connection cannot be used any more after an error."""
-        del e, cursor
-        own = getattr(connection, "driver_connection", connection)
-        return isinstance(own, DataApiConnection) and own.closed
-
-
-class AsyncDataApiDialect(DataApiDialect):
+class AsyncOverDataApi:
     """
-    `postgresql+data_api` for an asynchronous engine.
+    An asynchronous engine's.
 
     SQLAlchemy runs its synchronous core in a greenlet, and the clock of the engine waits on the event
     loop. So the same connection serves both.
     """
 
-    supports_statement_cache = True
     is_async = True
     has_terminate = True
+
+
+class AsyncDataApiDialect(AsyncOverDataApi, DataApiDialect):
+    """`postgresql+data_api` for an asynchronous engine."""
+
+    supports_statement_cache = True
 
 
 def _end_connecting(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 
 from lambdadb.drivers.base import Liveness, Meaning, Outcome, Proxy
-from lambdadb.drivers.data_api import dbapi, transaction
+from lambdadb.drivers.data_api import dbapi, mysql_transaction, transaction
 from lambdadb.drivers.data_api.api import LONGEST_TAG
+from lambdadb.drivers.data_api.backends import MYSQL, Answers, Backend
 from lambdadb.drivers.data_api.connection import DataApiConnection
 from lambdadb.drivers.data_api.faults import translate
-from lambdadb.drivers.data_api.target import Answers, DataApiTarget, check_parameters, make_target
+from lambdadb.drivers.data_api.target import DataApiTarget, check_parameters, make_target
 from lambdadb.errors import InvalidSettings, LambdaDBError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class DataApiDriver:
 
     session_tag_bytes = LONGEST_TAG  # botocore's limit for `app/` in a User-Agent
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
         self.answers: Answers | None = None
         """What the database has said of itself; None before the first connect."""
 
@@ -45,13 +47,13 @@ class DataApiDriver:
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raise `InvalidSettings` for parameters that cannot work."""
-        check_parameters(parameters)
+        check_parameters(parameters, self.backend)
 
     def make_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> DataApiTarget:
         """Return the target of the URL's parameters. The first one of an engine asks the database."""
         del arguments
         asks = self.answers is None
-        return make_target(dict(parameters), asks=asks, on_answers=self._keep)
+        return make_target(dict(parameters), self.backend, asks=asks, on_answers=self._keep)
 
     def _keep(self, answers: Answers) -> None:
         self.answers = answers
@@ -62,7 +64,7 @@ class DataApiDriver:
 
     def describe_session(self, connection: Any, error: BaseException | None) -> Attributes:
         """Return the span attributes of a statement: those of its last call, and the SQLSTATE."""
-        known: dict[str, Any] = {"db.system.name": "postgresql"}
+        known: dict[str, Any] = {"db.system.name": self.backend.system}
         if isinstance(error, dbapi.Error):
             known["db.response.status_code"] = error.sqlstate
         if isinstance(connection, DataApiConnection):
@@ -108,7 +110,7 @@ class DataApiDriver:
 
     # Transactions
 
-    def begin(self, connection: sqlalchemy.Connection) -> transaction.TransactionHandle:
+    def begin(self, connection: sqlalchemy.Connection) -> Any:
         """Begin a transaction whose outcome can be asked for, in two calls."""
         return transaction.begin(connection)
 
@@ -127,3 +129,23 @@ class DataApiDriver:
     def translate(self, error: BaseException) -> LambdaDBError | None:
         """Return lambdadb's error for it; None if it has none."""
         return translate(error)
+
+
+class MySQLDataApiDriver(DataApiDriver):
+    """The Data API of a MySQL, which keeps no record of transactions."""
+
+    def __init__(self) -> None:
+        super().__init__(MYSQL)
+
+    def begin(self, connection: sqlalchemy.Connection) -> Any:
+        """Begin a transaction whose outcome can be asked for, in one call."""
+        return mysql_transaction.begin(connection)
+
+    def ask_outcome(self, connection: sqlalchemy.Connection, handle: Any) -> Outcome | None:
+        """End a transaction, and say what became of it, in one call."""
+        return mysql_transaction.ask_outcome(connection, handle)
+
+    def names_same_tables(self, connection: sqlalchemy.Connection, handle: Any) -> bool:
+        """Return True: the engine's URL names the database of both."""
+        del connection, handle
+        return True

@@ -51,11 +51,13 @@ _FAULTS = {
     ),
 }
 _STATE = re.compile(r"SQLState: (\w{5})\b")
+_NUMBER = re.compile(r"Error code: (\d+); SQLState: \w{5}$")  # MySQL's
 # The database's own errors at a login, by SQLSTATE: cannot_connect_now, too_many_connections, invalid
 # authorization, invalid catalog.
 _STATES = {
     "57P03": Fault.RESUMING,
     "53300": Fault.EXHAUSTED,
+    "08004": Fault.EXHAUSTED,  # MySQL's ER_CON_COUNT_ERROR
     "28P01": Fault.CREDENTIALS,
     "28000": Fault.CREDENTIALS,
     "3D000": Fault.MISCONFIGURED,
@@ -67,6 +69,12 @@ def find_state(text: str) -> str | None:
     """Return the SQLSTATE at the end of a database's error; None if there is none."""
     found = _STATE.findall(text)
     return found[-1] if found else None
+
+
+def find_number(text: str) -> int | None:
+    """Return the number at the end of an error of MySQL; None if there is none."""
+    found = _NUMBER.search(text)
+    return int(found[1]) if found else None
 
 
 def diagnose(failure: CallFailed) -> AttemptFailed:
@@ -107,7 +115,7 @@ def make_error(failure: CallFailed) -> dbapi.Error:
     elif failure.effect == "unknown":
         text += ". It is not known whether it was carried out."
     error = kind(text)
-    error.sqlstate = state
+    error.sqlstate, error.number = state, find_number(str(failure))
     return error
 
 

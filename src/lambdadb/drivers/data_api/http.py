@@ -86,6 +86,9 @@ class HttpConnection:
             stream = _Stream(self._socket, clock, until)
             stream.send("\r\n".join(lines).encode("latin-1") + body)
             sent = True
+            # Also where the answer is there already: SQLAlchemy's AsyncConnection takes a statement that
+            # has never been waited for as an error.
+            _wait(self._socket, EVENT_READ, clock, until)
             answer = self._read(stream)
         except (OSError, http.client.HTTPException, AttemptFailed) as error:
             self.close()

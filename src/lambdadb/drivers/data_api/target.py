@@ -14,6 +14,7 @@ from lambdadb.background import BackgroundCall
 from lambdadb.deadline import Clock, StatementDeadline
 from lambdadb.drivers.base import AttemptFailed, Parameters
 from lambdadb.drivers.data_api.api import CallFailed, DataApi, Endpoint, find_endpoint
+from lambdadb.drivers.data_api.backends import Answers, Backend
 from lambdadb.drivers.data_api.calls import CALL_LIMIT
 from lambdadb.drivers.data_api.connection import DataApiConnection
 from lambdadb.drivers.data_api.faults import diagnose
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
     from lambdadb.policy import Policy
     from lambdadb.tracing.span import Attributes
 
-Answers = dict[str, "str | None"]
-
-# What SQLAlchemy's dialect needs to know about the server.
-_QUESTIONS = {
-    "version": "pg_catalog.current_setting('server_version')",
-    "schema": "pg_catalog.current_schema()",
-    "isolation": "pg_catalog.current_setting('transaction_isolation')",
-    "strings": "pg_catalog.current_setting('standard_conforming_strings')",
-}
-QUESTION = "SELECT " + ", ".join(f"CAST({asked} AS text)" for asked in _QUESTIONS.values())
 _CLUSTER = re.compile(r"arn:aws[\w-]*:rds:(?P<region>[a-z0-9-]+):\d{12}:cluster:[\w-]+")
 
 
@@ -64,15 +55,16 @@ class Attempt:
     event = EVENT_READ
     end_is_counted = False
 
-    def __init__(self, api: DataApi, database: str, *, asks: bool) -> None:
+    def __init__(self, api: DataApi, backend: Backend, database: str, *, asks: bool) -> None:
         self.api = api
+        self._backend = backend
         self.socket = -1
         self.got_first_byte = False
         self._call: BackgroundCall[dict[str, Any]] | None = None
         self.answers: Answers | None = None
         if asks:
             clock = Clock()
-            request = {"sql": QUESTION, "database": database}
+            request = {"sql": backend.question, "database": database}
             until = clock.now() + CALL_LIMIT
             self._call = BackgroundCall(lambda: api.call("Execute", request, clock=clock, until=until))
             self.socket = self._call.socket
@@ -84,10 +76,9 @@ class Attempt:
         if not self._call.ended:
             return False
         try:
-            (record,) = self._call.result()["records"]
+            self.answers = self._backend.read_answers(self._call.result()["records"])
         except CallFailed as failure:
             raise diagnose(failure) from failure
-        self.answers = dict(zip(_QUESTIONS, (field.get("stringValue") for field in record), strict=True))
         self._call.close()
         return True
 
@@ -110,6 +101,7 @@ class DataApiTarget:
     """`lambdadb.drivers.base.Target` for a cluster behind the Data API."""
 
     parameters: Parameters
+    backend: Backend
     endpoint: Endpoint
     asks: bool
     """Whether an attempt sends a call. One is needed once for an engine, and to wait for a resume."""
@@ -123,14 +115,14 @@ class DataApiTarget:
     @property
     def database(self) -> str:
         """The name of the database."""
-        return str(self.parameters.get("database") or "postgres")
+        return str(self.parameters.get("database") or self.backend.default_database)
 
     @property
     def attributes(self) -> Attributes:
         """Span attributes of a connect."""
         _, host, port = self.endpoint.url
         return {
-            "db.system.name": "postgresql",
+            "db.system.name": self.backend.system,
             "db.namespace": self.database,
             "server.address": host,
             "server.port": port,
@@ -193,7 +185,7 @@ class DataApiTarget:
             self.tag,
             HttpConnection(self.endpoint.url),
         )
-        return Attempt(api, self.database, asks=self.asks)
+        return Attempt(api, self.backend, self.database, asks=self.asks)
 
     def explain_rejection(self, text: str, seconds: float) -> str:
         """Return the text, and which roots were used."""
@@ -209,11 +201,11 @@ class DataApiTarget:
         """Return the connection of a successful attempt."""
         if attempt.answers is not None:
             self.on_answers(attempt.answers)
-        return DataApiConnection(attempt.api, self.database, deadline, connect_until)
+        return DataApiConnection(attempt.api, self.backend, self.database, deadline, connect_until)
 
 
 def make_target(
-    parameters: Parameters, *, asks: bool, on_answers: Callable[[Answers], None]
+    parameters: Parameters, backend: Backend, *, asks: bool, on_answers: Callable[[Answers], None]
 ) -> DataApiTarget:
     """
     Return the target that a URL's parameters name.
@@ -221,15 +213,15 @@ def make_target(
     Raises:
         InvalidSettings: They name something else, or too much.
     """
-    check_parameters(parameters)
+    check_parameters(parameters, backend)
     endpoint = find_endpoint(region_of(parameters["cluster_arn"]))
-    return DataApiTarget(parameters, endpoint, asks, on_answers=on_answers)
+    return DataApiTarget(parameters, backend, endpoint, asks, on_answers=on_answers)
 
 
 _NAMES = ("cluster_arn", "secret_arn", "database")
 
 
-def check_parameters(parameters: Mapping[str, Any]) -> None:
+def check_parameters(parameters: Mapping[str, Any], backend: Backend) -> None:
     """Raise `InvalidSettings` for parameters that cannot work."""
     region_of(parameters.get("cluster_arn"))
     if not parameters.get("secret_arn"):
@@ -240,5 +232,6 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     if unknown := sorted(set(parameters) - set(_NAMES)):
         raise InvalidSettings(
             f"{', '.join(unknown)}: the Data API has no such parameter. The URL is "
-            "postgresql+data_api:///DATABASE?cluster_arn=ARN&secret_arn=ARN, without user and host."
+            f"{backend.system}+data_api:///DATABASE?cluster_arn=ARN&secret_arn=ARN, without user "
+            "and host."
         )

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
+from lambdadb.drivers import mysql_commits
 from lambdadb.drivers.base import Meaning, Outcome
 from lambdadb.drivers.data_api import dbapi
 from lambdadb.drivers.data_api.connection import DataApiConnection, UnitOfWork
@@ -40,16 +41,11 @@ _OUTCOMES: dict[str | None, Outcome] = {"committed": "committed", "aborted": "ab
 
 
 @dataclass(repr=False, eq=False)
-class TransactionHandle:
-    """A transaction, and what identifies it to the server."""
+class Handle:
+    """A transaction of a unit of work."""
 
     connection: DataApiConnection
     unit: UnitOfWork
-    backend: str
-    """The process id of its session."""
-    epoch: tuple[str | None, ...]
-    """When its server last started."""
-    schemas: str | None
 
     doubt = DOUBT
     # A unit cannot commit by SQL: such statements are not sent, and in an open transaction the server
@@ -85,6 +81,29 @@ class TransactionHandle:
         self.connection.unit = None
 
 
+@dataclass(repr=False, eq=False)
+class TransactionHandle(Handle):
+    """A transaction, and what identifies it to PostgreSQL."""
+
+    backend: str
+    """The process id of its session."""
+    epoch: tuple[str | None, ...]
+    """When its server last started."""
+    schemas: str | None
+
+
+def check_driver(connection: sqlalchemy.Connection) -> DataApiConnection:
+    """Return the driver's connection; raises `InvalidSettings` if it was made by somebody else."""
+    driver: Any = connection.connection.driver_connection
+    if not isinstance(driver, DataApiConnection):
+        raise InvalidSettings(
+            f"A do_connect listener made this connection ({type(driver).__name__}), so that "
+            "run_transaction cannot see how far a COMMIT came. Let the listener change the "
+            "parameters and return None, or do without run_transaction."
+        )
+    return driver
+
+
 def begin(connection: sqlalchemy.Connection) -> TransactionHandle:
     """
     Begin a transaction, and ask what identifies it.
@@ -94,20 +113,14 @@ def begin(connection: sqlalchemy.Connection) -> TransactionHandle:
 
     **Costs:** two calls, BeginTransaction and the question.
     """
-    driver: Any = connection.connection.driver_connection
-    if not isinstance(driver, DataApiConnection):
-        raise InvalidSettings(
-            f"A do_connect listener made this connection ({type(driver).__name__}), so that "
-            "run_transaction cannot see how far a COMMIT came. Let the listener change the "
-            "parameters and return None, or do without run_transaction."
-        )
+    driver = check_driver(connection)
     question = _select(*BEGUN, SCHEMAS, *EPOCH)
 
     def ask() -> tuple[str | None, ...]:
         driver.begin()
         return driver.ask(question)
 
-    standby, xid, backend, schemas, *epoch = _translated(connection, ask)
+    standby, xid, backend, schemas, *epoch = translated(connection, ask)
     if standby == "true":
         raise _refuse_standby(connection)
     unit = driver.unit = UnitOfWork()
@@ -125,7 +138,7 @@ def ask_outcome(connection: sqlalchemy.Connection, transaction: TransactionHandl
     """
     driver: Any = connection.connection.driver_connection
     question = _select(IS_STANDBY, STATUS.format(id=transaction.id), *EPOCH)
-    standby, status, *epoch = _translated(connection, lambda: driver.ask(question))
+    standby, status, *epoch = translated(connection, lambda: driver.ask(question))
     if standby == "true":
         connection.invalidate()  # not the writer, or not yet
         return None
@@ -134,7 +147,7 @@ def ask_outcome(connection: sqlalchemy.Connection, transaction: TransactionHandl
     if status == "in progress":
         ended = f"CAST(pg_catalog.count({TERMINATE}) AS text)"
         end = END_SESSION.format(ended=ended, backend=transaction.backend, id=transaction.id)
-        _translated(connection, lambda: driver.ask(end))
+        translated(connection, lambda: driver.ask(end))
         return None
     return _OUTCOMES.get(status, "unknown")
 
@@ -146,11 +159,11 @@ def names_same_tables(connection: sqlalchemy.Connection, transaction: Transactio
     **Costs:** one call.
     """
     driver: Any = connection.connection.driver_connection
-    (schemas,) = _translated(connection, lambda: driver.ask(_select(SCHEMAS)))
+    (schemas,) = translated(connection, lambda: driver.ask(_select(SCHEMAS)))
     return bool(schemas == transaction.schemas)
 
 
-def meaning_of(error: BaseException, transaction: TransactionHandle | None = None) -> Meaning:
+def meaning_of(error: BaseException, transaction: Handle | None = None) -> Meaning:
     """What an error of a statement means for its transaction."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, (OutOfTime, StatementTimeout)):
@@ -164,9 +177,12 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
         return "lost"  # SQLAlchemy could not roll a savepoint back, and hides the loss itself
     if not isinstance(original, dbapi.Error) or isinstance(original, InvocationClosed):
         return "other"
-    if original.sqlstate in CONFLICTS:
+    if original.number is not None:  # MySQL's, which gives 40001 to more than conflicts
+        if original.number in mysql_commits.CONFLICTS:
+            return "conflict"
+    elif original.sqlstate in CONFLICTS:
         return "conflict"
-    if original.sqlstate == READ_ONLY:
+    elif original.sqlstate == READ_ONLY:
         return "not the writer"
     return "lost" if lost else "other"
 
@@ -184,7 +200,7 @@ def _refuse_standby(connection: sqlalchemy.Connection) -> DBAPIError:
     return wrapped  # type: ignore[no-any-return]
 
 
-def _translated(connection: sqlalchemy.Connection, act: Callable[[], T]) -> T:
+def translated(connection: sqlalchemy.Connection, act: Callable[[], T]) -> T:
     """Call `act()`; an error is what SQLAlchemy would have made of it."""
     driver: Any = connection.connection.driver_connection
     try:

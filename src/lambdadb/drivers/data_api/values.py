@@ -130,14 +130,21 @@ def _write_element(value: Any) -> str:
 
 def decode(field: Mapping[str, Any], type_name: str) -> Any:
     """Return the Python value of a field of a result. `type_name` is the column's type."""
-    if field.get("isNull"):
-        return None
     if "arrayValue" in field:
         return _decode_array(field["arrayValue"], _READERS.get(type_name.lstrip("_")))
+    return decode_by(_READERS, field, type_name)
+
+
+def decode_by(
+    readers: Mapping[str, Callable[[Any], Any]], field: Mapping[str, Any], type_name: str
+) -> Any:
+    """Return the Python value of a field that is no array, read as its column's type is."""
+    if field.get("isNull"):
+        return None
     if "blobValue" in field:
         return base64.b64decode(field["blobValue"])
     (value,) = field.values()
-    reader = _READERS.get(type_name)
+    reader = readers.get(type_name)
     return value if reader is None or value is None else reader(value)
 
 

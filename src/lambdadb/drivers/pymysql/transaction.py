@@ -18,13 +18,14 @@ from pymysql.constants import CLIENT
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from lambdadb.drivers.base import Meaning, Outcome
+from lambdadb.drivers.mysql_commits import CONFLICTS
 from lambdadb.drivers.pymysql.connection import (
     DeadlineConnection,
     InvocationClosed,
     StatementTimeout,
     translate,
 )
-from lambdadb.drivers.pymysql.unit_of_work import CONFLICTS, UnitEnded, UnitOfWork, error_number
+from lambdadb.drivers.pymysql.unit_of_work import UnitEnded, UnitOfWork, error_number
 from lambdadb.errors import InvalidSettings, OutOfTime, TransactionEnded
 
 # LIMIT wins over a session's sql_select_limit, which may be 0.

@@ -21,39 +21,21 @@ from typing import Any
 import pymysql
 from pymysql.constants import SERVER_STATUS
 
-# ER_LOCK_WAIT_TIMEOUT rolls back one statement only, unless innodb_rollback_on_timeout is on (MySQL
-# Reference Manual, "InnoDB Error Handling").
-LOCK_WAIT_TIMEOUT = 1205
-# Errors after which another run may succeed. After all but the last InnoDB has rolled the whole
-# transaction back: ER_LOCK_DEADLOCK, ER_LOCK_TABLE_FULL, MariaDB's ER_CHECKREAD
-# (innodb_snapshot_isolation), ER_TRANSACTION_ROLLBACK_DURING_COMMIT.
-CONFLICTS = frozenset({1213, 1206, 1020, 3101, LOCK_WAIT_TIMEOUT})
+from lambdadb.drivers.mysql_commits import (
+    CONFLICTS,
+    LOCK_WAIT_TIMEOUT,
+    find_commit,
+    may_commit,
+    strip_comments,
+)
+
 # Errors that prove that a COMMIT was not carried out. Any other error of COMMIT proves nothing:
 # ER_ERROR_DURING_COMMIT (1180) and an interruption (1317) may come after it.
 REFUSED_COMMITS = CONFLICTS | {1290, 1836}
 
-# MySQL Reference Manual, "Statements That Cause an Implicit Commit", and those that end a transaction.
-_COMMITS = re.compile(
-    r"""\s*\(*\s*(?:
-        COMMIT | BEGIN | START | XA | ROLLBACK(?!\s+(?:WORK\s+)?TO\b)
-      | (?:CREATE(?!\s+(?:OR\s+REPLACE\s+)?TEMPORARY\s+TABLE) | DROP(?!\s+TEMPORARY\s+TABLE))
-      | ALTER | TRUNCATE | RENAME | GRANT | REVOKE | LOCK | UNLOCK | ANALYZE\s+(?:\w+\s+)?TABLE
-      | OPTIMIZE | REPAIR | CHECK | CACHE | FLUSH | RESET | INSTALL | UNINSTALL | IMPORT | LOAD\s+INDEX
-      | STOP | CHANGE | CLONE | SHUTDOWN | SET\s.*\b(?:AUTOCOMMIT|PASSWORD)\b
-    )\b""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-# What may commit inside, without this host's notice: procedures, prepared statements, and the compound
-# statements that MariaDB takes outside of procedures.
-_MAY_COMMIT = re.compile(
-    r"\s*(?:(?:CALL|EXECUTE|IF|CASE|LOOP|WHILE|REPEAT|FOR)\b|\w+\s*:)", re.IGNORECASE
-)
 _TO_SAVEPOINT = re.compile(r"\s*ROLLBACK\s+(?:WORK\s+)?TO\b", re.IGNORECASE)
 SAVEPOINT = "lambdadb_unit"
 _NO_SUCH_SAVEPOINT = 1305  # ER_SP_DOES_NOT_EXIST
-# /*! ... */ and MariaDB's /*M! ... */ are executed; the other comments are not.
-_EXECUTED = re.compile(r"/\*M?!\d*")
-_COMMENTS = re.compile(r"/\*.*?\*/|\*/|(?:--\s|\#)[^\n]*(?:\n|$)", re.DOTALL)
 
 
 class UnitEnded(pymysql.OperationalError):
@@ -86,19 +68,19 @@ class UnitOfWork:
         """
         text = query.decode(errors="replace") if isinstance(query, (bytes, bytearray)) else str(query)
         several = self.several_statements and ";" in text
-        text = _COMMENTS.sub(" ", _EXECUTED.sub(" ", text))
+        text = strip_comments(text)
         self.prove_open(send)
         if self.ended:
             raise UnitEnded("The unit of work has ended its transaction. The statement was not sent.")
         returns = _TO_SAVEPOINT.match(text) is not None
         if self.conflict is not None and not (returns and not self._is_rolled_back):
             raise self.conflict  # also where the unit has caught it
-        if found := _COMMITS.match(text):
+        if found := find_commit(text):
             raise UnitEnded(
-                f"{' '.join(found[0].split())} would commit or end the transaction of the unit of work. "
+                f"{found} would commit or end the transaction of the unit of work. "
                 "The statement was not sent. Run it outside of run_transaction."
             )
-        if several or _MAY_COMMIT.match(text):
+        if several or may_commit(text):
             send(f"SAVEPOINT {SAVEPOINT}")
             self.may_have_committed = True
 

@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, cast
 from urllib.parse import quote
 
+from sqlalchemy import make_url
+
 from lambdadb.lab.aurora import Cluster, Server
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.data_api.answers import STATUS, ApiError
@@ -35,6 +37,7 @@ class Fault:
     Args:
         effect: Whether the call is carried out first.
         code: The error that is answered, by its AWS name. None closes the connection without an answer.
+        message: The error's text, such as the database's own.
         cut: Whether the connection is closed in the middle of the call's own answer.
         delay: Seconds before anything happens.
         answered: Whether the call's own answer is sent in the end, as after a mere delay.
@@ -42,6 +45,7 @@ class Fault:
 
     effect: bool = False
     code: str | None = None
+    message: str = "injected by the lab"
     cut: bool = False
     delay: float = 0.0
     answered: bool = False
@@ -49,16 +53,17 @@ class Fault:
 
 class DataApi:
     """
-    An emulation of the RDS Data API over a real PostgreSQL, on a loopback port.
+    An emulation of the RDS Data API over a real PostgreSQL or MariaDB, on a loopback port.
 
     It takes the five calls of the API, checks their signatures, and has the API's documented limits:
     65,536 characters of SQL, 4 MiB a request, 1 MiB a result, 64 KB a row, 45 s a call, and transactions
     that end 3 minutes after their last call. Errors have the form and the names of the service's model.
-    What AWS does not document is a guess: which types of the catalogs it returns, and some errors'
-    texts. Behind a `Cluster` that pauses, a call wakes the cluster and is answered as the API does.
+    What AWS does not document is a guess: which types of the catalogs it returns, how it names MySQL's
+    types, and some errors' texts. Behind a `Cluster` that pauses, a call wakes the cluster and is
+    answered as the API does.
 
     Args:
-        server: The PostgreSQL server.
+        server: The server: PostgreSQL, or a MariaDB for `mysql+data_api`.
         cluster: The emulated cluster in front of it, if it pauses.
         region: The region that requests have to be signed for.
         port: Port to listen on; 0 chooses a free one.
@@ -108,10 +113,12 @@ class DataApi:
         """The URL to give to a client as its endpoint."""
         return f"{'https' if self._tls else 'http'}://{LOOPBACK}:{self.port}"
 
-    def url(self, database: str = "postgres") -> str:
-        """SQLAlchemy URL of a database through the API."""
+    def url(self, database: str | None = None) -> str:
+        """SQLAlchemy URL of a database through the API, by default of the server's own."""
+        backend, name = ("mysql", None) if self._service.is_mysql else ("postgresql", "postgres")
+        name = database or name or make_url(self._service.server.url()).database or ""
         arns = f"cluster_arn={quote(self.cluster_arn)}&secret_arn={quote(self.secret_arn)}"
-        return f"postgresql+data_api:///{quote(database, safe='')}?{arns}"
+        return f"{backend}+data_api:///{quote(name, safe='')}?{arns}"
 
     def environment(self) -> dict[str, str]:
         """The environment variables by which an AWS client, boto3 or lambdadb, finds it."""
@@ -252,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None or fault.answered:
             self._send(answer)
         elif fault.code is not None:
-            self._send_error(ApiError(fault.code, "injected by the lab"))
+            self._send_error(ApiError(fault.code, fault.message))
         else:
             if fault.cut:
                 self._send(answer, cut=True)

@@ -1,4 +1,4 @@
-"""The five calls of the Data API, carried out by a PostgreSQL server."""
+"""The five calls of the Data API, carried out by a PostgreSQL or a MariaDB."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-import psycopg
-from psycopg import generators, pq, waiting
-from psycopg.conninfo import make_conninfo
-from psycopg.pq.abc import PGconn
+from sqlalchemy import make_url
 
 from lambdadb.lab.aurora import Cluster, Server, State
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.data_api.answers import ApiError
-from lambdadb.lab.data_api.statements import Rows, check, run
+from lambdadb.lab.data_api.postgres_session import PostgresSession
 
-APPLICATION_NAME = "Data API (emulated)"
 IDLE_TRANSACTION = 180.0  # seconds without a call after which a transaction is rolled back
 LONGEST_TRANSACTION = 86_400.0
 CALL_TIMEOUT = 45.0
@@ -28,11 +24,35 @@ CALL_TIMEOUT = 45.0
 Request = Mapping[str, Any]
 
 
+class Session(Protocol):
+    """A session of the database."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+
+    def execute(self, request: Request, parameters: Any) -> dict[str, Any]:
+        """Execute a statement and give the API's answer."""
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    def commit(self) -> bool:
+        """Commit. False: the server has rolled the transaction back."""
+
+    def close(self) -> None:
+        """End the session, and roll back what is open."""
+
+
 @dataclass(repr=False, eq=False)
 class Transaction:
     """An open transaction, with a session of its own."""
 
-    pgconn: PGconn
+    session: Session
     began: float
     used: float
     caller: str
@@ -63,7 +83,8 @@ class Service:
     ) -> None:
         self.resuming = "DatabaseResumingException"
         self.transactions: dict[str, Transaction] = {}
-        self._server = server
+        self.server = server
+        self.is_mysql = make_url(server.url()).get_backend_name() == "mysql"
         self._cluster = cluster
         self._arns = {"resourceArn": cluster_arn, "secretArn": secret_arn}
         self._clock = clock
@@ -98,59 +119,50 @@ class Service:
         for name, one in list(self.transactions.items()):
             if now - one.used > IDLE_TRANSACTION or now - one.began > LONGEST_TRANSACTION:
                 with contextlib.suppress(ApiError):
-                    self._take(name).pgconn.finish()
+                    self._take(name).session.close()
 
     def close(self) -> None:
         """End every transaction."""
         for one in self.transactions.values():
-            one.pgconn.finish()
+            one.session.close()
         self.transactions.clear()
 
     def _execute(self, request: Request) -> dict[str, Any]:
-        with self._session(request) as pgconn:
-            result = run(pgconn, request["sql"], request.get("parameters", ()))
-            if result.status == pq.ExecStatus.COMMAND_OK:
-                updated = int(result.command_tuples or 0)
-                return {"numberOfRecordsUpdated": updated, "generatedFields": []}
-            rows = Rows(pgconn, result, request.get("resultSetOptions", {}))
-            answer: dict[str, Any] = {"numberOfRecordsUpdated": 0, "records": rows.records()}
-            if request.get("includeResultMetadata"):
-                answer["columnMetadata"] = rows.metadata()
-            return answer
+        with self._session(request) as session:
+            return session.execute(request, request.get("parameters", ()))
 
     def _execute_batch(self, request: Request) -> dict[str, Any]:
         sets = request.get("parameterSets") or [[]]
-        with self._session(request) as pgconn:
-            alone = pgconn.transaction_status == pq.TransactionStatus.IDLE
+        with self._session(request) as session:
+            alone = not session.in_transaction
             if alone:  # a batch is carried out as a whole, or not at all
-                check(pgconn.exec_(b"BEGIN"), pgconn)
-            for parameters in sets:
-                run(pgconn, request["sql"], parameters)
+                session.begin()
+            answers = [session.execute(request, parameters) for parameters in sets]
             if alone:
-                check(pgconn.exec_(b"COMMIT"), pgconn)
-        return {"updateResults": [{"generatedFields": []} for _ in sets]}
+                session.commit()
+        return {
+            "updateResults": [{"generatedFields": one.get("generatedFields", [])} for one in answers]
+        }
 
     def _begin(self, request: Request) -> dict[str, Any]:
         self.end_idle()
-        pgconn = self._connect(request)
-        check(pgconn.exec_(b"BEGIN"), pgconn)
+        session = self._connect(request)
+        session.begin()
         name, now = secrets.token_urlsafe(96), self._clock.now()
-        self.transactions[name] = Transaction(pgconn, now, now, request["caller"])
+        self.transactions[name] = Transaction(session, now, now, request["caller"])
         return {"transactionId": name}
 
     def _commit(self, request: Request) -> dict[str, Any]:
         one = self._take(str(request.get("transactionId")))
         try:
-            result = one.pgconn.exec_(b"COMMIT")
-            check(result, one.pgconn)
+            done = one.session.commit()
         finally:
-            one.pgconn.finish()
-        done = result.command_status == b"COMMIT"
+            one.session.close()
         return {"transactionStatus": "Transaction Committed" if done else "Rollback Complete"}
 
     def _roll_back(self, request: Request) -> dict[str, Any]:
         one = self._take(str(request.get("transactionId")))
-        one.pgconn.finish()
+        one.session.close()
         return {"transactionStatus": "Rollback Complete"}
 
     def _take(self, name: str) -> Transaction:
@@ -169,14 +181,14 @@ class Service:
         return one
 
     @contextlib.contextmanager
-    def _session(self, request: Request) -> Iterator[PGconn]:
+    def _session(self, request: Request) -> Iterator[Session]:
         """The transaction's session, or one for a single statement."""
         if (name := request.get("transactionId")) is None:
-            pgconn = self._connect(request)
+            session = self._connect(request)
             try:
-                yield pgconn
+                yield session
             finally:
-                pgconn.finish()
+                session.close()
             return
         self.end_idle()
         one = self._find(name)
@@ -184,30 +196,24 @@ class Service:
             raise ApiError("DatabaseErrorException", "Transaction is still running a query")
         try:
             one.used = self._clock.now()
-            yield one.pgconn
+            yield one.session
         finally:
             one.used = self._clock.now()
             one.busy.release()
-            if one.pgconn.status != pq.ConnStatus.OK:
+            if not one.session.is_open:
                 self.transactions.pop(name, None)
 
-    def _connect(self, request: Request) -> PGconn:
-        port = self._server.port if self._cluster is None else self._cluster.port
+    def _connect(self, request: Request) -> Session:
+        port = self.server.port if self._cluster is None else self._cluster.port
         if self._cluster is not None and self._cluster.state is not State.AVAILABLE:
             self._wake(self._cluster)
-        conninfo = make_conninfo(
-            self._server.url(request.get("database") or "postgres", port=port).replace(
-                "+psycopg", "", 1
-            ),
-            application_name=APPLICATION_NAME,
-            client_encoding="UTF8",
-            options=f"-c statement_timeout={int(self._call_timeout * 1000)}",
-        )
-        try:  # PGconn.connect() would block every thread, those of the cluster among them
-            pgconn: PGconn = waiting.wait_conn(generators.connect(conninfo), 0.1)
-        except psycopg.OperationalError as error:
-            raise ApiError("DatabaseErrorException", str(error).strip()) from None
-        return pgconn
+        name = request.get("database")
+        if self.is_mysql:
+            from lambdadb.lab.data_api.mariadb_session import MariaDBSession
+
+            url = self.server.url(name, port=port) if name else self.server.url(port=port)
+            return MariaDBSession(url, self._call_timeout)
+        return PostgresSession(self.server.url(name or "postgres", port=port), self._call_timeout)
 
     def _wake(self, cluster: Cluster) -> None:
         """Start the resume, as any connection to the cluster does, and answer that it goes on."""

@@ -18,7 +18,7 @@ from lambdadb.lab.data_api.answers import ApiError
 LONGEST_SQL = 65_536
 LARGEST_ROW = 64 * 1024
 LARGEST_RESULT = 1024 * 1024
-_TOO_LARGE = "Database returned more than the allowed response size limit"
+TOO_LARGE = "Database returned more than the allowed response size limit"
 
 _BOOL, _INT8, _FLOAT8, _BYTEA, _TEXT, _UNKNOWN = 16, 20, 701, 17, 25, 0
 _HINTS = {"DATE": 1082, "DECIMAL": 1700, "JSON": 3802, "TIME": 1083, "TIMESTAMP": 1114, "UUID": 2950}
@@ -158,11 +158,11 @@ class Rows:
             values = [self._result.get_value(row, n) for n in range(self._result.nfields)]
             length = sum(len(value) for value in values if value is not None)
             if length > LARGEST_ROW:
-                raise ApiError("DatabaseErrorException", f"{_TOO_LARGE} of 64 KB per row")
+                raise ApiError("DatabaseErrorException", f"{TOO_LARGE} of 64 KB per row")
             fields = [self._field(number, value) for number, value in enumerate(values)]
             size += len(json.dumps(fields))
             if size > LARGEST_RESULT:
-                raise ApiError("DatabaseErrorException", _TOO_LARGE)
+                raise ApiError("DatabaseErrorException", TOO_LARGE)
             rows.append(fields)
         return rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from lambdadb.deadline import ActiveInvocations, StatementDeadline
 from lambdadb.drivers.data_api.api import CallFailed
+from lambdadb.drivers.data_api.backends import POSTGRESQL, Backend
 from lambdadb.drivers.data_api.connection import DataApiConnection
 
 UNANSWERED = CallFailed("no answer came", certain=False)
@@ -62,15 +62,16 @@ def connection(api, clock) -> DataApiConnection:
 
 
 def make_connection(
-    api: Any, clock: Any, *, invocations: ActiveInvocations | None = None
+    api: Any,
+    clock: Any,
+    *,
+    invocations: ActiveInvocations | None = None,
+    backend: Backend = POSTGRESQL,
 ) -> DataApiConnection:
     deadline = StatementDeadline(invocations or ActiveInvocations(), clock, reserve=1.0)
-    connection = DataApiConnection(api, "orders", deadline, math.inf)
+    connection = DataApiConnection(api, backend, "orders", deadline, math.inf)
     connection.wait_limit = None
     waits: list[object] = []
     connection.wait_until_ready = lambda: waits.append(None)
     connection.waits = waits  # type: ignore[attr-defined]
     return connection
-
-
-Make = Callable[..., DataApiConnection]

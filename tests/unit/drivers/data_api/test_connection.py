@@ -6,7 +6,8 @@ import pytest
 
 from lambdadb.drivers.data_api import dbapi
 from lambdadb.drivers.data_api.api import CallFailed
-from lambdadb.drivers.data_api.connection import HAS_WRITTEN, UnitOfWork
+from lambdadb.drivers.data_api.backends import POSTGRESQL
+from lambdadb.drivers.data_api.connection import UnitOfWork
 
 from ...conftest import invocations_until
 from .conftest import REFUSED, RESUMING, UNANSWERED, ScriptedApi, make_connection
@@ -123,7 +124,7 @@ def test_a_later_read_is_repeated_where_nothing_was_written(connection, api):
     execute(connection)
     execute(connection)
     assert api.names == ["BeginTransaction", *["Execute"] * 4]
-    assert [request["sql"] for _, request in api.calls[3:]] == [HAS_WRITTEN, "SELECT 1"]
+    assert [request["sql"] for _, request in api.calls[3:]] == [POSTGRESQL.has_written, "SELECT 1"]
     assert {request["transactionId"] for _, request in api.calls[1:]} == {"t1"}
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from lambdadb import InvalidSettings
 from lambdadb.drivers.data_api import dbapi
+from lambdadb.drivers.data_api.backends import POSTGRESQL
 from lambdadb.drivers.data_api.driver import DataApiDriver
 from lambdadb.drivers.data_api.target import region_of
 
@@ -19,7 +20,7 @@ def test_a_span_has_the_request_and_its_seconds(connection, api):
     api.request_id, api.seconds = "r1", 0.0123456789
     error = dbapi.IntegrityError("x")
     error.sqlstate = "23505"
-    assert DataApiDriver().describe_session(connection, error) == {
+    assert DataApiDriver(POSTGRESQL).describe_session(connection, error) == {
         "db.system.name": "postgresql",
         "db.namespace": "orders",
         "db.response.status_code": "23505",
@@ -33,16 +34,16 @@ def test_a_span_has_the_request_and_its_seconds(connection, api):
 def test_a_span_without_an_answer_has_no_request(connection, api):
     """Nor an SQLSTATE where there was no error."""
     api.request_id, api.seconds = None, 1.0
-    attributes = DataApiDriver().describe_session(connection, None)
+    attributes = DataApiDriver(POSTGRESQL).describe_session(connection, None)
     assert "aws.request_id" not in attributes
     assert "db.response.status_code" not in attributes
 
 
 def test_a_proxy_cannot_be_chosen():
     """No connection leads to one."""
-    DataApiDriver().choose_proxy("none")
+    DataApiDriver(POSTGRESQL).choose_proxy("none")
     with pytest.raises(InvalidSettings, match="no proxy"):
-        DataApiDriver().choose_proxy("rds-proxy")
+        DataApiDriver(POSTGRESQL).choose_proxy("rds-proxy")
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,8 @@ def test_a_proxy_cannot_be_chosen():
 def test_a_connection_is_reusable_outside_of_a_transaction(closed, transaction_id, liveness, reusable):
     """Nothing else of it exists anywhere."""
     connection = SimpleNamespace(closed=closed, transaction_id=transaction_id)
-    assert DataApiDriver().liveness(connection) == liveness
-    assert DataApiDriver().is_reusable(connection) == reusable
+    assert DataApiDriver(POSTGRESQL).liveness(connection) == liveness
+    assert DataApiDriver(POSTGRESQL).is_reusable(connection) == reusable
 
 
 @pytest.mark.parametrize(
