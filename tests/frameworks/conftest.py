@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+import sqlalchemy
+from packaging.version import Version
 from sqlalchemy import make_url
 
 from lambdadb.lab.aurora import Cluster
@@ -17,6 +19,12 @@ from lambdadb.lab.postgres import Postgres
 from .table import EXAMPLES, Table
 
 FUNCTION = "orders"
+
+
+SQLALCHEMY_20 = pytest.mark.skipif(
+    Version(sqlalchemy.__version__) >= Version("2.1"),
+    reason="OpenTelemetry's instrumentation of SQLAlchemy refuses SQLAlchemy 2.1",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 from lambdadb.lab.postgres import Postgres
 
+from .conftest import SQLALCHEMY_20
+
 PAGE = Path(__file__).parents[2] / "docs" / "apm.md"
 pytestmark = pytest.mark.frameworks
 
@@ -166,7 +168,13 @@ def see(source: str, url: str) -> dict[str, bool | int]:
     return seen
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize(
+    "switch",
+    [
+        pytest.param(switch, marks=SQLALCHEMY_20 if "`SQLAlchemyInstrumentor`" in switch else [])
+        for switch in SWITCHES
+    ],
+)
 def test_the_page_says_what_is_seen(switch: str, url: str) -> None:
     """Its row: whether there is a span of the connect, of each statement, and whether it shows data."""
     seen = see(SWITCHES[switch], url)

@@ -33,7 +33,7 @@ from lambdadb.lab.process import Process
 from lambdadb.lab.xray.daemon import XRayDaemon, nested
 
 from . import events
-from .conftest import EXAMPLES, FUNCTION, Shop
+from .conftest import EXAMPLES, FUNCTION, SQLALCHEMY_20, Shop
 from .table import Table, read_page, uses_of_lambdadb, write_page
 
 if TYPE_CHECKING:
@@ -327,11 +327,12 @@ SQLALCHEMY = "opentelemetry.instrumentation.sqlalchemy"
             "sqlalchemy,psycopg",
             ["connect postgres", "INSERT postgres", FUNCTION, "INSERT postgres", FUNCTION],
         ),
-        (
+        pytest.param(
             "OpenTelemetry's instrumentation of SQLAlchemy",
             "otel_instrumented.lambda_handler",
             "sqlalchemy,psycopg,aws-lambda",
             ["connect postgres", *["connect", "INSERT postgres", FUNCTION] * 2],
+            marks=SQLALCHEMY_20,
         ),
     ],
 )
@@ -376,6 +377,7 @@ def test_lines_are_counted(tmp_path: Path) -> None:
     assert uses_of_lambdadb(example) == {1: {"create_engine", "handler"}, 6: {"handler"}}
 
 
+@SQLALCHEMY_20
 def test_the_page_has_this_table(request: pytest.FixtureRequest, table: Table) -> None:
     """What the tests before this one have seen, in docs/frameworks.md."""
     if request.config.getoption("keyword"):
