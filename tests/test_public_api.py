@@ -44,5 +44,7 @@ def test_type_checkers_see_every_public_name():
 def test_the_reference_has_every_public_name():
     """docs/reference/api.rst lists all of them."""
     page = (ROOT / "docs" / "reference" / "api.rst").read_text()
-    listed = re.findall(r"^\.\. auto(?:class|exception|function):: (?:lambdadb\.)?(\w+)(?:\(.*\))?$", page, re.M)
+    listed = re.findall(
+        r"^\.\. auto(?:class|exception|function):: (?:lambdadb\.)?(\w+)(?:\(.*\))?$", page, re.M
+    )
     assert set(lambdadb.__all__) <= set(listed)
