@@ -26,6 +26,8 @@ nox.options.sessions = ["lint", "types", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+# The newest Python that is here.
+NEWEST = next((one for one in reversed(PYTHONS) if shutil.which(f"python{one}")), PYTHONS[-1])
 # The lowest versions that pyproject.toml admits, where that differs from the newest.
 LOWEST = [
     requirement.split(",")[0].replace(">=", "==").replace("psycopg", "psycopg[binary]")
@@ -70,6 +72,20 @@ def types(session: nox.Session) -> None:
     # a Python it would look for one in .venv.
     python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True)
     session.run("basedpyright", "--pythonpath", str(python).strip())
+
+
+@nox.session(python=[PYTHONS[0], NEWEST])
+def typing(session: nox.Session) -> None:
+    """tests/typing beside an installed lambdadb, strict, on the oldest and the newest Python."""
+    install(session, ".[all]", "types")
+    project = Path(session.create_tmp()).resolve()
+    shutil.copytree("tests/typing", project, dirs_exist_ok=True)
+    # Away from the clone, so that no setting and no source of it is found.
+    (project / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict", "include": ["*.py"]}')
+    python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True)
+    with session.chdir(project):
+        session.run("mypy", "--strict", "--config-file=", ".")
+        session.run("basedpyright", "--pythonpath", str(python).strip())
 
 
 @nox.session
