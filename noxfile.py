@@ -246,7 +246,7 @@ def mysql(session: nox.Session) -> None:
     # Tests are skipped without MariaDB. This fails instead, with the command that installs it.
     session.run("python", "-c", "from lambdadb.lab.mariadb import find_server; print(find_server())")
     every = ["-m", "sweep or not sweep", "-rs", "-n", "2", *session.posargs]
-    session.run("pytest", "tests/contract", "-k", "pymysql or mysql_data_api", *every)
+    session.run("pytest", "tests/contract", "-k", "mysql or asyncmy", *every)
     session.run("pytest", "tests/mysql", "tests/unit/drivers/pymysql", *every)
     session.run("pytest", "tests/operate/test_mysql.py", "tests/testing/test_mariadb.py", *every)
     lab = (
@@ -255,6 +255,7 @@ def mysql(session: nox.Session) -> None:
         "lab/test_mysql_round_trips.py",
     )
     session.run("pytest", *(f"tests/{path}" for path in lab), *every)
+    session.run("pytest", "tests/lab/test_rotation.py", "-k", "mysql", *every)
     session.run("pytest", "tests/cli", "tests/test_docs.py", "-k", "mysql", *every)
 
 
@@ -403,6 +404,12 @@ def round_trips(session: nox.Session) -> None:
 def mysql_round_trips(session: nox.Session) -> None:
     """The same on MySQL, beside SQLAlchemy's engine; needs MariaDB (Debian: mariadb-server)."""
     benchmark(session)
+
+
+@nox.session
+def mysql_async(session: nox.Session) -> None:
+    """PyMySQL on an event loop beside asyncmy; needs MariaDB (Debian: mariadb-server)."""
+    benchmark(session, besides=["asyncmy"])
 
 
 @nox.session

@@ -107,7 +107,7 @@ CASES = [
     ),
     warm(
         "engine.begin",
-        "AUTOCOMMIT, warm: a statement, COMMIT",
+        "AUTOCOMMIT, warm: a statement",
         transaction,
         {**PINGED, **AUTOCOMMIT},
         **AUTOCOMMIT,

@@ -197,6 +197,14 @@ SESSIONS = """
 """
 
 
+class AsyncmyTestbed(PyMySQLTestbed):
+    """The same by a URL for asyncmy, which PyMySQL runs."""
+
+    @property
+    def url(self) -> str:
+        return super().url.replace("+pymysql", "+asyncmy")
+
+
 class DataApiTestbed:
     """An embedded PostgreSQL behind the emulated Data API. A session is a transaction of the API."""
 
@@ -300,7 +308,11 @@ def mysql_data_api(mariadb: tuple[MariaDB, Proxy]) -> Iterator[DataApi]:
         yield api
 
 
-@pytest.fixture(params=["scripted", "psycopg", "pymysql", "data_api", "mysql_data_api"])
+# The URL for asyncmy leads to the same driver, so `nox -s mysql` alone runs it.
+ASYNCMY = pytest.param("asyncmy", marks=pytest.mark.sweep)
+
+
+@pytest.fixture(params=["scripted", "psycopg", "pymysql", ASYNCMY, "data_api", "mysql_data_api"])
 def testbed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server of each kind, empty."""
     if request.param == "scripted":
@@ -319,6 +331,7 @@ def testbed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             direct = PyMySQLTestbed(*request.getfixturevalue("mariadb"))
             testbed = MySQLDataApiTestbed(direct, api)
     else:
-        testbed = PyMySQLTestbed(*request.getfixturevalue("mariadb"))
+        kind = AsyncmyTestbed if request.param == "asyncmy" else PyMySQLTestbed
+        testbed = kind(*request.getfixturevalue("mariadb"))
     yield testbed
     testbed.close()

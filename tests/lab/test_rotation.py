@@ -1,4 +1,4 @@
-"""Secrets rotated under a fleet of real execution environments, each step against a real PostgreSQL."""
+"""Secrets rotated under a fleet of real execution environments, each step against a real server."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 
 import psycopg
+import pymysql
 import pytest
 
+from lambdadb.lab import LabError
 from lambdadb.lab.environment import Environment
+from lambdadb.lab.mariadb import MariaDB, find_server
 from lambdadb.lab.postgres import Postgres
 
 from ..leaks import SECRET
@@ -48,14 +51,77 @@ def engine(secret):
 
 def handler(event, context):
     with lambdadb.invocation(engine(event), context), engine(event).connect() as connection:
-        return connection.scalar(text("SELECT current_user"))
+        return connection.scalar(text("SELECT current_user")).partition("@")[0]
 """
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with Postgres(password="admin") as server:
-        yield server
+class PostgreSQLUsers:
+    """Users of a PostgreSQL."""
+
+    refusal = "password authentication failed"
+
+    def __init__(self, server: Postgres) -> None:
+        self._url = server.url().replace("+psycopg", "")
+        self.url = f"postgresql+psycopg://127.0.0.1:{server.port}/postgres"
+
+    def create(self, user: str) -> None:
+        self._ask(f"CREATE ROLE {user} LOGIN")
+
+    def set_password(self, user: str, password: str) -> None:
+        self._ask(f"ALTER ROLE {user} PASSWORD '{password}'")
+
+    def log_in(self, user: str, password: str) -> None:
+        psycopg.connect(self._url, user=user, password=password).close()
+
+    def _ask(self, statement: str) -> None:
+        with psycopg.connect(self._url, autocommit=True) as admin:
+            admin.execute(statement.encode())
+
+
+class MySQLUsers:
+    """Users of a MariaDB."""
+
+    refusal = "1045: Access denied"
+
+    def __init__(self, server: MariaDB) -> None:
+        self._server = server
+        self.url = f"mysql+pymysql://127.0.0.1:{server.port}/orders"
+
+    def create(self, user: str) -> None:
+        self._ask(f"CREATE USER {user} IDENTIFIED BY 'canary-none'")
+        self._ask(f"GRANT ALL ON orders.* TO {user}")
+
+    def set_password(self, user: str, password: str) -> None:
+        self._ask(f"ALTER USER {user} IDENTIFIED BY '{password}'")
+
+    def log_in(self, user: str, password: str) -> None:
+        pymysql.connect(host="127.0.0.1", port=self._server.port, user=user, password=password).close()
+
+    def _ask(self, statement: str) -> None:
+        place = {"host": "127.0.0.1", "port": self._server.port}
+        with (
+            pymysql.connect(**place, user="app", password=self._server.password) as admin,
+            admin.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+
+
+Users = PostgreSQLUsers | MySQLUsers
+
+
+@pytest.fixture(scope="module", params=["postgresql", "mysql"])
+def database(request: pytest.FixtureRequest) -> Iterator[Users]:
+    """The users of each database; without MariaDB only of PostgreSQL, and `nox -s mysql` fails."""
+    if request.param == "postgresql":
+        with Postgres(password="admin") as server:
+            yield PostgreSQLUsers(server)
+        return
+    try:
+        find_server()
+    except LabError as error:
+        pytest.skip(str(error))
+    with MariaDB() as server:
+        yield MySQLUsers(server)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +132,11 @@ def aws() -> Iterator[SecretServer]:
 
 @pytest.fixture(scope="module")
 def fleet(
-    postgres: Postgres, aws: SecretServer, tmp_path_factory: pytest.TempPathFactory
+    database: Users, aws: SecretServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Environment]]:
     """Most of them connect in each invocation, one in four keeps its connection."""
     folder = tmp_path_factory.mktemp("function")
     (folder / "function.py").write_text(FUNCTION)
-    url = f"postgresql+psycopg://127.0.0.1:{postgres.port}/postgres"
     made = [
         Environment(
             "function.handler",
@@ -80,7 +145,7 @@ def fleet(
             environment={
                 **KEYS,
                 "AWS_ENDPOINT_URL": aws.endpoint,
-                "URL": url,
+                "URL": database.url,
                 "POLICY": "PerInvocation" if number % 4 else "PerEnvironment",
                 "PYTHONWARNINGS": "error",
             },
@@ -97,14 +162,14 @@ def fleet(
 class Rotation:
     """A secret and its database users, and the four steps of AWS's rotation functions."""
 
-    def __init__(self, postgres: Postgres, aws: SecretServer, users: list[str]) -> None:
-        self._url = postgres.url().replace("+psycopg", "")
+    def __init__(self, database: Users, aws: SecretServer, users: list[str]) -> None:
+        self._database = database
         self._users = cycle(users)
         self._numbers = iter(range(1000))
         for user in users:
-            self._sql(f"CREATE ROLE {user} LOGIN")
+            database.create(user)
         self._renew()
-        self._sql(f"ALTER ROLE {self._user} PASSWORD '{self._password}'")
+        self._set()
         self.secret: Secret = aws.secret(SecretString=self._value)
 
     def steps(self) -> list[Callable[[], None]]:
@@ -115,10 +180,10 @@ class Rotation:
         self.secret.create(self._value)
 
     def _set(self) -> None:
-        self._sql(f"ALTER ROLE {self._user} PASSWORD '{self._password}'")
+        self._database.set_password(self._user, self._password)
 
     def _test(self) -> None:
-        psycopg.connect(self._url, user=self._user, password=self._password).close()
+        self._database.log_in(self._user, self._password)
 
     def _renew(self) -> None:
         self._user, self._password = next(self._users), f"canary-{next(self._numbers)}"
@@ -126,10 +191,6 @@ class Rotation:
     @property
     def _value(self) -> str:
         return json.dumps({"username": self._user, "password": self._password})
-
-    def _sql(self, statement: str) -> None:
-        with psycopg.connect(self._url, autocommit=True) as admin:
-            admin.execute(statement.encode())
 
 
 class Counter:
@@ -169,16 +230,16 @@ def invoked(fleet: list[Environment], secret: str, counter: Counter) -> list[obj
 
 @pytest.mark.parametrize(
     "users",
-    [["app"], ["anna", "bert"]],
+    [["carl"], ["anna", "bert"]],
     ids=["single user", "alternating users"],
 )
 def test_no_invocation_sees_a_rotation(
-    users: list[str], fleet: list[Environment], postgres: Postgres, aws: SecretServer
+    users: list[str], fleet: list[Environment], database: Users, aws: SecretServer
 ) -> None:
     """Six rotations, a step every 20 invocations: no error, although each cost logins their password."""
-    rotation = Rotation(postgres, aws, users)
+    rotation = Rotation(database, aws, users)
     counter = Counter()
-    refused_before = refused(fleet)
+    refused_before = refused(fleet, database)
 
     def rotate() -> None:
         for number, step in enumerate(rotation.steps() * ROTATIONS, 1):
@@ -193,9 +254,9 @@ def test_no_invocation_sees_a_rotation(
     assert set(seen) == set(users)
     # A kept password is refused once in a rotation of its user: in each for a single one, in every
     # other one where they alternate. Environments with a connection of their own need none.
-    assert refused(fleet) - refused_before >= ENVIRONMENTS // 2 * ROTATIONS // len(users) / 2
+    assert refused(fleet, database) - refused_before >= ENVIRONMENTS // 2 * ROTATIONS // len(users) / 2
 
 
-def refused(fleet: list[Environment]) -> int:
+def refused(fleet: list[Environment], database: Users) -> int:
     """How many logins the server has refused, by the functions' own logs."""
-    return sum("password authentication failed" in line for e in fleet for line in e.log)
+    return sum(database.refusal in line for e in fleet for line in e.log)

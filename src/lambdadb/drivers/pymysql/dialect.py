@@ -157,6 +157,7 @@ class AsyncPyMySQLDialect(PyMySQLDialect):
         """Open a session, as for a synchronous engine."""
         connection = super().connect(*arguments, **keywords)
         connection.cursorclass = AsyncCursor
+        connection.stream.shares = True
         return connection
 
     def do_terminate(self, dbapi_connection: Any) -> None:

@@ -22,6 +22,7 @@ from lambdadb.deadline import Clock
 # Only Linux distinguishes a socket that the peer closed from one with data. Elsewhere both are readable.
 _CLOSING = getattr(select, "POLLRDHUP", 0)
 _NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_BUFFER = 32_768  # bytes that are read at once; some milliseconds of PyMySQL's work
 _LONG = 3600.0  # seconds of one turn of a wait that nothing but the socket ends
 
 
@@ -33,6 +34,8 @@ class Stream:
         wait: Waits until the descriptor is ready for `EVENT_READ` or `EVENT_WRITE`; may raise.
         before_command: Called before the first byte of a command is sent; may raise.
         expects_answer: Whether something was sent since the last byte came.
+        shares: Whether it waits before each read, also for what is here. Then an event loop has turns
+            while PyMySQL reads a long result.
     """
 
     def __init__(self, plain: socket.socket) -> None:
@@ -42,6 +45,7 @@ class Stream:
         self.wait: Callable[[int, int], None] = _wait_forever
         self.before_command: Callable[[], None] = lambda: None
         self.expects_answer = False
+        self.shares = False
         self.is_encrypted = False
 
     # What PyMySQL calls
@@ -52,7 +56,7 @@ class Stream:
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a file that reads from it."""
         assert mode == "rb"
-        return io.BufferedReader(_Reader(self))
+        return io.BufferedReader(_Reader(self), _BUFFER)
 
     def sendall(self, data: bytes) -> None:
         """Send all of it."""
@@ -65,7 +69,8 @@ class Stream:
 
     def recv_into(self, buffer: Any) -> int:
         """Receive what there is, at least one byte; 0 at the end."""
-        if self.expects_answer:  # MySQL answers one command at a time, so nothing can be here already
+        # MySQL answers one command at a time, so nothing can be here already of a new answer.
+        if self.expects_answer or self.shares:
             try:
                 self.wait(self._socket.fileno(), EVENT_READ)
             except BaseException:

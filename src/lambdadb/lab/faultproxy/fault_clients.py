@@ -146,7 +146,9 @@ class Ours:
         for _ in range(ATTEMPTS):
             try:
                 self._warm_once()
-            except lambdadb.ConnectFailed:  # a pooler has not found out yet that its session is gone
+            # A pooler has not found out yet that its session is gone; or a session ends with its
+            # COMMIT (completion_type=RELEASE), and the end has not come yet.
+            except (lambdadb.ConnectFailed, sqlalchemy.exc.OperationalError):
                 time.sleep(PAUSE)
             else:
                 return

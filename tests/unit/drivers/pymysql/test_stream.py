@@ -1,4 +1,4 @@
-"""The state of an idle socket, seen without a round trip."""
+"""The state of an idle socket, seen without a round trip; and waits before reads."""
 
 from __future__ import annotations
 
@@ -47,3 +47,17 @@ def test_a_connection_closed_here_has_ended(pair):
     stream, _ = pair
     stream.close()
     assert stream.has_ended()
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_an_event_loop_has_a_turn_before_each_read(pair, shares):
+    """Also while a long result is here. Otherwise a wait is made for the beginning of an answer only."""
+    stream, server = pair
+    stream.shares = shares
+    waits = []
+    stream.wait = lambda descriptor, event: waits.append(descriptor)
+    stream.sendall(b"?")
+    server.send(b"x" * 400)
+    for _ in range(4):
+        assert stream.recv_into(bytearray(100)) == 100
+    assert len(waits) == (4 if shares else 1)
