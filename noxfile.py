@@ -284,6 +284,17 @@ def containers(session: nox.Session) -> None:
 
 
 @nox.session
+def image(session: nox.Session) -> None:
+    """The cluster's container image, built and tried; needs Docker. Arguments go to docker build."""
+    install(session, ".[binary]", "test")
+    name = "lambdadb-cluster"
+    build = ["docker", "build", "--file", "docker/Dockerfile", "--tag", name, *session.posargs, "."]
+    session.run(*build, external=True)
+    variables = {"LAMBDADB_CLUSTER_IMAGE": name}
+    session.run("pytest", "-m", "image", "tests/testing/test_image.py", env=variables)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The hot/cold experiment: `lambdadb bench`; arguments after -- are its own."""
     install(session, ".[lab]")

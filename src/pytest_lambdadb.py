@@ -113,29 +113,36 @@ def postgres_schema(pytestconfig: pytest.Config) -> Callable[[str], object]:
 
 
 @pytest.fixture(scope="session")
-def _postgres_databases(
-    postgres_server: Server, postgres_schema: Callable[[str], object]
-) -> Iterator[Databases]:
-    from lambdadb.testing import Databases
-
-    databases = Databases(postgres_server, postgres_schema)
-    yield databases
-    databases.close()
+def _postgres_databases() -> Iterator[dict[Any, Databases]]:
+    # By server and schema: folders of tests may override both.
+    made: dict[Any, Databases] = {}
+    yield made
+    for databases in made.values():
+        databases.close()
 
 
 @pytest.fixture
 def postgres(
-    pytestconfig: pytest.Config, _postgres_databases: Databases, monkeypatch: pytest.MonkeyPatch
+    pytestconfig: pytest.Config,
+    postgres_server: Server,
+    postgres_schema: Callable[[str], object],
+    _postgres_databases: dict[Any, Databases],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Database]:
     """
     A PostgreSQL database of this test's own, with your tables: `.url`, `.query(sql)`, `.sessions`.
 
     During the test its URL is in the variable DATABASE_URL (setting `lambdadb_url_variable`).
     """
-    database = _postgres_databases.take()
+    from lambdadb.testing import Databases
+
+    key = (postgres_server, postgres_schema)
+    if key not in _postgres_databases:
+        _postgres_databases[key] = Databases(*key)
+    database = _postgres_databases[key].take()
     monkeypatch.setenv(_url_variable(pytestconfig), database.url)
     yield database
-    _postgres_databases.give_back(database)
+    _postgres_databases[key].give_back(database)
 
 
 @pytest.fixture

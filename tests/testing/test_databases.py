@@ -102,11 +102,22 @@ def test_sessions_of_a_test_end_with_it(databases):
     ("kind", "words"),
     [
         ("docker", "embedded, container, or the URL"),
-        ("postgresql://app@db.example/orders", "on this machine"),
-        ("postgresql://app@localhost", "with a database"),
+        ("mysql://app@db.example/orders", "names no PostgreSQL"),
+        ("postgresql://app@db.example", "names no PostgreSQL, host and database"),
+        ("postgresql://app:canary-0@:x/", "cannot be read"),
     ],
 )
 def test_a_server_that_cannot_be_used_is_refused(kind, words):
-    """The error says what can be."""
+    """The error says what can be, and shows no password."""
     with pytest.raises(LabError, match=words), open_postgres(kind):
         pass
+
+
+def test_a_running_server_may_be_on_another_machine():
+    """A service of a CI job has a name of its own. Its settings are kept."""
+    with open_postgres("postgresql://app:pw@postgres/postgres?sslmode=disable") as server:
+        place = "app:pw@postgres:5432"
+        assert server.url("orders") == f"postgresql+psycopg://{place}/orders?sslmode=disable"
+        assert (server.host, server.port) == ("postgres", 5432)
+        through = server.url("orders", host="127.0.0.1", port=7)
+        assert through == "postgresql+psycopg://app:pw@127.0.0.1:7/orders?sslmode=disable"

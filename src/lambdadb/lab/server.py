@@ -43,6 +43,8 @@ class LocalServer(ABC):
     taken: ClassVar[str]
     """What its log says if another program has the port."""
 
+    host = "127.0.0.1"
+
     def __init__(self) -> None:
         self.port = free_port()
         self._directory: Directory | KeptDirectory | None = None

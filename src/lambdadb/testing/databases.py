@@ -13,7 +13,7 @@ import psycopg
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Server
 from lambdadb.lab.postgres import Postgres
-from lambdadb.lab.postgres.running import RunningPostgres
+from lambdadb.lab.postgres.running import EXAMPLE, RunningPostgres
 from lambdadb.testing.sessions import BESIDE, PostgresSessions
 
 IMAGE = "pgvector/pgvector:pg17"
@@ -50,7 +50,7 @@ def open_postgres(
     else:
         raise LabError(
             f"The PostgreSQL for the tests is {kind!r}. Say embedded, container, or the URL of a "
-            "running server: postgresql+psycopg://USER:PASSWORD@127.0.0.1:5432/postgres"
+            f"running server: {EXAMPLE}"
         )
 
 
@@ -236,10 +236,11 @@ class Databases:
         self._clean = None
 
     def close(self) -> None:
-        """Drop all of them, and the template."""
-        if self._clean is not None:
-            self._drop(self._clean.name)
-        self._drop(self._template)
+        """Drop all of them, and the template; the databases of a server that is gone are gone."""
+        with contextlib.suppress(psycopg.OperationalError):
+            if self._clean is not None:
+                self._drop(self._clean.name)
+            self._drop(self._template)
         self._admin.close()
 
     def _create_template(self) -> list[str]:

@@ -15,12 +15,13 @@ from typing import ClassVar, Protocol
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora.tunnel import Tunnel
 from lambdadb.lab.clock import LabClock
-from lambdadb.lab.listener import LOOPBACK, Port
+from lambdadb.lab.listener import Port
 
 
 class Server(Protocol):
     """What a cluster stands in front of."""
 
+    host: str
     port: int
 
     @property
@@ -226,7 +227,7 @@ class Frontend:
         with socket.socket() as server:
             server.setblocking(False)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            target = (LOOPBACK, self._server.port)
+            target = (self._server.host, self._server.port)
             await asyncio.get_running_loop().sock_connect(server, target)
             yield server
 

@@ -204,16 +204,15 @@ class Service:
                 self.transactions.pop(name, None)
 
     def _connect(self, request: Request) -> Session:
-        port = self.server.port if self._cluster is None else self._cluster.port
         if self._cluster is not None and self._cluster.state is not State.AVAILABLE:
             self._wake(self._cluster)
+        place = self._cluster or self.server
         name = request.get("database")
         if self.is_mysql:
             from lambdadb.lab.data_api.mariadb_session import MariaDBSession
 
-            url = self.server.url(name, port=port) if name else self.server.url(port=port)
-            return MariaDBSession(url, self._call_timeout)
-        return PostgresSession(self.server.url(name or "postgres", port=port), self._call_timeout)
+            return MariaDBSession(place.url(name) if name else place.url(), self._call_timeout)
+        return PostgresSession(place.url(name or "postgres"), self._call_timeout)
 
     def _wake(self, cluster: Cluster) -> None:
         """Start the resume, as any connection to the cluster does, and answer that it goes on."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from lambdadb.lab import LabError
 
-LOCAL = ("localhost", "127.0.0.1")
+EXAMPLE = "postgresql+psycopg://USER:PASSWORD@HOST:5432/postgres"
 
 
 class RunningPostgres:
@@ -17,28 +18,32 @@ class RunningPostgres:
     so that sequences lose no values.
 
     Args:
-        url: SQLAlchemy URL of a database on this machine, with a login that may create databases.
+        url: SQLAlchemy URL of a database, with a login that may create databases.
 
     Raises:
-        LabError: It is not the URL of a PostgreSQL on this machine.
+        LabError: It is not the URL of a PostgreSQL.
     """
 
     running = True
 
     def __init__(self, url: str) -> None:
-        self._url = make_url(url).set(drivername="postgresql+psycopg")
-        if self._url.host not in LOCAL or not self._url.database:
-            raise LabError(
-                f"The URL of a running PostgreSQL is {make_url(url)!r}. Give one on this machine, with "
-                "a database: postgresql+psycopg://USER:PASSWORD@127.0.0.1:5432/postgres"
-            )
+        try:
+            self._url = make_url(url)
+        except (ArgumentError, ValueError):
+            raise LabError(f"The URL of a running PostgreSQL cannot be read. Use {EXAMPLE}.") from None
+        if self._url.get_backend_name() != "postgresql" or not self._url.host or not self._url.database:
+            raise LabError(f"{self._url!r} names no PostgreSQL, host and database. Use {EXAMPLE}.")
+        self._url = self._url.set(drivername="postgresql+psycopg")
+        self.host = str(self._url.host)
         self.port = self._url.port or 5432
 
     def url(
-        self, database: str | None = None, *, host: str = "127.0.0.1", port: int | None = None
+        self, database: str | None = None, *, host: str | None = None, port: int | None = None
     ) -> str:
         """SQLAlchemy URL of a database, with the password in clear text."""
-        url = self._url.set(database=database or self._url.database, host=host, port=port or self.port)
+        url = self._url.set(
+            database=database or self._url.database, host=host or self.host, port=port or self.port
+        )
         return url.render_as_string(hide_password=False)
 
     def start(self) -> None:
