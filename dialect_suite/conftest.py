@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import sqlalchemy
+import sqlalchemy.dialects.mysql.provision
 import sqlalchemy.dialects.postgresql.provision
 from sqlalchemy import Engine
 from sqlalchemy.dialects import registry
@@ -28,6 +29,7 @@ REFUSED, INSTEAD = "poolclass", lambdadb.PerEnvironment()
 
 # The suite asks for the dialect of a URL before it makes an engine.
 registry.register("postgresql.data_api", "lambdadb.drivers.data_api.dialect", "DataApiDialect")
+registry.register("mysql.data_api", "lambdadb.drivers.data_api.mysql_dialect", "MySQLDataApiDialect")
 
 _create_engine = sqlalchemy.create_engine
 

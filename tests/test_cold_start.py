@@ -61,6 +61,15 @@ def test_creating_an_engine_imports_neither_orm_nor_retry_loop_nor_aws():
     assert not any(module.startswith("lambdadb.lab") for module in loaded)
 
 
+@pytest.mark.parametrize("backend", ["postgresql", "mysql"])
+def test_an_engine_over_the_data_api_imports_no_driver_of_the_database(backend):
+    """Nor an AWS package: it has an HTTP client and signatures of its own."""
+    arn = "arn:aws:rds:eu-west-1:123456789012:cluster:orders"
+    url = f"{backend}+data_api:///orders?cluster_arn={arn}&secret_arn=s"
+    loaded = roots(modules_after(f"import lambdadb\nlambdadb.create_engine('{url}')"))
+    assert not loaded & {"psycopg", "pymysql", "boto3", "botocore", "tenacity", "urllib3", "httpx"}
+
+
 @pytest.mark.parametrize("store", ["rds_iam.RdsIam()", "secrets_manager.SecretsManager('orders/app')"])
 def test_a_store_imports_what_it_needs_when_it_needs_it(store):
     """Importing and making one loads itself and hmac: no AWS package, no HTTP, no TLS."""
