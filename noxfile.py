@@ -146,6 +146,20 @@ def pythons(session: nox.Session) -> None:
         session.run("pytest", "tests/unit", "tests/test_layers.py", *session.posargs)
 
 
+@nox.session(python=[python for python in PYTHONS if python not in ("3.10", "3.11")])
+def lifecycle(session: nox.Session) -> None:
+    """SIGTERM, snapshots and forks on this Python; AWS's runtime client lets handlers run since 3.12."""
+    install(session, ".[lab]", "test")
+    session.run(
+        "pytest",
+        "-m",
+        "",
+        "tests/lab/test_lifecycle.py",
+        "tests/lab/test_endurance.py",
+        *session.posargs,
+    )
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Lines and branches of the core that the tests reach, in subprocesses too: at least 95 %."""
@@ -320,6 +334,12 @@ def fleet(session: nox.Session) -> None:
 
 
 @nox.session
+def schedules(session: nox.Session) -> None:
+    """A million random fleets in virtual time: nobody lost, doubled or left waiting; half an hour."""
+    benchmark(session)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Rows lost, doubled, denied and in doubt when a connection is cut at every place, beside peers."""
     benchmark(session)
@@ -342,6 +362,12 @@ def sweep(session: nox.Session) -> None:
     """20,000 units of work damaged at random, none lost and none doubled; and the tests' full sweeps."""
     benchmark(session, "test")
     session.run("pytest", "-n", "4", "-m", "sweep", "--ignore", "tests/proxy")  # nox -s proxy has those
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Ten minutes of traffic, pauses, failovers, rotations and killed environments, at random."""
+    benchmark(session)
 
 
 @nox.session

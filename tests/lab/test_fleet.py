@@ -24,10 +24,11 @@ def simulate(fleet: FleetSettings, server: ServerSettings, client: str = "lambda
 
 @settings(max_examples=60)
 @given(
-    environments=st.integers(1, 40),
+    environments=st.integers(1, 20),
+    invocations=st.integers(1, 3),
     slots=st.integers(1, 20),
     resume=st.none() | st.floats(0.0, 20.0),
-    shape=st.sampled_from(["hold", "refuse"]),
+    shape=st.sampled_from(["hold", "hold-unseen", "refuse"]),
     keeps=st.booleans(),
     rate=st.floats(0.5, 1000.0),
     work=st.floats(0.0, 2.0),
@@ -35,6 +36,7 @@ def simulate(fleet: FleetSettings, server: ServerSettings, client: str = "lambda
 )
 def test_nobody_is_lost_whatever_the_schedule(
     environments: int,
+    invocations: int,
     slots: int,
     resume: float | None,
     shape: str,
@@ -45,16 +47,23 @@ def test_nobody_is_lost_whatever_the_schedule(
 ) -> None:
     """Each environment is served or fails, once; slots are never exceeded, and all are given back."""
     fleet = FleetSettings(
-        environments=environments, starts_per_second=rate, work=work, seed=seed, timeout=60.0
+        environments=environments,
+        invocations=invocations,
+        starts_per_second=rate,
+        interval=5.0,
+        work=work,
+        seed=seed,
+        timeout=60.0,
     )
     policy = PerEnvironment() if keeps else PerInvocation()
     server = ServerSettings(slots=slots, resume=resume, shape=shape)
     simulation = Simulation(fleet, server, CLIENTS["lambdadb"], policy)
     result = simulation.run()
-    assert result.served + result.failed == environments
+    assert result.served + result.failed == environments * invocations
     assert result.attempts == result.wasted + result.connects
     assert result.peak_sessions <= slots
     assert simulation.server.sessions == 0
+    assert result.neglected < 7.0  # seconds with a free slot: the longest pause, and a login
     if environments <= slots:
         assert result.failed == 0  # nobody starves while slots are free
         assert all(wait <= (resume or 0.0) + 5.0 for wait in result.waits)

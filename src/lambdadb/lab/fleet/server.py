@@ -61,6 +61,17 @@ class Server:
         self.busy_until = [0.0] * settings.processors
         self.held: list[SimulatedAttempt] = []
         self.woken = False
+        self._free: list[tuple[float, float]] = []
+        self._free_since: float | None = 0.0 if self.awake else None
+
+    def longest_free(self, since: float) -> float:
+        """Return the longest time since a moment for which it was awake and always had a free slot."""
+        longest = 0.0 if self._free_since is None else self.time.now - max(self._free_since, since)
+        for began, ended in reversed(self._free):
+            if ended <= since:
+                break
+            longest = max(longest, ended - max(began, since))
+        return longest
 
     def arrive(self, attempt: SimulatedAttempt) -> None:
         """Take an attempt to log in."""
@@ -83,9 +94,11 @@ class Server:
     def leave(self) -> None:
         """End a session."""
         self.sessions -= 1
+        if self._free_since is None:
+            self._free_since = self.time.now
 
     def _wake(self) -> None:
-        self.awake, self.awake_since = True, self.time.now
+        self.awake, self.awake_since, self._free_since = True, self.time.now, self.time.now
         held, self.held = self.held, []
         for attempt in held:
             self._queue(attempt)
@@ -119,6 +132,9 @@ class Server:
             self.time.at(self.time.now + self.settings.round_trip, attempt.answer, failure)
             return
         self.sessions += 1
+        if self.sessions == self.settings.slots:
+            self._free.append((self._free_since or 0.0, self.time.now))
+            self._free_since = None
         self.peak_sessions = max(self.peak_sessions, self.sessions)
         self._work(self.settings.login - self.settings.refusal, self._log_in, attempt)
 

@@ -56,6 +56,8 @@ class FleetResult:
     """Seconds from the start until the last session was opened."""
     after_resume: float = 0.0
     """Seconds from the end of the resume until the last session was opened."""
+    neglected: float = 0.0
+    """The longest time for which an invocation waited while a slot was always free; simulated only."""
     timeline: list[tuple[float, int]] = field(default_factory=list)
     """Moments, and the sessions that are open from then on."""
 
@@ -131,6 +133,8 @@ class _Environment:
             fleet.client(fleet.target, fleet.clock, end, fleet.random)
         except AttemptFailed:
             return False
+        finally:
+            result.neglected = max(result.neglected, fleet.server.longest_free(began))
         self._open = True
         result.connects += 1
         result.waits.append(fleet.time.now - began)
