@@ -8,10 +8,11 @@ from mangum import Mangum
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from lambdadb import PerEnvironment
 from lambdadb.aio import create_async_engine
 from lambdadb.asgi import InvocationMiddleware
 
-engine = create_async_engine(os.environ["DATABASE_URL"])
+engine = create_async_engine(os.environ["DATABASE_URL"], policy=PerEnvironment(checkout_timeout=5.0))
 INSERT = text("INSERT INTO orders (item) VALUES (:item) RETURNING id")
 NOTE = text("INSERT INTO audit (note) VALUES (:note)")
 
