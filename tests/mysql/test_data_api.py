@@ -158,6 +158,21 @@ def test_a_table_is_inspected_and_an_id_is_returned(engine):
     assert keys == stored
 
 
+def test_what_mariadb_has_besides(engine):
+    """Sequences, RETURNING without a row, and a number that stays one in an expression."""
+    metadata = sa.MetaData()
+    sequence = sa.Sequence("numbers", metadata=metadata, start=5)
+    table = sa.Table("numbered", metadata, sa.Column("id", sa.Integer, sequence, primary_key=True))
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        assert connection.scalar(sequence) == 5
+        assert connection.execute(table.insert()).inserted_primary_key == (6,)
+        deleted = connection.execute(table.delete().where(sa.false()).returning(table.c.id))
+        assert (deleted.returns_rows, deleted.all()) == (True, [])
+        assert connection.scalar(sa.select(sa.literal(Decimal("40.020")))) == Decimal("40.020")
+    metadata.drop_all(engine)
+
+
 def test_errors_have_a_class_and_a_number(engine):
     """And a statement that fails leaves its transaction open, as MySQL does."""
     with engine.begin() as connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import URL
-from sqlalchemy.dialects.mysql.base import MySQLCompiler, MySQLDialect
+from sqlalchemy.dialects.mysql.base import MySQLCompiler, MySQLDialect, MySQLExecutionContext
 
 from lambdadb.drivers.data_api.compiler import PlainNames
 from lambdadb.drivers.data_api.dialect import AsyncOverDataApi, OverDataApi
@@ -26,6 +26,7 @@ class MySQLDataApiDialect(OverDataApi, MySQLDialect):
 
     supports_statement_cache = True
     statement_compiler = _Compiler
+    execution_ctx_cls = MySQLExecutionContext  # sequences, and rows that RETURNING did not find
 
     @classmethod
     def make_driver(cls) -> MySQLDataApiDriver:

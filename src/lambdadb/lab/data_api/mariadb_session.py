@@ -11,6 +11,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import pymysql
@@ -136,6 +137,8 @@ def _read(parameter: Mapping[str, Any]) -> Any:
         return base64.b64decode(value["blobValue"])
     if "arrayValue" in value:
         raise ApiError("ValidationException", "Array parameters are not supported.")
+    if parameter.get("typeHint") == "DECIMAL" and "stringValue" in value:
+        return Decimal(value["stringValue"])
     for member in ("stringValue", "longValue", "doubleValue", "booleanValue"):
         if member in value:
             return value[member]
