@@ -335,7 +335,7 @@ def fleet(session: nox.Session) -> None:
 
 @nox.session
 def schedules(session: nox.Session) -> None:
-    """A million random fleets in virtual time: nobody lost, doubled or left waiting; half an hour."""
+    """A million random fleets in virtual time: nobody lost, doubled or left waiting; about an hour."""
     benchmark(session)
 
 

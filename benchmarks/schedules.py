@@ -6,7 +6,7 @@ database: its slots, its resume and what it does until then. lambdadb's own code
 invocation must be served or fail, once. No more sessions are open than there are slots, and none in the
 end. No invocation waits while a slot is free, but for the pauses between its attempts: 7 s at most.
 
-    nox -s schedules                              # 1,000,000 schedules, about half an hour
+    nox -s schedules                              # 1,000,000 schedules, about an hour
     nox -s schedules -- --count 10000 --seed 7
 """
 

@@ -82,11 +82,11 @@ def test_ten_thousand_invocations_leave_an_environment_as_it_was(
 
 @pytest.mark.parametrize("shape", [Shape.HOLD, Shape.STARTING, Shape.SILENT])
 def test_waiting_for_a_resume_costs_less_than_a_hundredth_of_a_processor(
-    shape: Shape, capsys: pytest.CaptureFixture[str]
+    shape: Shape, postgres: Postgres, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A connect that waits for a database to wake up sleeps; its attempts cost next to nothing."""
-    with Postgres() as postgres, Cluster(postgres, resume=12.0, shape=shape, paused=True) as cluster:
-        lambdadb.create_engine(postgres.url()).connect().close()  # imports are no part of a wait
+    lambdadb.create_engine(postgres.url()).connect().close()  # imports are no part of a wait
+    with Postgres() as own, Cluster(own, resume=12.0, shape=shape, paused=True) as cluster:
         engine = lambdadb.create_engine(cluster.url())
         # The cluster runs in a thread of this process: only this thread's time counts.
         began, used = time.monotonic(), time.thread_time()

@@ -110,14 +110,14 @@ class HedgedConnect:
         return self.retry.backoff(failure.fault, waited, self._took, self.random)
 
     def _try_once(self) -> Attempt:
-        """Start one more attempt if it is time. Return the one that logs in, or raise why none did."""
+        """Start one more attempt if it is due. Return the one that logs in, or raise why none has so far."""
         if self._winner is None:
             if not self._open or self._is_due():
                 if len(self._open) == 2:
                     self._end(self._younger, self._younger.describe_silence().fault)
                 self._start()
-            while self._winner is None and not self._is_due():
-                self._drive(self._due_at)
+            # Silence is noted before it is time for another attempt: the connect waits for a resume.
+            self._drive(min(self._due_at, self.clock.now() + self.retry.hedge_after))
         if self._winner is None:
             silence = self._younger.describe_silence()
             self.history.add_failure(silence.fault)

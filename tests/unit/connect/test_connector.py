@@ -112,6 +112,24 @@ def test_an_error_that_the_settings_name_is_waited_for(connector_to, clock):
     connect(connector_to(script, HELD, retry=retry), host="h")
 
 
+def test_a_resume_that_holds_the_first_attempt_is_reported(connector_to, clock, recorder, caplog):
+    """One attempt, which the server has begun to answer: still a resume in the span, and in the log."""
+    connector = connector_to(holding(clock.now() + 10.0), HELD)
+    start = connector.driver.make_attempt
+
+    def attempt():
+        made = start()
+        made.got_first_byte = True
+        return made
+
+    connector.driver.make_attempt = attempt
+    connect(connector, host="h")
+    (seen,) = recorder.spans
+    assert (seen.attributes["lambdadb.attempts"], seen.attributes["lambdadb.resumed"]) == (1, True)
+    assert 9.0 < seen.attributes["lambdadb.waited"] < 10.0
+    assert "is not ready" in caplog.text
+
+
 def test_an_awake_database_costs_one_attempt(connector_to, clock, recorder):
     """Without a fault there is one attempt and nothing waited for."""
     connect(connector_to(holding(0.0), HELD), host="h")
