@@ -55,6 +55,16 @@ class Clients(Sessions):
         self.become(0)
 
 
+class Everyone(dict[str, str]):
+    """The secrets of a proxy that knows every user, with one password."""
+
+    def __init__(self, password: str) -> None:
+        self._password = password
+
+    def get(self, user: str, default: object = None) -> str:  # type: ignore[override]
+        return self._password
+
+
 @contextmanager
 def open_proxy(kind: str, server: Postgres) -> Iterator[Proxy]:
     """Start a proxy before a server."""
@@ -85,5 +95,5 @@ def _open_pgbouncer(server: Postgres) -> Iterator[Proxy]:
 
 @contextmanager
 def _open_rds_proxy(server: Postgres) -> Iterator[Proxy]:
-    with RdsProxy(server) as proxy:
+    with RdsProxy(server, users=Everyone(server.password), borrow_timeout=5.0) as proxy:
         yield Proxy(proxy.url(), proxy.list_clients, proxy.end_clients)

@@ -152,6 +152,7 @@ class RdsProxy:
         """Free a session, or end it if its client left something in it."""
         pool = self._pools[user, database]
         if clean:
+            session.start_watching()
             pool.idle.append(session)
         else:
             session.close()
@@ -174,6 +175,7 @@ class RdsProxy:
                 while pool.idle:
                     session = pool.idle.pop()
                     if not session.ended:
+                        await session.stop_watching()
                         return session
                     session.close()
                 with contextlib.suppress(ConnectionError):

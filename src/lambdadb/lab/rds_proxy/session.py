@@ -22,6 +22,7 @@ class Session:
 
     def __init__(self, pgconn: PGconn) -> None:
         self._pgconn = pgconn
+        self._watch: asyncio.Task[bytes] | None = None
         self.parameters = {
             name: value.decode()
             for name in REPORTED
@@ -54,11 +55,24 @@ class Session:
 
     @property
     def ended(self) -> bool:
-        """Whether the server has ended it."""
-        return self.reader.at_eof()
+        """Whether the server has ended it, while it was idle."""
+        return self._watch is not None and self._watch.done()
+
+    def start_watching(self) -> None:
+        """Watch it while it is idle: the server then sends nothing but that it has ended it."""
+        self._watch = asyncio.create_task(self.reader.read(1))
+
+    async def stop_watching(self) -> None:
+        """Leave what the server sends to the client that gets it."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
 
     def close(self) -> None:
         """End it: the server rolls back what is open."""
+        if self._watch is not None:
+            self._watch.cancel()
         self.writer.close()
         self._pgconn.finish()
 
