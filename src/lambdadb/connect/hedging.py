@@ -110,7 +110,7 @@ class HedgedConnect:
         return self.retry.backoff(failure.fault, waited, self._took, self.random)
 
     def _try_once(self) -> Attempt:
-        """Start one more attempt if it is due. Return the one that logs in, or raise why none has so far."""
+        """Start one more attempt if it is due. Return the one that logs in, or raise why none has."""
         if self._winner is None:
             if not self._open or self._is_due():
                 if len(self._open) == 2:
