@@ -110,12 +110,12 @@ class HedgedConnect:
         return self.retry.backoff(failure.fault, waited, self._took, self.random)
 
     def _try_once(self) -> Attempt:
-        """Start one more attempt if it is due. Return the one that logs in, or raise why none has."""
+        """Start one more attempt if it is time. Return the one that logs in, or raise why none did."""
+        if self._winner is None and (not self._open or self._is_due()):
+            if len(self._open) == 2:
+                self._end(self._younger, self._younger.describe_silence().fault)
+            self._start()
         if self._winner is None:
-            if not self._open or self._is_due():
-                if len(self._open) == 2:
-                    self._end(self._younger, self._younger.describe_silence().fault)
-                self._start()
             # Silence is noted before it is time for another attempt: the connect waits for a resume.
             self._drive(min(self._due_at, self.clock.now() + self.retry.hedge_after))
         if self._winner is None:
