@@ -7,6 +7,7 @@ pytest imports this module in every run. So it imports pytest alone, and lambdad
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from functools import partial
@@ -344,8 +345,16 @@ def xray(monkeypatch: pytest.MonkeyPatch) -> Iterator[XRayDaemon]:
     from lambdadb.lab.xray.daemon import XRayDaemon
 
     with XRayDaemon() as daemon:
+        sdk = sys.modules.get("aws_xray_sdk.core")
+        emitter: Any = None if sdk is None else sdk.xray_recorder.emitter
+        before = emitter and f"{emitter.ip}:{emitter.port}"
         monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", daemon.address)
+        if emitter:  # the SDK reads the variable when it is imported
+            emitter.set_daemon_address(daemon.address)
         yield daemon
+        monkeypatch.delenv("AWS_XRAY_DAEMON_ADDRESS", raising=False)
+        if emitter:
+            emitter.set_daemon_address(before)
 
 
 def _url_variable(config: pytest.Config) -> str:

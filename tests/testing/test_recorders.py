@@ -102,8 +102,15 @@ def test_spans_of_an_engine_that_is_there_are_kept(postgres, spans):
         spans.watch(sqlalchemy.create_engine("sqlite://"))
 
 
-def test_segments_reach_the_daemon_of_the_test(postgres, xray, monkeypatch):
-    """X-Ray's own documents, held to its rules."""
+@pytest.fixture(params=[False, True], ids=["no SDK", "SDK"])
+def sdk(request):
+    """X-Ray's SDK, which other tests may have imported; the test's fixture comes after it."""
+    if request.param:
+        import aws_xray_sdk.core  # noqa: F401
+
+
+def test_segments_reach_the_daemon_of_the_test(sdk, postgres, xray, monkeypatch):
+    """X-Ray's own documents, held to its rules, also if X-Ray's SDK was imported before."""
     monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root=1-{1:08x}-{2:024x};Parent={3:016x};Sampled=1")
     connect_once(postgres.url, "sync", tracer=XRay())
     assert any("connect" in str(document) for document in xray.wait(1))
