@@ -92,7 +92,8 @@ CALLS: list[tuple[str, str, Callable[[], object]]] = [
 def test_a_call_names_the_extra_that_it_needs(extra, missing, call, monkeypatch, capsys):
     """At once, in one sentence."""
     if extra == "lab":  # the command line looks for the extra cli first
-        pytest.importorskip("click", reason="needs the extra cli")
+        for module in ("click", "rich"):
+            pytest.importorskip(module, reason="needs the extra cli")
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     hide(monkeypatch, missing)
     named = install_command("aws" if extra == "data-api" else extra)  # the key's finder is the same
