@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,20 +19,20 @@ class Session(NamedTuple):
     state: str
 
 
-class Sessions:
+class Sessions(ABC):
     """
     The sessions of one database, as its server sees them; not those of the fixtures.
 
     A session leaves the server's view a moment after its connection was closed. `become` waits for it.
     """
 
+    @abstractmethod
     def __call__(self) -> list[Session]:
         """Those that are open now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def terminate(self, *, besides: int | None = None) -> None:
         """End all of them, as an operator or a failover would, or all but the one with this pid."""
-        raise NotImplementedError
 
     def become(self, count: int, seconds: float = 10.0) -> list[Session]:
         """
