@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -57,9 +56,7 @@ class SpanRecorder(Tracer):
         self._change(dialect, "statements", recorder)
 
     def _change(self, thing: Any, name: str, value: object) -> None:
-        before = getattr(thing, name)
-        restore: Callable[[], None] = lambda: setattr(thing, name, before)  # noqa: E731
-        self._stack.callback(restore)
+        self._stack.callback(setattr, thing, name, getattr(thing, name))
         setattr(thing, name, value)
 
     def close(self) -> None:
