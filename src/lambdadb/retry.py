@@ -96,7 +96,8 @@ class ResumeRetry:
     hedge_after: float = 0.6
     """
     Seconds after which a second attempt is started if the network has not accepted the first. One that
-    it has accepted gets at least 2 s, and one that the server has begun to answer 15 s, because a
+    it has accepted gets at least 2 s, and one that the server has begun to answer 15 s, but a last
+    attempt is made a second before the end of the connect. The reason: a
     database that wakes up may hold it, and a busy one answers late.
     """
 
@@ -170,7 +171,7 @@ class ResumeRetry:
         if silence is Silence.BUSY:
             seconds = _BUSY
         elif silence is Silence.ANSWERED:
-            seconds = max(_TYPICAL_RESUMES[0] - waited, waited / 2.0)
+            seconds = min(max(_TYPICAL_RESUMES[0] - waited, waited / 2.0), left - _LAST_ATTEMPT)
         elif silence is Silence.COUNTED:
             seconds = _ACCEPTED_MOST
         elif silence is Silence.ACCEPTED and early > 0:

@@ -147,7 +147,8 @@ def test_the_further_an_attempt_came_the_longer_it_is_waited_for(silence, waited
     assert ResumeRetry(hedge_after=40.0).patience(silence, waited, 60.0) == 40.0
 
 
-def test_a_connect_makes_a_last_attempt():
+@pytest.mark.parametrize("silence", [Silence.ACCEPTED, Silence.ANSWERED])
+def test_a_connect_makes_a_last_attempt(silence):
     """A second before its end it tries again, as far as `hedge_after` allows."""
-    assert ResumeRetry().patience(Silence.ACCEPTED, 5.0, 3.0) == 2.0
-    assert ResumeRetry().patience(Silence.ACCEPTED, 5.0, 1.2) == 0.6
+    assert ResumeRetry().patience(silence, 5.0, 3.0) == 2.0
+    assert ResumeRetry().patience(silence, 5.0, 1.2) == 0.6
