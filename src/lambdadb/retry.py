@@ -96,9 +96,9 @@ class ResumeRetry:
     hedge_after: float = 0.6
     """
     Seconds after which a second attempt is started if the network has not accepted the first. One that
-    it has accepted gets at least 2 s, and one that the server has begun to answer 15 s, but a last
-    attempt is made a second before the end of the connect. The reason: a
-    database that wakes up may hold it, and a busy one answers late.
+    it has accepted gets at least 2 s, and one that the server has begun to answer 15 s, because a
+    database that wakes up may hold it, and a busy one answers late. A second before its end a connect
+    makes a last attempt.
     """
 
     max_backoff: float = 0.5
