@@ -47,7 +47,10 @@ warnings.simplefilter("ignore")
 sys.path.insert(0, sys.argv[1])
 outcome = {}
 def look(name):
-    left_out = ("lambdadb.lab", "lambdadb.cli", "lambdadb.layer", "lambdadb.__main__", "greenlet.tests")
+    left_out = (
+        *("lambdadb.lab", "lambdadb.cli", "lambdadb.testing", "lambdadb.layer", "lambdadb.__main__"),
+        "greenlet.tests",
+    )
     if name.startswith(left_out):
         return
     try:

@@ -27,6 +27,7 @@ class TokenGate:
 
     def __init__(self, server: Postgres, *, secret_key: str) -> None:
         self.server = server
+        self.host = server.host
         self.secret_key = secret_key
         self.place = ""
         self.tokens: list[str] = []

@@ -211,7 +211,7 @@ def test_programs_out_of_reach_are_copied_once(tmp_path: Path, monkeypatch: pyte
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the embedded server's package the error says what to install."""
     monkeypatch.setattr(binaries, "PACKAGE", "no_such_package")
-    with pytest.raises(LabError, match=r"pip install '.\[lab\]'"):
+    with pytest.raises(LabError, match=r"pip install '.\[testing\]'"):
         Postgres().start()
 
 
