@@ -192,7 +192,8 @@ class WebAdapter:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, json.load(error)
+                said = error.read().decode()
+            return error.code, json.loads(said) if said.startswith("{") else said
         finally:
             self._process.send_signal(signal.SIGSTOP)
 
@@ -207,9 +208,13 @@ def test_the_lambda_web_adapter(shop: Shop, table: Table) -> None:
         assert adapter.post("/orders/tea") == (200, {"id": 1})
         sessions = shop.settle()
         shop.end_sessions()
-        assert adapter.post("/orders/tea") == (200, {"id": 2})
+        assert adapter.post("/orders/tea", timeout=10.0) == (200, {"id": 2})
         shop.sleep(seconds_left=4.0)
+        ends = time.monotonic() + 30.0
         status, body = adapter.post("/orders/tea", timeout=4.0)
+        # The second request's note may have been frozen. Then it has the session until its time is over.
+        while status == 500 and time.monotonic() < ends:
+            status, body = adapter.post("/orders/tea", timeout=4.0)
     assert (status, body["retryAfter"] > 0) == (503, True)
     file = FOLDER / "fastapi_app.py"
     table.add("FastAPI with the Lambda Web Adapter", file, sessions=sessions, answers_503=True)
