@@ -103,11 +103,25 @@ def make_marks(engine: Any) -> None:
     with engine.begin() as connection:
         marks.metadata.create_all(connection)
         connection.execute(insert(marks).values(id=1))
+    unit_of_work(engine)
+
+
+def send_nothing(engine: Any) -> None:
+    lambdadb.run_transaction(engine, lambda _: None)
 
 
 def repeated_once(engine: Any) -> None:
-    runs = iter([text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"), ONE])
+    runs = iter([text("SELECT raise_conflict()"), ONE])
     lambdadb.run_transaction(engine, lambda connection: connection.execute(next(runs)))
+
+
+def make_conflict(engine: Any) -> None:
+    body = "BEGIN RAISE SQLSTATE '40001'; END"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE FUNCTION raise_conflict() RETURNS int LANGUAGE plpgsql AS $$ {body} $$"
+        )
+    unit_of_work(engine)
 
 
 LONG_UNUSED = {"policy": lambdadb.PerEnvironment(ping_after=0.0)}
@@ -147,10 +161,16 @@ CASES = [
     ),
     warm("engine.begin", "AUTOCOMMIT, warm: a statement", transaction, **AUTOCOMMIT),
     warm("Session", "warm: BEGIN with a statement, COMMIT", with_a_session),
-    warm("run_transaction", "warm: BEGIN with its id, a statement, COMMIT", unit_of_work),
-    warm("run_transaction", "with a `sessionmaker`", unit_with_a_session),
-    Case("run_transaction", "with an idempotency key", with_a_key, make_marks),
-    warm("run_transaction", "repeated once, after a serialization failure", repeated_once),
+    Case(
+        "run_transaction", "a connection's first: BEGIN, a statement, COMMIT", unit_of_work, transaction
+    ),
+    warm("run_transaction", "later: BEGIN with a statement, COMMIT", unit_of_work),
+    warm("run_transaction", "later, with a `sessionmaker`", unit_with_a_session),
+    Case("run_transaction", "later, with an idempotency key", with_a_key, make_marks),
+    Case(
+        "run_transaction", "later, repeated after a serialization failure", repeated_once, make_conflict
+    ),
+    Case("run_transaction", "later, if `work` sends nothing", send_nothing, unit_of_work),
     Case("engine.dispose", "the end of a session has no answer", lambda e: e.dispose(), checkout),
 ]
 

@@ -89,8 +89,9 @@ def run_transaction(
         DatabaseResuming, ConnectFailed: While connecting; nothing is committed.
         Exception: Whatever `work` raises, after a rollback.
 
-    **Costs:** one round trip more than the same transaction without it: BEGIN, which asks for the id,
-    the statements, COMMIT; a key one more. After a failure: a connect, and one for each question.
+    **Costs:** the round trips of the same transaction without it; one more for the first unit of work on
+    a connection, behind a proxy and on MySQL; a key one more. After a failure: a connect, and one for
+    each question. `work` that sends nothing costs none.
     """
     try:
         result: T = _TransactionRunner(target, work, idempotency_key).run()
@@ -151,12 +152,13 @@ class _Repeat(Exception):
 
 
 _COMMITTED_BY_UNIT = (
-    "The unit of work committed its transaction itself: what it did before that COMMIT is committed, "
-    "and nothing after it. Do not call it again as it is. Leave COMMIT to run_transaction."
+    "The unit of work committed a part itself: what it did before its own COMMIT, and what followed "
+    "COMMIT or ROLLBACK in the same text. Nothing else is committed. Do not call it again as it is. "
+    "Leave commit and rollback to run_transaction."
 )
 _UNANSWERED_COMMIT_OF_UNIT = (
-    "the unit of work sent a statement that may commit, and time was over before its answer. What it "
-    "did before that statement may be there without the rest"
+    "the unit of work sent a statement that may commit, and no answer came in time. What it did up to "
+    "that statement may be there without the rest"
 )
 _NOTHING_COMMITTED = (
     "Nothing of it is committed. Let errors of statements pass, and leave commit and rollback to "
@@ -310,7 +312,7 @@ class _TransactionRunner:
         if transaction.commit_state == "sent":
             self._resolve_commit(transaction, error)
             return True
-        if meaning == "unanswered commit":
+        if meaning == "unanswered commit" or transaction.may_be_committed_apart:
             raise CommitInDoubt(transaction.id, _UNANSWERED_COMMIT_OF_UNIT) from error
         if self._is_committed_by_unit(transaction, meaning, error):
             raise TransactionEnded(_COMMITTED_BY_UNIT, committed=True) from error

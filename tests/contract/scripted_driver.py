@@ -180,6 +180,7 @@ class Transaction:
     id: str
     committed_by_unit = False
     may_be_committed_by_unit = False
+    may_be_committed_apart = False
     doubt = "the server has forgotten it"
     may_commit = False
 

@@ -1,4 +1,4 @@
-"""COMMITs whose answer is lost, with the server's session ended or still open."""
+"""Answers to a COMMIT, or to BEGIN, that are lost, with the server's session ended or still open."""
 
 from __future__ import annotations
 
@@ -42,6 +42,24 @@ class LostAnswers:
             raise psycopg.OperationalError("the answer was lost")
 
         monkeypatch.setattr(UnitOfWork, "commit", commit)
+
+    @classmethod
+    def of_begin(cls, monkeypatch: Any, *, times: int = 1) -> LostAnswers:
+        """Lose the answers to the next first statements that are sent with BEGIN."""
+        lost = cls(monkeypatch, done=False, times=0)
+        original = UnitOfWork.learn
+        left = [None] * times
+
+        def learn(unit: UnitOfWork, connection: Any, answer: Any) -> None:
+            if not left:
+                original(unit, connection, answer)
+                return
+            left.pop()
+            lost._strand(connection.pgconn)
+            raise psycopg.OperationalError("the answer was lost")
+
+        monkeypatch.setattr(UnitOfWork, "learn", learn)
+        return lost
 
     def _strand(self, pgconn: Any) -> None:
         """Close the client's end without a word: the server's session stays as it is."""

@@ -42,7 +42,7 @@ def test_a_statement_ends_in_time_for_the_handler_to_answer(policy, mode, databa
 def test_a_server_that_hears_no_cancel_is_left(mode, database, sessions, admin, monkeypatch):
     """Half of the reserve after the cancel the connection is closed: the handler never hangs."""
     # As behind RDS Proxy, which ignores cancel requests.
-    monkeypatch.setattr("lambdadb.drivers.psycopg.connection._prepare_cancel", lambda *_: lambda: None)
+    monkeypatch.setattr("lambdadb.drivers.psycopg.connection.prepare_cancel", lambda *_: lambda: None)
 
     def steps():
         engine = mode.create_engine(database, retry=RETRY)

@@ -137,7 +137,7 @@ def test_only_its_own_session_is_ended(database, here, sessions):
     driver = engine.pool.connector.driver
     with engine.connect() as connection, other.connect() as asking:
         begun = driver.begin(connection)
-        pid = int(begun.backend)
+        pid = int(begun.unit.identity.backend)
         assert not begun.is_lost
         restart(here)
         assert driver.ask_outcome(asking, begun) == "aborted"  # as far as the new epoch can tell

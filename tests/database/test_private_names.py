@@ -86,7 +86,7 @@ def test_they_stand_in_few_modules():
     """In the cursors, which the engine does without if one is missing, and a few at other places."""
     assert {module: names for module, names in BY_MODULE.items() if names} == {
         "pipeline.py": BY_MODULE["pipeline.py"],
-        "unit_of_work.py": {"_check_results"},  # of the same cursors
+        "unit_of_work.py": {"_check_results", "_execute_gen"},  # of the same cursors
         "connection.py": {"_start_query"} | (NAMES_OF_ERRORS & {"_WaitTimeout"}),
         "driver.py": {"_prepared", "_to_flush"},
         "dialect.py": BY_MODULE["dialect.py"],

@@ -53,26 +53,31 @@ def target(request):
 def test_each_shape_is_told_the_truth(shape, target, mode, database, here):
     """Committed as a whole, or refused with an error that says what of it is committed."""
 
+    def told(unit, name):
+        if shape.claim == "committed":
+            run_transaction(unit, lambda target: shape.work(target, name))
+        elif shape.claim == "failed":
+            with pytest.raises(UnitError):
+                run_transaction(unit, lambda target: shape.work(target, name))
+        else:
+            with pytest.raises(TransactionEnded) as raised:
+                run_transaction(unit, lambda target: shape.work(target, name))
+            assert raised.value.committed == (shape.claim == HALF)
+            wrong = "Nothing of it is committed" if raised.value.committed else "committed a part"
+            assert wrong not in str(raised.value)
+
     def steps():
         engine = mode.create_engine(database)
         unit = target(engine)
-        if shape.claim == "committed":
-            run_transaction(unit, lambda target: shape.work(target, ""))
-        elif shape.claim == "failed":
-            with pytest.raises(UnitError):
-                run_transaction(unit, lambda target: shape.work(target, ""))
-        else:
-            with pytest.raises(TransactionEnded) as raised:
-                run_transaction(unit, lambda target: shape.work(target, ""))
-            assert raised.value.committed == (shape.claim == HALF)
-            wrong = "Nothing of it is committed" if raised.value.committed else "committed its trans"
-            assert wrong not in str(raised.value)
+        told(unit, "first ")  # BEGIN is sent by itself
         run_transaction(unit, lambda target: insert(target, "next"))  # the connection is as before
+        told(unit, "later ")  # BEGIN is sent with the first statement
         engine.dispose()
 
     mode.run(steps)
-    expected = {"committed": list(shape.parts), HALF: ["a"]}.get(shape.claim, [])
-    assert rows(here) == sorted([*expected, "next"])
+    there = {"committed": list(shape.parts), HALF: ["a"]}.get(shape.claim, [])
+    names = [f"{name} {part}" for name in ("first", "later") for part in there]
+    assert rows(here) == sorted([*names, "next"])
 
 
 @pytest.mark.parametrize("statement", ["COMMIT AND CHAIN", "COMMIT; BEGIN", "COMMIT"])

@@ -143,6 +143,14 @@ class Transaction(Protocol):
     def may_be_committed_by_unit(self) -> bool:
         """Whether a COMMIT that the unit of work sent may have been carried out without an answer."""
 
+    @property
+    def may_be_committed_apart(self) -> bool:
+        """
+        Whether a text without an answer may have committed something after the transaction's end.
+
+        No question to the server can find that out.
+        """
+
     def allow_commit(self) -> None:
         """
         Allow COMMIT, since the unit of work has returned. Until then the connection refuses it.

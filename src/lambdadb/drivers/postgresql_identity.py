@@ -15,6 +15,12 @@ BEGUN = (
     f"CASE WHEN {IS_STANDBY} THEN NULL ELSE pg_catalog.pg_current_xact_id() END",
     "pg_catalog.pg_backend_pid()",
 )
+# Its process id, and when it began: another session may have the same process id later.
+SESSION = (
+    "pg_catalog.pg_backend_pid()",
+    "(SELECT CAST(EXTRACT(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8)"
+    " FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())",
+)
 # The schemas in which tables without a schema are looked up.
 SCHEMAS = "pg_catalog.current_schemas(false)"
 # When the server, or its shared memory, last started. pg_stat_bgwriter is reset by each crash recovery,
@@ -48,6 +54,13 @@ END_SESSION = (
     "SELECT {ended} FROM pg_catalog.pg_stat_activity"
     " WHERE pid OPERATOR(pg_catalog.=) {backend}"
     " AND backend_xid OPERATOR(pg_catalog.=) CAST(CAST('{id}' AS pg_catalog.xid8) AS pg_catalog.xid)"
+)
+# Ends a session whose transaction has no known id. Says whether the session was there.
+END_SESSION_BEGUN = (
+    "(SELECT pg_catalog.bool_or(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity"
+    " WHERE pid OPERATOR(pg_catalog.=) {backend}"
+    " AND CAST(EXTRACT(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8)"
+    " OPERATOR(pg_catalog.=) {began})"
 )
 TERMINATE = "pg_catalog.pg_terminate_backend(pid)"
 

@@ -52,6 +52,7 @@ class Handle:
     # refuses those inside of procedures.
     committed_by_unit = False
     may_be_committed_by_unit = False
+    may_be_committed_apart = False
 
     @property
     def id(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import selectors
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -18,25 +17,26 @@ import psycopg
 from psycopg import pq
 from psycopg.abc import PQGen
 from psycopg.adapt import AdaptersMap
-from psycopg.pq.abc import PGconn
 from sqlalchemy.engine import ExceptionContext
 
-from lambdadb.background import run_detached
-from lambdadb.deadline import Clock, StatementDeadline
+from lambdadb.deadline import StatementDeadline
 from lambdadb.drivers.base import Proxy
 from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
+from lambdadb.drivers.psycopg.cancel import prepare_cancel
 from lambdadb.drivers.psycopg.proxies import make_connect_failed
-from lambdadb.drivers.psycopg.unit_of_work import Server, UnitEnded, UnitOfWork, is_refusal
+from lambdadb.drivers.psycopg.unit_of_work import (
+    Server,
+    ServerSession,
+    UnitEnded,
+    UnitOfWork,
+    is_refusal,
+)
 from lambdadb.errors import LambdaDBError, TransactionEnded
 
 # Only Linux distinguishes a socket that the peer closed from one with data. Elsewhere both are readable.
 CLOSING = getattr(select, "POLLRDHUP", 0)
 
 ACTIVE, _IDLE = pq.TransactionStatus.ACTIVE, pq.TransactionStatus.IDLE
-WAITING: dict[int, int] = {
-    pq.PollingStatus.READING: selectors.EVENT_READ,
-    pq.PollingStatus.WRITING: selectors.EVENT_WRITE,
-}
 _OK = pq.ConnStatus.OK
 _NO_PIPELINE = pq.PipelineStatus.OFF
 # psycopg's own time limit of a wait, since 3.3. Its exception is not public. Without it the deadline
@@ -45,7 +45,6 @@ _WaitTimeout: type[psycopg.Error] | None = None
 if "timeout" in psycopg.Connection.wait.__code__.co_varnames:
     _WaitTimeout = getattr(psycopg.errors, "_WaitTimeout", None)
 NOT_READY = 0  # what psycopg sends to a generator whose wait has timed out
-CANCEL = 5.0  # seconds after which the thread that cancels gives up
 
 
 class StatementTimeout(psycopg.OperationalError):
@@ -81,6 +80,8 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     """How far the COMMIT of the current transaction came; `none` also if the server has refused it."""
     server: Server | None = None
     """The server that it is connected to; None until a transaction of `run_transaction` has asked."""
+    session: ServerSession | None = None
+    """Its session; None until a transaction has asked, and where a proxy shares sessions."""
     unit: UnitOfWork | None = None
     """The unit of work of `run_transaction` that uses it now."""
     standby: bytes | None = None
@@ -113,6 +114,8 @@ class _Deadlined(psycopg.BaseConnection[Any]):
     def _start_query(self) -> PQGen[None]:
         if self.unit is not None:
             self.unit.check_statement(self.pgconn)
+            if self.unit.is_unsent and not self.begin_is_deferred:
+                yield from self.unit.begin(self)
         if not self.begin_is_deferred:
             yield from super()._start_query()
 
@@ -131,7 +134,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         if self.pgconn.status != pq.ConnStatus.OK:
             return
         with contextlib.suppress(OSError, psycopg.OperationalError):  # it has just been closed
-            cancel = _prepare_cancel(self.pgconn, self.deadline.clock)
+            cancel = prepare_cancel(self.pgconn, self.deadline.clock)
             with socket.socket(fileno=os.dup(self.pgconn.socket)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
             # Only now can the thread send nothing more. What it sent before would run on.
@@ -158,7 +161,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             raise StatementTimeout("no answer came, and the connection was closed", sent=True)
         if not self.timed_out:
             self.timed_out = True
-            _prepare_cancel(self.pgconn, self.deadline.clock)()
+            prepare_cancel(self.pgconn, self.deadline.clock)()
 
     def _check_in_each_turn(
         self, cancel_at: float, close_at: float, generator: PQGen[Any], ready: Any = None
@@ -220,6 +223,8 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
+        if self.unit is not None:
+            gen = self.unit.begin_before(self, gen)
         times = self._times()
         try:
             if times is None:
@@ -264,6 +269,8 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
 
     async def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
+        if self.unit is not None:
+            gen = self.unit.begin_before(self, gen)
         times = self._times()
         try:
             if times is None:
@@ -338,37 +345,3 @@ def translate(error: BaseException) -> LambdaDBError | None:
     if isinstance(error, StatementTimeout):
         return make_out_of_time(str(error), sent=error.sent)
     return make_invocation_ended() if isinstance(error, InvocationClosed) else make_connect_failed(error)
-
-
-def _prepare_cancel(pgconn: PGconn, clock: Clock) -> Callable[[], None]:
-    """
-    Return a function that asks the server to cancel the running statement.
-
-    It does so in a thread and on a connection of its own, also after this connection was closed. libpq's
-    older PQcancel is used only if there is nothing else, because psycopg calls it without letting other
-    threads run. This connection is not used again, whether or not the cancel arrives.
-    """
-    try:
-        cancel = pgconn.cancel_conn()
-    except psycopg.NotSupportedError:  # libpq before 17 has nothing else
-        return _in_thread(pgconn.get_cancel().cancel)
-
-    def run() -> None:
-        end = clock.now() + CANCEL
-        try:
-            cancel.start()
-            while event := WAITING.get(cancel.poll()):
-                if not Clock().wait({cancel.socket: event}, end - clock.now()):
-                    break
-        finally:
-            cancel.finish()
-
-    return _in_thread(run)
-
-
-def _in_thread(cancel: Callable[[], None]) -> Callable[[], None]:
-    def run() -> None:
-        with contextlib.suppress(psycopg.OperationalError):
-            cancel()
-
-    return lambda: run_detached(run)

@@ -33,8 +33,8 @@ from psycopg import generators, pq
 from psycopg.abc import Params, PQGen, Query
 from psycopg.pq.abc import PGconn, PGresult
 
-from lambdadb.drivers.psycopg.connection import AsyncDeadlineConnection, DeadlineConnection
-from lambdadb.drivers.psycopg.unit_of_work import NoticesCommit
+from lambdadb.drivers.psycopg.connection import AnyConnection
+from lambdadb.drivers.psycopg.unit_of_work import QUESTION, NoticesCommit
 
 _FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 _COPY = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
@@ -104,8 +104,9 @@ class _PipelinedBegin:
         binary: bool | None = None,
     ) -> PQGen[None]:
         cursor: Any = self
-        connection: DeadlineConnection | AsyncDeadlineConnection = cursor.connection
-        if not connection.begins:
+        connection: AnyConnection = cursor.connection
+        unit = connection.unit
+        if not connection.begins or (unit is not None and not unit.begins_with_statement):
             yield from super()._execute_gen(query, params, prepare=prepare, binary=binary)  # type: ignore[misc]
             return
         connection.begin_is_deferred = True
@@ -125,7 +126,10 @@ class _PipelinedBegin:
         else:
             results = yield from cursor._execute_extended_gen(statement, step.name, name, binary)
         if results is None:
-            yield from connection._start_query()
+            if unit is None:
+                yield from connection._start_query()
+            elif unit.identity is None:
+                yield from unit.begin(connection)
             yield from cursor._maybe_prepare_gen(statement, prepare=prepare, binary=binary)
         else:
             key = connection._prepared.maybe_add_to_cache(statement, step, name)
@@ -137,19 +141,21 @@ class _PipelinedBegin:
         yield from connection._prepared.maintain_gen(connection)
 
     def _execute_simple_gen(self: Any, statement: Any) -> PQGen[list[PGresult] | None]:
-        """The results of one text, less BEGIN's; None if nothing of the statement was executed."""
-        begin: bytes = self.connection._get_tx_start_command()
+        """The results of one text, less the preamble's; None if the statement was not executed."""
+        preamble = _make_preamble(self.connection)
         self._query = statement
         try:
-            self.connection.pgconn.send_query(begin + b";\n" + statement.query)
+            self.connection.pgconn.send_query(b";\n".join([*preamble, statement.query]))
         except Exception:
             return None  # psycopg's way ends with psycopg's error
-        first, *results = yield from generators.execute(self.connection.pgconn)
-        if first.status == _FATAL_ERROR:
-            canceled = first.error_field(pq.DiagnosticField.SQLSTATE) == _QUERY_CANCELED
-            if canceled or self.connection.pgconn.status != pq.ConnStatus.OK:
-                self._check_results([first])
+        results = yield from generators.execute(self.connection.pgconn)
+        before, results = results[: len(preamble)], results[len(preamble) :]
+        if before[-1].status == _FATAL_ERROR:
+            canceled = before[-1].error_field(pq.DiagnosticField.SQLSTATE) == _QUERY_CANCELED
+            if len(before) > 1 or canceled or self.connection.pgconn.status != pq.ConnStatus.OK:
+                self._check_results(before)
             return None
+        _learn(self.connection, before)
         return results or None
 
     def _execute_extended_gen(
@@ -157,8 +163,10 @@ class _PipelinedBegin:
     ) -> PQGen[list[PGresult]]:
         """The results of a statement that is sent after a BEGIN that has not been answered."""
         pgconn: PGconn = self.connection.pgconn
+        preamble = _make_preamble(self.connection)
         pgconn.enter_pipeline_mode()
-        pgconn.send_query_params(self.connection._get_tx_start_command(), None)
+        for message in preamble:
+            pgconn.send_query_params(message, None)
         try:
             if step == "SHOULD":
                 self._send_prepare(name, statement)
@@ -167,9 +175,11 @@ class _PipelinedBegin:
             else:
                 self._send_query_prepared(name, statement, binary=binary)
         finally:  # also if libpq refuses to send the statement: BEGIN was sent
-            *before, results = yield from _read_answers(pgconn, 3 if step == "SHOULD" else 2)
+            count = len(preamble) + (2 if step == "SHOULD" else 1)
+            *before, results = yield from _read_answers(pgconn, count)
         for preceding in before:
             self._check_results(preceding)
+        _learn(self.connection, [preceding[0] for preceding in before[: len(preamble)]])
         return results
 
 
@@ -183,6 +193,20 @@ class AsyncCursor(NoticesCommit, _PipelinedBegin, psycopg.AsyncCursor[Any]):
     """psycopg's AsyncCursor, which sends BEGIN with a transaction's first statement."""
 
     __slots__ = ()
+
+
+def _make_preamble(connection: AnyConnection) -> list[bytes]:
+    """What is sent before a transaction's first statement: BEGIN, and a unit of work's question."""
+    if connection.unit is None:
+        return [connection._get_tx_start_command()]
+    connection.unit.is_unsent = False
+    return [connection.unit.begin_command, QUESTION]
+
+
+def _learn(connection: AnyConnection, answers: list[PGresult]) -> None:
+    """Let a unit of work learn from the answer to its question."""
+    if connection.unit is not None:
+        connection.unit.learn(connection, answers[-1])
 
 
 def _read_answers(pgconn: PGconn, count: int) -> PQGen[list[list[PGresult]]]:

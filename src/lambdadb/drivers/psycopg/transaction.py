@@ -22,11 +22,13 @@ from lambdadb.drivers.postgresql_identity import (
     CONFLICTS,
     DOUBT,
     END_SESSION,
+    END_SESSION_BEGUN,
     EPOCH,
     ID_SPACE,
     IS_STANDBY,
     READ_ONLY,
     SCHEMAS,
+    SESSION,
     STATUS,
     TERMINATE,
 )
@@ -40,12 +42,20 @@ from lambdadb.drivers.psycopg.connection import (
 )
 from lambdadb.drivers.psycopg.proxies import has_no_session
 from lambdadb.drivers.psycopg.simple_query import ask
-from lambdadb.drivers.psycopg.unit_of_work import NoticesCommit, Server, UnitEnded, UnitOfWork
+from lambdadb.drivers.psycopg.unit_of_work import (
+    STANDBY,
+    Identity,
+    NoticesCommit,
+    Server,
+    ServerSession,
+    UnitEnded,
+    UnitOfWork,
+)
 from lambdadb.errors import InvalidSettings, OutOfTime, TransactionEnded
 
 _QUESTION = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE"
 # Another role than the session's own, left by an earlier SET ROLE, may neither see nor end it.
-_SESSION_ROLE = "SET LOCAL ROLE NONE; "
+_SESSION_ROLE = "SET LOCAL ROLE NONE"
 _OUTCOMES: dict[str | None, Outcome] = {"committed": "committed", "aborted": "aborted"}
 _ENDED = (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
 # undefined_function, insufficient_privilege, feature_not_supported
@@ -58,18 +68,16 @@ class TransactionHandle:
 
     connection: AnyConnection
     unit: UnitOfWork
-    backend: str
-    """The process id of its session."""
-    server: Server
-    schemas: str | None
 
     doubt = DOUBT
     """Why an unknown outcome is not known."""
 
     @property
     def id(self) -> str:
-        """Its `xid8`; empty on a standby, where nothing can be written."""
-        return self.unit.id
+        """Its `xid8`, or its session until that is known; empty on a standby, which takes no writes."""
+        if self.unit.identity is not None:
+            return self.unit.identity.id
+        return f"in session {self.unit.session.backend}" if self.unit.session else ""
 
     @property
     def commit_state(self) -> Literal["none", "sent", "done"]:
@@ -84,19 +92,28 @@ class TransactionHandle:
     @property
     def committed_by_unit(self) -> bool | None:
         """Whether the unit of work sent a COMMIT as SQL; None if this host may not have noticed."""
-        if self.unit.committed:
-            return True
+        if self.unit.identity is None or self.unit.committed:
+            return self.unit.committed
         return False if issubclass(self.connection.cursor_factory, NoticesCommit) else None
 
     @property
     def may_be_committed_by_unit(self) -> bool:
         """Whether a COMMIT that the unit sent as SQL may be done, and its answer was not seen."""
+        if self.unit.identity is None:
+            return False
         return self.committed_by_unit is None or (self.is_lost and self.unit.may_have_sent_commit)
+
+    @property
+    def may_be_committed_apart(self) -> bool:
+        """Whether a text without an answer may have gone on after a ROLLBACK."""
+        unit = self.unit
+        unanswered = self.is_lost and unit.identity is not None and not unit.committed
+        return unanswered and unit.may_have_gone_on
 
     def allow_commit(self) -> None:
         """The unit of work has returned: the next COMMIT is sent; raises `UnitEnded` if it is over."""
         in_transaction = self.connection.pgconn.transaction_status == pq.TransactionStatus.INTRANS
-        if not in_transaction or self.unit.committed:
+        if not (in_transaction or self.unit.is_unsent) or self.unit.committed:
             raise UnitEnded("The unit of work returned from a transaction that had failed or ended.")
         self.unit.is_done = True
 
@@ -130,7 +147,8 @@ class Transactions:
             DBAPIError: The server's refusal, or the loss of the connection; ReadOnlySqlTransaction on a
                 standby, unless the transaction is READ ONLY.
 
-        **Costs:** one round trip, BEGIN's own.
+        **Costs:** one round trip, BEGIN's own. None on a connection that has begun one before and
+        leads to no other session: then BEGIN is sent with the first statement.
         """
         driver: Any = connection.connection.driver_connection
         if not isinstance(driver, (DeadlineConnection, AsyncDeadlineConnection)):
@@ -140,14 +158,17 @@ class Transactions:
                 "parameters and return None, or do without run_transaction."
             )
         driver.commit_state = "none"
-        values, server = self._ask_server(
-            connection, _begin_command(driver), ", ".join([*BEGUN, SCHEMAS])
-        )
-        standby, xid, backend, schemas = values
-        if standby == "t" and not driver.read_only:
-            raise _leave_standby(connection)
-        unit = driver.unit = UnitOfWork(xid or "")
-        return TransactionHandle(driver, unit, backend or "", server, schemas)
+        unit = UnitOfWork(_begin_command(driver).encode(), driver.session)
+        if unit.session is None:
+            unit.is_unsent = False
+            wanted = ", ".join([*BEGUN, SCHEMAS])
+            values, server = self._ask_server(connection, unit.begin_command.decode(), wanted)
+            standby, xid, backend, schemas = values
+            if standby == "t" and not driver.read_only:
+                raise _leave_standby(connection)
+            unit.identity = Identity(xid or "", backend or "", schemas, server)
+        driver.unit = unit
+        return TransactionHandle(driver, unit)
 
     def ask_outcome(
         self, connection: sqlalchemy.Connection, transaction: TransactionHandle
@@ -165,20 +186,37 @@ class Transactions:
 
         **Costs:** one round trip; one more to end a session.
         """
-        wanted = f"{IS_STANDBY}, {STATUS.format(id=transaction.id)}"
+        began = transaction.unit.identity
+        if began is None:
+            return self._end_session(connection, transaction)
+        wanted = f"{IS_STANDBY}, {STATUS.format(id=began.id)}"
         (standby, status), server = self._ask_server(connection, _QUESTION, wanted)
         if standby == "t":
             connection.invalidate()  # not the writer, or not yet: the next connect may find it
             return None
-        if server.epoch == transaction.server.epoch:
+        if server.epoch == began.server.epoch:
             if status == "in progress":
-                end = END_SESSION.format(ended=TERMINATE, backend=transaction.backend, id=transaction.id)
-                _ask(connection, _SESSION_ROLE + end)
+                end = END_SESSION.format(ended=TERMINATE, backend=began.backend, id=began.id)
+                _ask(connection, f"{_SESSION_ROLE}; {end}")
                 return None
             return _OUTCOMES.get(status, "unknown")
-        if server.gives_same_ids(transaction.server) and status in ("aborted", "in progress"):
+        if server.gives_same_ids(began.server) and status in ("aborted", "in progress"):
             return "aborted"
         return "unknown"
+
+    def _end_session(
+        self, connection: sqlalchemy.Connection, transaction: TransactionHandle
+    ) -> Outcome | None:
+        """
+        End the session of a transaction without a known id; None while it is there.
+
+        COMMIT was not sent, so nothing is committed. On another server the session is not there.
+        """
+        session = transaction.unit.session
+        assert session is not None
+        end = END_SESSION_BEGUN.format(backend=session.backend, began=session.began)
+        (ended,), server = self._ask_server(connection, f"{_QUESTION}; {_SESSION_ROLE}", end)
+        return None if ended == "t" and server.epoch == session.server.epoch else "aborted"
 
     def names_same_tables(
         self, connection: sqlalchemy.Connection, transaction: TransactionHandle
@@ -188,7 +226,8 @@ class Transactions:
 
         **Costs:** one round trip.
         """
-        return _ask(connection, f"SELECT {SCHEMAS}") == [(transaction.schemas,)]
+        began = transaction.unit.identity
+        return began is not None and _ask(connection, f"SELECT {SCHEMAS}") == [(began.schemas,)]
 
     def _ask_server(
         self, connection: sqlalchemy.Connection, begin: str, wanted: str
@@ -196,7 +235,8 @@ class Transactions:
         """
         Begin a transaction and ask a question in one round trip; its values, and which server answered.
 
-        The id space costs the server more than all the rest, so each connection asks for it once.
+        The id space costs the server more than all the rest, so each connection asks for it once, and
+        with it for its session, which is the login's own unless something shares sessions.
         Through a pooler the same connection may lead to another server later: that one has another
         epoch, and its id space is not known. Where functions are missing or not allowed, the engine does
         without, and a restart of such a server leaves doubt.
@@ -205,7 +245,9 @@ class Transactions:
         wants_id_space = self._tells_id_space and driver.server is None
         query = f"{begin}; SELECT {', '.join([wanted, *EPOCH])}"
         try:
-            (row,) = _ask(connection, ", ".join([query, *ID_SPACE]) if wants_id_space else query)
+            (row,) = _ask(
+                connection, ", ".join([query, *ID_SPACE, *SESSION]) if wants_id_space else query
+            )
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in _UNAVAILABLE:
                 raise
@@ -218,9 +260,13 @@ class Transactions:
             return self._ask_server(connection, begin, wanted)
         values = list(row)
         if wants_id_space:
-            *values, system, wal_file, address, port = values
+            *values, system, wal_file, address, port, backend, session_began = values
             if wal_file is not None:  # as on a standby
                 driver.server = Server(tuple(values[-2:]), (system, wal_file[:8], address, port))
+                if backend is not None and session_began is not None:  # hidden after a SET ROLE
+                    known = ServerSession(driver.server, backend, session_began)
+                    own = driver.proxy == "none" and backend == str(driver.pgconn.backend_pid)
+                    driver.session = known if own else None
         server = Server(tuple(values[-2:]), None)
         if driver.server is not None and driver.server.epoch == server.epoch:
             server = driver.server
@@ -231,9 +277,10 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
     """What an error of a statement means for its transaction."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, (OutOfTime, StatementTimeout)):
-        unanswered = original.sent and transaction is not None and transaction.is_lost
-        if unanswered and transaction is not None and transaction.unit.may_have_sent_commit:
-            return "unanswered commit"
+        if original.sent and transaction is not None and transaction.is_lost:
+            unit = transaction.unit
+            if unit.identity is not None and unit.may_have_sent_commit:
+                return "unanswered commit"
         return "out of time"
     if isinstance(original, (TransactionEnded, UnitEnded)):
         return "ended"
@@ -255,10 +302,7 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
 def _leave_standby(connection: sqlalchemy.Connection) -> DBAPIError:
     """Give up a connection to a standby, and the error that says so."""
     connection.invalidate()  # not the writer, or not yet: the next connect may find it
-    error = psycopg.errors.ReadOnlySqlTransaction(
-        "the server is a standby, which takes no writes. For a transaction that only reads use "
-        "execution_options(postgresql_readonly=True)"
-    )
+    error = psycopg.errors.ReadOnlySqlTransaction(STANDBY)
     wrapped: Any = DBAPIError.instance("BEGIN", None, error, psycopg.Error, connection_invalidated=True)
     return wrapped  # type: ignore[no-any-return]
 

@@ -61,6 +61,7 @@ class TransactionHandle:
         "the session is gone"
     )
     """Why an unknown outcome is not known."""
+    may_be_committed_apart = False  # a text of several statements is one that may commit
 
     @property
     def id(self) -> str:

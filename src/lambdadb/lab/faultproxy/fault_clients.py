@@ -113,11 +113,14 @@ class Ours:
     """The session's settings."""
     settings_by: SettingsBy = "SET"
     time: float = TIME
+    first_unit: bool = False
+    """Whether its connection has done no unit of work before, if it keeps its connection."""
 
     @property
     def name(self) -> str:
         """In a few words."""
         words = [" async"] * self.asynchronous + [" key"] * self.key + [" ORM"] * self.orm
+        words += [" first"] * self.first_unit
         return f"lambdadb {type(self.policy).__name__}{''.join(words)}"
 
     def open(self, url: str, server: FaultServer) -> None:
@@ -156,14 +159,26 @@ class Ours:
 
     def _warm_once(self) -> None:
         if not self.asynchronous:
+            if self.first_unit:
+                self._engine.dispose()
             with self._engine.connect() as connection:
                 self._set(connection)
+            if not self.first_unit:
+                lambdadb.run_transaction(self._engine, self._read)
             return
         self._loop.run_until_complete(self._warm())
 
     async def _warm(self) -> None:
+        if self.first_unit:
+            await self._engine.dispose()
         async with self._engine.connect() as connection:
             await connection.run_sync(self._set)
+        if not self.first_unit:
+            await aio.run_transaction(self._engine, lambda target: target.run_sync(self._read))
+
+    @staticmethod
+    def _read(connection: sqlalchemy.Connection) -> None:
+        connection.execute(text("SELECT 1")).all()
 
     def _set(self, connection: sqlalchemy.Connection) -> None:
         if self.settings and self.settings_by == "SET":

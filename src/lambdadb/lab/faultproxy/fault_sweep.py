@@ -231,9 +231,9 @@ def commit_points(messages: list[Message], action: Action) -> list[FaultPoint]:
     """
     Every message boundary of a unit, and every byte of its COMMIT and of the answer to it.
 
-    A unit that has no COMMIT, since it is refused, is damaged in its last query.
+    A unit that has no COMMIT, since it is refused, is damaged in its last query, or in its last message.
     """
-    commit = (_find(messages, COMMITS) or _find(messages, QUERIES))[-1]
+    commit = (_find(messages, COMMITS) or _find(messages, QUERIES) or range(len(messages)))[-1]
     answers = itertools.takewhile(
         lambda message: message.direction is Direction.SERVER_TO_CLIENT, messages[commit + 1 :]
     )
@@ -286,6 +286,7 @@ def draw_client(random: Random, server: FaultServer) -> Ours:
         shape=random.choice(server.shapes),
         settings=server.draw_settings(random),
         settings_by=random.choice(["SET", "server", "url"]),
+        first_unit=random.random() < 0.3,
     )
 
 

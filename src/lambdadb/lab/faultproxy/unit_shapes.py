@@ -34,11 +34,18 @@ class UnitShape:
     """The rows that it is to insert."""
     hides_loss: bool = False
     """Whether it raises an error of its own when its connection is lost, so that it is not repeated."""
+    leaves_doubt: bool = False
+    """Whether it commits something outside of its transaction, of which no server keeps a record."""
 
     @property
     def claims(self) -> tuple[Claim, ...]:
         """What its caller may be told when a damaged connection is all that happens."""
-        return (self.claim, "failed") if self.hides_loss else (self.claim,)
+        claims: list[Claim] = [self.claim]
+        if self.hides_loss:
+            claims.append("failed")
+        if self.leaves_doubt:
+            claims.append("in doubt")
+        return tuple(claims)
 
 
 class UnitError(Exception):
@@ -113,6 +120,33 @@ def _read_only(target: Target, name: str) -> None:
     _two(target, name)
     as_sql(target, "SET TRANSACTION READ ONLY")
     target.execute(text("SELECT 1")).all()
+
+
+def _after_rollback(target: Target, name: str) -> None:
+    """The server commits what follows ROLLBACK in the same text: that is the first half here."""
+    as_sql(target, f"{inserting(name, 'b')}; ROLLBACK; {inserting(name, 'a')}")
+
+
+def _read_first(target: Target, name: str) -> None:
+    assert target.execute(text("SELECT 1")).scalar() == 1
+    _two(target, name)
+
+
+def _savepoint_first(target: Target, name: str) -> None:
+    with contextlib.suppress(ProgrammingError), target.begin_nested():
+        insert(target, f"{name}a")
+        target.execute(text("SELECT 1 FROM no_such_table"))
+    _two(target, name)
+
+
+def _end_first(statement: str) -> Callable[[Target, str], None]:
+    """A unit whose first statement ends its transaction."""
+
+    def work(target: Target, name: str) -> None:
+        as_sql(target, statement)
+        _two(target, name)
+
+    return work
 
 
 def _one_text(target: Target, name: str) -> None:
@@ -226,6 +260,11 @@ SHAPES = [
     UnitShape("DO block", _block),
     UnitShape("two statements in one text", _one_text),
     UnitShape("SET TRANSACTION READ ONLY", _read_only),
+    UnitShape("a read first", _read_first),
+    UnitShape("a savepoint first", _savepoint_first),
+    UnitShape("ROLLBACK first", _end_first("ROLLBACK"), "ended"),
+    UnitShape("ROLLBACK AND CHAIN first", _end_first("ROLLBACK AND CHAIN"), "ended"),
+    UnitShape("INSERT after ROLLBACK in one text", _after_rollback, HALF, leaves_doubt=True),
     UnitShape("swallowed error", swallow_error, "ended"),
     *ENDED,
     UnitShape("ROLLBACK, BEGIN", _in_one_text("ROLLBACK; BEGIN READ WRITE"), "ended"),

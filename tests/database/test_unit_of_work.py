@@ -1,0 +1,268 @@
+"""Units of work whose BEGIN is sent with the first statement, as their session is known already."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+import lambdadb
+from lambdadb import TransactionEnded, run_transaction
+from lambdadb.drivers.psycopg.unit_of_work import UnitOfWork
+from lambdadb.lab.faultproxy.unit_shapes import driver_connection
+
+from .lost_answers import LostAnswers
+
+ADD = text("INSERT INTO item (name) VALUES ('a')")
+ONE = text("SELECT 1")
+
+
+def read(connection):
+    return connection.scalar(ONE)
+
+
+def names(engine):
+    with engine.connect() as connection:
+        return sorted(connection.scalars(text("SELECT name FROM item")))
+
+
+def driver_of(engine):
+    """The driver's connection of an environment, whose session is known."""
+    run_transaction(engine, read)
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+    assert driver.session is not None
+    return driver
+
+
+def test_a_session_whose_first_answer_is_lost_is_ended(mode, database, sessions, monkeypatch):
+    """Its locks are free for the next run, although the id of its transaction was never seen."""
+    backends = []
+
+    def work(connection):
+        backends.append(connection.connection.driver_connection.info.backend_pid)
+        # The second run waits for the first one's lock, if that is still held.
+        connection.execute(text("INSERT INTO item (id, name) VALUES (1, 'a')"))
+
+    def steps():
+        engine = mode.create_engine(database)
+        run_transaction(engine, read)
+        lost = LostAnswers.of_begin(monkeypatch)
+        run_transaction(engine, work)
+        assert backends[0] not in [pid for pid, *_ in sessions()]
+        lost.close()
+        assert names(engine) == ["a"]
+        engine.dispose()
+
+    mode.run(steps)
+    assert len(backends) == 2
+
+
+def test_another_session_with_the_same_process_id_is_left_alone(database, sessions, monkeypatch):
+    """The moment at which a session began tells it from a later one with its process id."""
+    engine = lambdadb.create_engine(database)
+    driver = driver_of(engine)
+    driver.session = replace(driver.session, began=str(int(driver.session.began) - 1))
+    lost = LostAnswers.of_begin(monkeypatch)
+    run_transaction(
+        engine, lambda connection: connection.execute(text("INSERT INTO item DEFAULT VALUES"))
+    )
+    assert driver.session.backend in [str(pid) for pid, *_ in sessions()]
+    lost.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("field", ["backend", "server"])
+def test_a_session_that_is_shared_is_noticed(field, engine):
+    """The answer names the session: if it is another one, BEGIN is answered first from then on."""
+    driver = driver_of(engine)
+    other = {"backend": "1", "server": replace(driver.session.server, epoch=("1", "1"))}
+    driver.session = replace(driver.session, **{field: other[field]})
+    run_transaction(engine, lambda connection: connection.execute(ADD))
+    assert driver.session is None
+    run_transaction(engine, read)
+    assert driver.session is None
+    assert names(engine) == ["a"]
+
+
+class OnStandby:
+    """An answer to a unit's question as a standby would give it."""
+
+    def __init__(self, answer):
+        self.nfields, self._answer = answer.nfields, answer
+
+    def get_value(self, row, column):
+        return b"t" if column == 0 else self._answer.get_value(row, column)
+
+
+def test_a_standby_gives_no_rows_to_a_unit_that_may_write(engine, monkeypatch):
+    """A session that has become a standby's: the first statement raises, and the unit is repeated."""
+    driver_of(engine)
+    original = UnitOfWork.learn
+    standby = [OnStandby]
+
+    def learn(unit, connection, answer):
+        original(unit, connection, standby.pop()(answer) if standby else answer)
+
+    monkeypatch.setattr(UnitOfWork, "learn", learn)
+    errors, results = [], []
+
+    def work(connection):
+        try:
+            results.append(read(connection))
+        except Exception as error:
+            errors.append(error.orig)
+            raise
+
+    run_transaction(engine, work)
+    assert [type(error) for error in errors] == [psycopg.errors.ReadOnlySqlTransaction]
+    assert results == [1]
+
+
+def in_transaction(driver):
+    with driver.transaction():
+        driver.execute("INSERT INTO item (name) VALUES ('a')")
+
+
+def in_pipeline(driver):
+    with driver.pipeline():
+        driver.execute("INSERT INTO item (name) VALUES (%s)", ["a"])
+
+
+def by_copy(driver):
+    with driver.cursor().copy("COPY item (name) FROM STDIN") as copy:
+        copy.write("a\n")
+
+
+def by_executemany(driver):
+    driver.cursor().executemany("INSERT INTO item (name) VALUES (%s)", [["a"]])
+
+
+def by_stream(driver):
+    list(driver.cursor().stream("INSERT INTO item (name) VALUES ('a') RETURNING id"))
+
+
+def by_named_cursor(driver):
+    with driver.cursor("named") as cursor:
+        cursor.execute("SELECT 1")
+    driver.execute("INSERT INTO item (name) VALUES ('a')")
+
+
+def by_prepared_statement(driver):
+    driver.execute("INSERT INTO item (name) VALUES (%s)", ["a"], prepare=True)
+
+
+def after_a_wrong_statement(driver):
+    """psycopg finds the error by itself, when its transaction has begun."""
+    with pytest.raises(psycopg.ProgrammingError):
+        driver.execute("SELECT %s", ["a", "b"])
+    driver.execute("INSERT INTO item (name) VALUES ('a')")
+
+
+def after_a_refused_setting(driver):
+    with pytest.raises(psycopg.ProgrammingError, match="INTRANS"):
+        driver.autocommit = True
+    driver.execute("INSERT INTO item (name) VALUES ('a')")
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        in_transaction,
+        in_pipeline,
+        by_copy,
+        by_executemany,
+        by_stream,
+        by_named_cursor,
+        by_prepared_statement,
+        after_a_wrong_statement,
+        after_a_refused_setting,
+    ],
+    ids=lambda act: act.__name__,
+)
+def test_whatever_comes_first_is_inside_the_transaction(act, engine):
+    """psycopg's own ways to the server find the transaction open, and are undone with it."""
+    driver = driver_of(engine)
+
+    def work(connection):
+        act(driver_connection(connection))
+        assert driver.unit.identity is not None
+        assert driver.pgconn.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+
+    def fail(connection):
+        work(connection)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        run_transaction(engine, fail)
+    assert names(engine) == []
+    run_transaction(engine, work)
+    assert names(engine) == ["a"]
+
+
+def test_a_unit_that_sends_nothing_has_a_result(engine):
+    """No BEGIN and no COMMIT is sent; the table of round trips counts none."""
+    driver = driver_of(engine)
+    assert run_transaction(engine, lambda connection: "done") == "done"
+    assert driver.commit_state == "done"
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1 FROM no_such_table", "no such statement"])
+def test_a_first_statement_that_fails_ends_the_unit_like_any_other(statement, engine):
+    """An error that the unit catches: nothing of it is committed, and it is told so."""
+    driver_of(engine)
+
+    def work(connection):
+        with contextlib.suppress(ProgrammingError):
+            connection.exec_driver_sql(statement)
+
+    with pytest.raises(TransactionEnded):
+        run_transaction(engine, work)
+
+
+def test_a_first_statement_that_is_cancelled_ends_the_unit(engine):
+    """The server's own statement_timeout, which the unit catches: it is not committed as if empty."""
+    driver_of(engine)
+
+    def work(connection):
+        connection.connection.driver_connection.pgconn.exec_(b"SET statement_timeout = 50")
+        with contextlib.suppress(OperationalError):
+            connection.exec_driver_sql("SELECT pg_sleep(60)")
+
+    with pytest.raises(TransactionEnded):
+        run_transaction(engine, work)
+
+
+def test_a_loss_that_the_unit_hides_does_not_look_like_an_empty_unit(engine, sessions):
+    """The first statement's answer is lost, and the unit returns all the same: it is repeated."""
+    driver_of(engine)
+    runs = []
+
+    def work(connection):
+        runs.append(1)
+        if len(runs) == 1:
+            sessions.terminate()
+        with contextlib.suppress(OperationalError):
+            connection.execute(ADD)
+
+    with pytest.raises(TransactionEnded):
+        run_transaction(engine, work)
+    assert names(engine) == []
+
+
+def test_a_text_without_a_statement_begins_the_unit_too(engine):
+    """An empty text, or a comment: what follows is in one transaction."""
+    driver_of(engine)
+
+    def work(connection):
+        connection.exec_driver_sql("-- nothing")
+        connection.execute(ADD)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        run_transaction(engine, work)
+    assert names(engine) == []
