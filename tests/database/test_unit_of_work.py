@@ -266,3 +266,21 @@ def test_a_text_without_a_statement_begins_the_unit_too(engine):
     with pytest.raises(KeyError):
         run_transaction(engine, work)
     assert names(engine) == []
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["done", "fails"])
+def test_what_follows_rollback_in_one_text_is_told(goes_on, engine):
+    """PostgreSQL commits it by itself, unless it fails: the caller hears which of both."""
+    last = "INSERT INTO item (name) VALUES ('a')" if goes_on else "SELECT 1 FROM no_such_table"
+
+    def work(connection):
+        connection.exec_driver_sql(f"ROLLBACK; INSERT INTO item (name) VALUES ('b'); {last}")
+
+    if goes_on:
+        with pytest.raises(TransactionEnded) as raised:
+            run_transaction(engine, work)
+        assert raised.value.committed
+    else:
+        with pytest.raises(ProgrammingError):
+            run_transaction(engine, work)
+    assert names(engine) == (["a", "b"] if goes_on else [])

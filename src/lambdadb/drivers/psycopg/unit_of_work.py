@@ -187,8 +187,10 @@ class UnitOfWork:
         if b"COMMIT" in tags:
             self.committed = True
         elif b"ROLLBACK" in tags and pgconn.transaction_status == _IDLE:
-            after = tags[tags.index(b"ROLLBACK") :]
-            self.committed = self.committed or any(tag not in _ENDS for tag in after)
+            # An error after ROLLBACK undoes what stands between.
+            failed = any(result.status == _FATAL_ERROR for result in results)
+            went_on = any(tag not in _ENDS for tag in tags[tags.index(b"ROLLBACK") :])
+            self.committed = self.committed or (went_on and not failed)
 
     def check_statement(self, pgconn: PGconn) -> None:
         """Refuse a statement that would begin another transaction."""

@@ -124,7 +124,8 @@ def _read_only(target: Target, name: str) -> None:
 
 def _after_rollback(target: Target, name: str) -> None:
     """The server commits what follows ROLLBACK in the same text: that is the first half here."""
-    as_sql(target, f"{inserting(name, 'b')}; ROLLBACK; {inserting(name, 'a')}")
+    writable = "SET TRANSACTION READ WRITE"
+    as_sql(target, f"{inserting(name, 'b')}; ROLLBACK; {writable}; {inserting(name, 'a')}")
 
 
 def _read_first(target: Target, name: str) -> None:
