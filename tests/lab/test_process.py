@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,9 @@ import pytest
 from lambdadb.lab import LabError
 from lambdadb.lab.process import Directory, Process
 
+from ..waiting import wait_until
+
 PYTHON = [sys.executable, "-I", "-S", "-c"]
-
-
-def wait_until(condition: Callable[[], bool], limit: float = 10.0) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, "the condition was not met in time"
-        time.sleep(0.01)
 
 
 def alive(pid: int) -> bool:

@@ -5,7 +5,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -18,6 +18,8 @@ from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, ClusterEvent, Shape, State
 from lambdadb.lab.clock import LabClock
 from lambdadb.lab.postgres import Postgres
+
+from ...waiting import wait_until
 
 FAST = 100.0
 RESUME = 50.0  # lab seconds: half a second at the speed above
@@ -39,13 +41,6 @@ def paused(server: Postgres, shape: Shape = Shape.HOLD) -> Cluster:
 def connect(cluster: Cluster, **options: object) -> psycopg.Connection[tuple[object, ...]]:
     url = cluster.url().replace("+psycopg", "")
     return psycopg.connect(url, autocommit=True, **{"connect_timeout": 10, **options})  # type: ignore[arg-type]
-
-
-def wait_until(condition: Callable[[], bool], limit: float = 10.0) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, "the condition was not met in time"
-        time.sleep(0.005)
 
 
 def kinds(cluster: Cluster) -> list[str]:

@@ -5,7 +5,6 @@ import select
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +23,8 @@ from lambdadb.lab.faultproxy.proxy import (
     points_in_bytes,
 )
 from lambdadb.lab.postgres import Postgres
+
+from ...waiting import wait_until
 
 UP, DOWN = Direction.CLIENT_TO_SERVER, Direction.SERVER_TO_CLIENT
 STARTUP = b"\x00\x00\x00\x0e\x00\x03\x00\x00user\x00\x00"
@@ -65,13 +66,6 @@ def connect(proxy: Proxy, **options: object) -> psycopg.Connection:
 
 def rows(direct: psycopg.Connection) -> int:
     return direct.execute("SELECT count(*) FROM t").fetchone()[0]
-
-
-def wait_until(condition: Callable[[], bool], limit: float = LONG) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, "the condition was not met in time"
-        time.sleep(0.005)
 
 
 def hears_nothing(end: socket.socket | psycopg.Connection) -> bool:
