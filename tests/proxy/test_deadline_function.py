@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +23,8 @@ from lambdadb import InvalidSettings
 from lambdadb.lab.context import LambdaContext
 from lambdadb.lab.rds_proxy import RdsProxy
 from lambdadb.operate.deadline_function import make_deadline_function
+
+from ..waiting import wait_until
 
 FUNCTION = "lambdadb_deadline"
 LIMITS = ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
@@ -138,6 +139,10 @@ def insert(connection):
     connection.execute(text("INSERT INTO item (name) VALUES ('x')"))
 
 
+RUNNING = (
+    "SELECT pid, substring(query FROM '/\\* (.*) \\*/') FROM pg_stat_activity "
+    "WHERE state = 'active' AND query LIKE '%pg_sleep(600) /*%' AND pid <> pg_backend_pid()"
+)
 NAMES = [f"{kind} {way}" for kind in ("sync", "async") for way in ("begin", "run_transaction")]
 
 
@@ -162,23 +167,19 @@ def test_what_a_killed_or_frozen_function_left_ends_at_its_invocations_end(
             stack.callback(processes[name].wait)
             stack.callback(processes[name].kill)
         signalled = set()
-        limit = time.monotonic() + 120.0
-        while signalled != set(processes) or find_running(admin) != {"sync begin without"}:
-            assert time.monotonic() < limit, (signalled, find_running(admin))
-            for name in find_running(admin) - signalled:
+
+        def only_the_one_without_runs():
+            running = find_running(admin)
+            for name in running - signalled:
                 frozen = name.endswith("frozen")
                 processes[name].send_signal(signal.SIGSTOP if frozen else signal.SIGKILL)
                 signalled.add(name)
-            time.sleep(0.02)
-        admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        )
+            return signalled == set(processes) and running == {"sync begin without"}
+
+        wait_until(only_the_one_without_runs, 120.0)
+        admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({RUNNING}) AS running")
 
 
 def find_running(admin):
     """The names of the processes whose statement the server runs."""
-    rows = admin.execute(
-        "SELECT substring(query FROM '/\\* (.*) \\*/') FROM pg_stat_activity "
-        "WHERE state = 'active' AND query LIKE '%pg_sleep(600) /*%' AND pid <> pg_backend_pid()"
-    )
-    return {name for (name,) in rows}
+    return {name for _, name in admin.execute(RUNNING)}
