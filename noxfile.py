@@ -12,6 +12,7 @@ import os
 import shutil
 import ssl
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -380,6 +381,20 @@ def proxy(session: nox.Session) -> None:
     # The tests that see a difference are listed in tests/database/proxy_differences.py.
     for kind in ("pgbouncer", "rds-proxy"):
         session.run("pytest", "-n", "2", "tests/database", "--proxy", kind)
+
+
+@nox.session
+def newer_pgbouncer(session: nox.Session) -> None:
+    """tests/proxy, less the sweeps, with a newer Debian's pgbouncer, unpacked beside the host's."""
+    if missing := [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]:
+        session.skip(f"{' and '.join(missing)} is missing: the packages are Debian's")
+    release, *arguments = session.posargs or ["trixie"]
+    install(session, ".[lab]", "test")
+    with tempfile.TemporaryDirectory(prefix="pgbouncer-") as folder:
+        Path(folder).chmod(0o755)  # the lab runs pgbouncer as another user if it is root
+        session.run("python", "tools/debian_pgbouncer.py", release, folder)
+        path = os.pathsep.join([f"{folder}/bin", os.environ["PATH"]])
+        session.run("pytest", "-n", "2", "tests/proxy", *arguments, env={"PATH": path})
 
 
 @nox.session

@@ -60,6 +60,7 @@ def create_async_engine(
     allow_unverified_server: bool | None = None,
     proxy: Proxy | None = None,
     proxy_check: bool | None = None,
+    deadline_function: str | None = None,
     **keywords: Any,
 ) -> AsyncEngine:
     """
@@ -78,6 +79,7 @@ def create_async_engine(
         allow_unverified_server=allow_unverified_server,
         proxy=proxy,
         proxy_check=proxy_check,
+        deadline_function=deadline_function,
         **with_plugin(keywords),
     )
 

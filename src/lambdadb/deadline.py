@@ -153,6 +153,8 @@ class ActiveInvocations:
         self._number = 0
         self.deadline: Deadline | None = None
         """The earliest deadline of the running invocations."""
+        self.latest_deadline: Deadline | None = None
+        """Their latest one, for what cannot be changed when an invocation ends."""
 
     def enter(self, one: RunningInvocation) -> None:
         """Begin an invocation. The caller keeps a reference to it until it ends."""
@@ -206,7 +208,9 @@ class ActiveInvocations:
 
     def _update(self) -> None:
         deadlines = [one.deadline for one in self._alive() if one.deadline is not None]
-        self.deadline = min(deadlines, key=lambda deadline: deadline.at, default=None)
+        deadlines.sort(key=lambda deadline: deadline.at)
+        self.deadline = deadlines[0] if deadlines else None
+        self.latest_deadline = deadlines[-1] if deadlines else None
 
 
 @dataclass(repr=False, eq=False)
@@ -217,6 +221,8 @@ class StatementDeadline:
     clock: Clock
     reserve: float
     """Seconds before the invocation's end at which the running statement is cancelled."""
+    function: str | None = None
+    """The function in the database that limits a transaction's time; None: the server gets no limit."""
 
     def times(self, limit: float | None) -> tuple[float, float] | None:
         """

@@ -38,6 +38,7 @@ def create_engine(
     allow_unverified_server: bool | None = None,
     proxy: Proxy | None = None,
     proxy_check: bool | None = None,
+    deadline_function: str | None = None,
     **keywords: Any,
 ) -> Engine:
     """
@@ -62,6 +63,9 @@ def create_engine(
             that is found by a refusal costs the engine's first connect one more attempt.
         proxy_check: True logs each statement that would pin a client of RDS Proxy, with the line of code
             that sent it. It is for development: it costs each statement some microseconds.
+        deadline_function: A function in the database, such as "lambdadb_deadline", that is called with
+            each BEGIN of an invocation. The server then ends the transaction at the invocation's end,
+            also if the environment is killed or frozen. `lambdadb deadline` prints its SQL.
         **keywords: Passed on to `sqlalchemy.create_engine`.
 
     Raises:
@@ -82,6 +86,7 @@ def create_engine(
             allow_unverified_server=allow_unverified_server,
             proxy=proxy,
             proxy_check=proxy_check,
+            deadline_function=deadline_function,
             **with_plugin(keywords),
         )
 

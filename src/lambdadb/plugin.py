@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = (
     *("policy", "retry", "credentials", "tracer", "tag", "allow_unverified_server"),
-    *("proxy", "proxy_check"),
+    *("proxy", "proxy_check", "deadline_function"),
 )
 _DECIDED_BY_POLICY = {
     *("creator", "async_creator", "module"),
@@ -117,6 +117,11 @@ class LambdaDBPlugin(CreateEnginePlugin):
         dialect: Any = engine.dialect
         arguments, parameters = dialect.create_connect_args(engine.url)
         self._connector.set_target(arguments, {**parameters, **self._connect_args})
+        if self._settings.deadline_function and not getattr(dialect, "calls_deadline_function", False):
+            raise InvalidSettings(
+                f"deadline_function={self._settings.deadline_function!r}: the driver of this URL "
+                "cannot send it with BEGIN. Use postgresql+psycopg, or remove it."
+            )
         if self._settings.proxy_check:
             self._check_statements(engine)
         engine.url = self.url.set(drivername=f"{dialect.name}+{dialect.driver}")

@@ -5,6 +5,7 @@ The settings of one engine, as one frozen value.
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,6 +20,8 @@ from lambdadb.tracing import Tracer
 
 if TYPE_CHECKING:
     from lambdadb.credentials import AsyncCredentials, Credentials
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ class Settings:
     """What shares the server's sessions among its clients; None finds out."""
     proxy_check: bool = False
     """Whether statements that would pin a client of RDS Proxy are logged."""
+    deadline_function: str | None = None
+    """The function in the database that limits a transaction's time; None: the server gets no limit."""
 
     @classmethod
     def from_keywords(cls, **keywords: Any) -> Settings:
@@ -72,6 +77,12 @@ class Settings:
         if self.proxy not in (None, *get_args(Proxy)):
             names = ", ".join(map(repr, get_args(Proxy)))
             raise InvalidSettings(f"proxy={self.proxy!r}: use one of {names}, or None to find out.")
+        function = self.deadline_function
+        if function is not None and not (isinstance(function, str) and _FUNCTION.fullmatch(function)):
+            raise InvalidSettings(
+                f"deadline_function={function!r}: use the name of a function, or SCHEMA.FUNCTION, as "
+                "SQL has it without quotation marks."
+            )
         for name, value in (("credentials", self.credentials), ("tracer", self.tracer)):
             if isinstance(value, type):
                 raise InvalidSettings(f"{name}={value.__name__} is a class: use {value.__name__}(...).")
@@ -102,8 +113,9 @@ def read_url_settings(url: URL) -> tuple[URL, dict[str, Any]]:
 
     `lambdadb_policy` (`per-environment` or `per-invocation`), `lambdadb_connections`,
     `lambdadb_timeout` (seconds that a connect may take), `lambdadb_tag`, `lambdadb_secret` (the name or
-    ARN of a secret in AWS Secrets Manager), `lambdadb_iam` (`true`) and `lambdadb_proxy` (`rds-proxy`,
-    `pgbouncer` or `none`). The others are keywords only.
+    ARN of a secret in AWS Secrets Manager), `lambdadb_iam` (`true`), `lambdadb_proxy` (`rds-proxy`,
+    `pgbouncer` or `none`) and `lambdadb_deadline_function` (a function's name). The others are keywords
+    only.
 
     Raises:
         InvalidSettings: A name or a value is unknown.
@@ -125,8 +137,8 @@ def read_url_settings(url: URL) -> tuple[URL, dict[str, Any]]:
             settings["retry"] = ResumeRetry(timeout=_parse_number(name, value))
         elif name == "lambdadb_tag":
             settings["tag"] = value
-        elif name == "lambdadb_proxy":
-            settings["proxy"] = value
+        elif name in ("lambdadb_proxy", "lambdadb_deadline_function"):
+            settings[name.removeprefix(_URL_PREFIX)] = value
         elif name == "lambdadb_secret":
             from lambdadb.credentials.secrets_manager import SecretsManager
 

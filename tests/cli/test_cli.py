@@ -143,3 +143,13 @@ def test_a_message_with_brackets_is_shown_as_it_is(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "no [/such] [bold]tag[red]" in done.stdout
+
+
+def test_deadline_prints_the_sql_of_a_function(tmp_path: Path) -> None:
+    """With the name that is asked for; a name that cannot be one is refused."""
+    done = lambdadb("deadline", "--name", "app.limit_time", folder=tmp_path)
+    assert done.code == 0
+    assert "CREATE OR REPLACE FUNCTION app.limit_time(milliseconds integer)" in done.stdout
+    refused = lambdadb("deadline", "--name", "a b", folder=tmp_path)
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "SCHEMA.FUNCTION" in refused.stderr

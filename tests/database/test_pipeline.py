@@ -90,6 +90,12 @@ def test_a_first_statement_that_fails_fails_the_transaction(statement, error, mo
     mode.run(steps)
 
 
+def begin_with(command, driver):
+    """Let a connection begin its transactions with another command, psycopg's way too."""
+    driver._begin_statement = command
+    driver.begin_commands = lambda: [command]
+
+
 @pytest.mark.parametrize("prepare_threshold", [0, None], ids=["prepared", "not prepared"])
 @pytest.mark.parametrize(
     ("insert", "parameters"),
@@ -106,13 +112,13 @@ def test_a_begin_that_fails_executes_nothing(
         arguments = {"prepare_threshold": prepare_threshold}
         engine = mode.create_engine(database, connect_args=arguments)
         with engine.connect() as connection:
-            driver_of(connection)._begin_statement = begin.encode()
+            begin_with(begin.encode(), driver_of(connection))
             with pytest.raises(DBAPIError, match=r"BADLY|SAVEPOINT can only"):
                 connection.execute(insert, parameters)
             pgconn = driver_of(connection).pgconn
             assert pgconn.pipeline_status == PipelineStatus.OFF
             assert pgconn.transaction_status == TransactionStatus.IDLE
-            driver_of(connection)._begin_statement = b"BEGIN"
+            begin_with(b"BEGIN", driver_of(connection))
             connection.execute(INSERT, {"name": "b"})
             connection.commit()
         assert names(engine) == ["b"]

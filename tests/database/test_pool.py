@@ -610,7 +610,9 @@ def test_a_timeout_by_signal_costs_no_place(database, sessions):
     random = Random(7)
     interrupted = 0
     try:
-        for _ in range(300):
+        for number in range(10_000):  # a slow machine is interrupted elsewhere, so some may not count
+            if number >= 300 and interrupted > 50:
+                break
             try:
                 with lambdadb.invocation(engine):
                     signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))

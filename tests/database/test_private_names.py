@@ -87,7 +87,7 @@ def test_they_stand_in_few_modules():
     assert {module: names for module, names in BY_MODULE.items() if names} == {
         "pipeline.py": BY_MODULE["pipeline.py"],
         "unit_of_work.py": {"_check_results", "_execute_gen"},  # of the same cursors
-        "connection.py": {"_start_query"} | (NAMES_OF_ERRORS & {"_WaitTimeout"}),
+        "connection.py": {"_start_query", "_exec_command"} | (NAMES_OF_ERRORS & {"_WaitTimeout"}),
         "driver.py": {"_prepared", "_to_flush"},
         "dialect.py": BY_MODULE["dialect.py"],
     }

@@ -38,6 +38,7 @@ COMMANDS = {
     "advise": Command("Compare the ways to connect: paused share, connections, cost.", "cli", CLI),
     "doctor": Command("Find what is wrong with a database and its cluster.", "cli", CLI),
     "wake": Command("Wake a paused cluster.", "cli", CLI),
+    "deadline": Command("Print the SQL of a function that limits transactions.", "cli", CLI),
 }
 
 

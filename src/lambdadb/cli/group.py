@@ -55,6 +55,7 @@ def lambdadb() -> None:
       lambdadb doctor URL                 what keeps it awake, what will break, and what to do
       lambdadb advise --per-hour 5        which policy, and what it costs
       lambdadb wake URL --wait            wake a paused cluster, before a deployment
+      lambdadb deadline | psql URL        let the server end what a killed function left
     """
 
 

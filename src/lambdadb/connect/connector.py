@@ -84,7 +84,12 @@ class Connector:
                 self._record(history, error)
                 raise
             self._record(history)
-        statements = StatementDeadline(self.invocations, self.clock, self.settings.retry.reserve)
+        statements = StatementDeadline(
+            self.invocations,
+            self.clock,
+            self.settings.retry.reserve,
+            self.settings.deadline_function,
+        )
         return target.to_dbapi_connection(attempt, statements, deadline.at)
 
     def set_target(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> None:

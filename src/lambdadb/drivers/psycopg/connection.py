@@ -23,7 +23,9 @@ from lambdadb.deadline import StatementDeadline
 from lambdadb.drivers.base import Proxy
 from lambdadb.drivers.endings import make_invocation_ended, make_out_of_time
 from lambdadb.drivers.psycopg.cancel import prepare_cancel
+from lambdadb.drivers.psycopg.deadline_function import explain_refusal, make_call
 from lambdadb.drivers.psycopg.proxies import make_connect_failed
+from lambdadb.drivers.psycopg.simple_query import execute
 from lambdadb.drivers.psycopg.unit_of_work import (
     Server,
     ServerSession,
@@ -116,8 +118,28 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             self.unit.check_statement(self.pgconn)
             if self.unit.is_unsent and not self.begin_is_deferred:
                 yield from self.unit.begin(self)
-        if not self.begin_is_deferred:
-            yield from super()._start_query()
+        if self.begin_is_deferred:
+            return
+        begins = not self.autocommit and self.pgconn.transaction_status == _IDLE
+        call = make_call(self.deadline) if begins else b""
+        if call and self.pgconn.pipeline_status == _NO_PIPELINE:
+            yield from execute(self.pgconn, b";\n".join(self.begin_commands()))
+            return
+        yield from super()._start_query()
+        if call and hasattr(self, "_exec_command"):  # it adds to psycopg's own pipeline
+            yield from self._exec_command(call)
+
+    def begin_commands(self) -> list[bytes]:
+        """Return psycopg's BEGIN, and the call of the deadline function if there is one."""
+        words = ["BEGIN"]
+        if self.isolation_level is not None:
+            words.append(f"ISOLATION LEVEL {self.isolation_level.name.replace('_', ' ')}")
+        if self.read_only is not None:
+            words.append("READ ONLY" if self.read_only else "READ WRITE")
+        if self.deferrable is not None:
+            words.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
+        call = make_call(self.deadline)
+        return [" ".join(words).encode(), *([call] if call else [])]
 
     @property
     def _can_cancel(self) -> bool:
@@ -175,8 +197,10 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         except StopIteration as end:
             return end.value
 
-    def _translate_failure(self, error: psycopg.OperationalError) -> psycopg.OperationalError:
+    def _translate_failure(self, error: psycopg.Error) -> Exception:
         """Return the error for a failed wait."""
+        if not isinstance(error, psycopg.OperationalError):
+            return explain_refusal(error, self.deadline.function) or error
         if self.timed_out and isinstance(error, psycopg.errors.QueryCanceled):
             return StatementTimeout("the statement was cancelled", sent=True)
         # psycopg leaves some connections open whose statement was sent and not answered ("connection
@@ -236,7 +260,7 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
             except _WaitTimeout:
                 gen = self._check_in_each_turn(*times, gen, NOT_READY)
             return super().wait(gen)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise self._translate_failure(error) from error.__cause__
 
     def commit(self) -> None:
@@ -282,7 +306,7 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
             except _WaitTimeout:
                 gen = self._check_in_each_turn(*times, gen, NOT_READY)
             return await super().wait(gen)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise self._translate_failure(error) from error.__cause__
 
     async def commit(self) -> None:

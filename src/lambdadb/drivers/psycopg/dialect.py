@@ -67,6 +67,7 @@ class _LambdaDBDialect(RecordsStatements, PGDialect_psycopg):
     """
 
     supports_statement_cache = True
+    calls_deadline_function = True
     connector: Connector
     _answers: _Answers | None = None
     _adapters: AdaptersMap | None = None

@@ -105,6 +105,13 @@ _REMEDIES = (
         "authentication (DefaultAuthScheme).",
     ),
     (
+        r"IAM authentication failed for user",
+        "The RDS Proxy gives this answer for every token that it does not accept. The token has to be "
+        "signed for the proxy's own endpoint and port (RdsIam(host=..., port=...) if the URL has "
+        "another name), for its region and this user, by a role with rds-db:connect on "
+        "dbuser:prx-.../USER, the proxy's id.",
+    ),
+    (
         r"only with SSL connections|requires TLS connections|no SSL connection",
         "The proxy requires TLS. Remove sslmode=disable from the URL.",
     ),

@@ -12,8 +12,9 @@ exactly what it would do otherwise:
   statement. PostgreSQL parses the whole text first. If it cannot, nothing of it was executed, no
   transaction is open, and both are sent once more in psycopg's way, which leaves the failed transaction
   that the caller of psycopg expects. The same is done for a text without a statement in it.
+  An engine with a deadline function (deadline_function.py) sends its call between the two.
 - All others are sent with the extended protocol, which takes one statement at a time. libpq's pipeline
-  mode sends the two messages before it reads an answer. The mode ends with the statement. If BEGIN
+  mode sends the messages before it reads an answer. The mode ends with the statement. If BEGIN
   fails, the server skips the statement.
 
 In both cases the statement is answered before `execute()` returns. docs/differences.md lists the
@@ -54,7 +55,7 @@ _CURSOR_METHODS: dict[str, tuple[str, ...]] = {
     "_start_query": ("query",),
 }
 _CURSOR_ATTRIBUTES = ("_last_query", "_query")
-_CONNECTION_METHODS: dict[str, tuple[str, ...]] = {"_get_tx_start_command": (), "_start_query": ()}
+_CONNECTION_METHODS: dict[str, tuple[str, ...]] = {"_start_query": ()}
 _PREPARED_METHODS: dict[str, tuple[str, ...]] = {
     "maintain_gen": ("conn",),
     "maybe_add_to_cache": ("query", "prep", "name"),
@@ -196,11 +197,15 @@ class AsyncCursor(NoticesCommit, _PipelinedBegin, psycopg.AsyncCursor[Any]):
 
 
 def _make_preamble(connection: AnyConnection) -> list[bytes]:
-    """What is sent before a transaction's first statement: BEGIN, and a unit of work's question."""
+    """
+    What is sent before a transaction's first statement.
+
+    BEGIN, the call of the deadline function if there is one, and a unit of work's question.
+    """
     if connection.unit is None:
-        return [connection._get_tx_start_command()]
+        return connection.begin_commands()
     connection.unit.is_unsent = False
-    return [connection.unit.begin_command, QUESTION]
+    return [*connection.begin_commands(), QUESTION]
 
 
 def _learn(connection: AnyConnection, answers: list[PGresult]) -> None:

@@ -4,20 +4,25 @@ lambdadb's own queries, which are sent without BEGIN and without parameters in o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import generators, pq
 from psycopg.abc import PQGen
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy.util import await_only
 
-from lambdadb.drivers.psycopg.connection import AnyConnection
+if TYPE_CHECKING:
+    from lambdadb.drivers.psycopg.connection import AnyConnection
 
 
-def _send(driver: AnyConnection, query: str) -> PQGen[list[PGresult]]:
-    driver.pgconn.send_query(query.encode())
-    results: list[PGresult] = yield from generators.execute(driver.pgconn)
+def execute(pgconn: PGconn, query: bytes) -> PQGen[list[PGresult]]:
+    """Send a text of statements, and return their results; raises the first error among them."""
+    pgconn.send_query(query)
+    results: list[PGresult] = yield from generators.execute(pgconn)
+    for result in results:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
     return results
 
 
@@ -30,12 +35,9 @@ def ask(driver: AnyConnection, query: str) -> list[tuple[str | None, ...]]:
 
     **Costs:** one round trip.
     """
-    results: Any = driver.wait(_send(driver, query))
+    results: Any = driver.wait(execute(driver.pgconn, query.encode()))
     if isinstance(driver, psycopg.AsyncConnection):
         results = await_only(results)
-    for result in results:
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            raise psycopg.errors.error_from_result(result)
     for last in reversed(results):
         if last.status == pq.ExecStatus.TUPLES_OK:
             values = [[last.get_value(r, c) for c in range(last.nfields)] for r in range(last.ntuples)]

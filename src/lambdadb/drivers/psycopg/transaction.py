@@ -158,11 +158,12 @@ class Transactions:
                 "parameters and return None, or do without run_transaction."
             )
         driver.commit_state = "none"
-        unit = UnitOfWork(_begin_command(driver).encode(), driver.session)
+        unit = UnitOfWork(driver.session)
         if unit.session is None:
             unit.is_unsent = False
             wanted = ", ".join([*BEGUN, SCHEMAS])
-            values, server = self._ask_server(connection, unit.begin_command.decode(), wanted)
+            begin = b"; ".join(driver.begin_commands()).decode()
+            values, server = self._ask_server(connection, begin, wanted)
             standby, xid, backend, schemas = values
             if standby == "t" and not driver.read_only:
                 raise _leave_standby(connection)
@@ -305,18 +306,6 @@ def _leave_standby(connection: sqlalchemy.Connection) -> DBAPIError:
     error = psycopg.errors.ReadOnlySqlTransaction(STANDBY)
     wrapped: Any = DBAPIError.instance("BEGIN", None, error, psycopg.Error, connection_invalidated=True)
     return wrapped  # type: ignore[no-any-return]
-
-
-def _begin_command(driver: AnyConnection) -> str:
-    """The BEGIN that psycopg would send (its `_get_tx_start_command`), from its public attributes."""
-    words = ["BEGIN"]
-    if driver.isolation_level is not None:
-        words.append(f"ISOLATION LEVEL {driver.isolation_level.name.replace('_', ' ')}")
-    if driver.read_only is not None:
-        words.append("READ ONLY" if driver.read_only else "READ WRITE")
-    if driver.deferrable is not None:
-        words.append("DEFERRABLE" if driver.deferrable else "NOT DEFERRABLE")
-    return " ".join(words)
 
 
 def _ask(connection: sqlalchemy.Connection, query: str) -> list[tuple[str | None, ...]]:

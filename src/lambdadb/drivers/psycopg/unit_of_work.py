@@ -25,6 +25,7 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn, PGresult
 
 from lambdadb.drivers.postgresql_identity import BEGUN, EPOCH, SCHEMAS
+from lambdadb.drivers.psycopg.simple_query import execute
 
 _FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 _IDLE = pq.TransactionStatus.IDLE
@@ -105,7 +106,6 @@ class Identity:
 class UnitOfWork:
     """The unit of work that uses a connection now."""
 
-    begin_command: bytes
     session: ServerSession | None = None
     """The session whose transaction it is, if the connection leads to no other one."""
     identity: Identity | None = None
@@ -144,11 +144,8 @@ class UnitOfWork:
     def begin(self, connection: Any) -> PQGen[None]:
         """Send BEGIN and the question, and wait for both answers."""
         self.is_unsent = False
-        connection.pgconn.send_query(self.begin_command + b";" + QUESTION)
-        results: list[PGresult] = yield from generators.execute(connection.pgconn)
-        for result in results:
-            if result.status == _FATAL_ERROR:
-                raise psycopg.errors.error_from_result(result)
+        text = b";".join([*connection.begin_commands(), QUESTION])
+        results = yield from execute(connection.pgconn, text)
         self.learn(connection, results[-1])
 
     def learn(self, connection: Any, answer: PGresult) -> None:

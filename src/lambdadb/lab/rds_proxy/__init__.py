@@ -5,6 +5,7 @@ Its rules are those of the RDS User Guide's pages on RDS Proxy. What no page say
 here, and can be changed where it matters.
 """
 
+from lambdadb.lab.rds_proxy.iam import IamLogins
 from lambdadb.lab.rds_proxy.proxy import RdsProxy
 
-__all__ = ["RdsProxy"]
+__all__ = ["IamLogins", "RdsProxy"]

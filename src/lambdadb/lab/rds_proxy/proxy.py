@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Mapping
@@ -14,10 +15,11 @@ from types import TracebackType
 from lambdadb.lab import LabError
 from lambdadb.lab.listener import Listener, Port
 from lambdadb.lab.postgres.server import Postgres
+from lambdadb.lab.rds_proxy.arrival import receive
 from lambdadb.lab.rds_proxy.client import Client
-from lambdadb.lab.rds_proxy.messages import ENDED, message, read_startup
+from lambdadb.lab.rds_proxy.iam import IamLogins
+from lambdadb.lab.rds_proxy.messages import ENDED, message
 from lambdadb.lab.rds_proxy.session import Pool, Session
-from lambdadb.lab.startup_packet import fatal
 
 TOO_MANY = "The maximum number of client connections to the proxy exceeded"
 RETRY = 0.1  # seconds between logins to a server that is down
@@ -28,9 +30,10 @@ class RdsProxy:
     A loopback port that gives the sessions of a server to clients, for one transaction each.
 
     It refuses undocumented startup parameters, ignores requests to cancel, pins by the documented rules,
-    and ends what waits or idles too long. Not emulated: TLS, IAM, initialization queries, failover, and
-    the 24 hours after which a client is ended. Documented startup parameters are accepted and not
-    passed on (unverified). Used as a context manager it starts on entry and closes at the end.
+    and ends what waits or idles too long. Not emulated: initialization queries, failover, and the 24
+    hours after which a client is ended. Unverified: documented startup parameters are accepted and not
+    passed on, and a database that does not exist is refused at the login. Used as a context manager it
+    starts on entry and closes at the end.
 
     Args:
         server: The server behind it.
@@ -42,6 +45,13 @@ class RdsProxy:
         pins_named_statements: Whether a prepared statement of the protocol pins. AWS's sources
             disagree: its announcement of 2024 says that it does not, its toolkit of 2026 that it may.
         users: Passwords by user; by default the server's superuser.
+        tls: The proxy's side of TLS, with its certificate; None: encryption is declined.
+        requires_tls: Whether clients without TLS are refused (RequireTLS).
+        iam: Whose tokens are accepted, in place of passwords (IAMAuth REQUIRED). It needs `tls`. To
+            the server the proxy logs in with the passwords of `users`.
+
+    Raises:
+        LabError: `requires_tls` or `iam` without `tls`.
 
     Attributes:
         pins: What pinned each client that was pinned so far.
@@ -58,7 +68,12 @@ class RdsProxy:
         idle_client_timeout: float = 1800.0,
         pins_named_statements: bool = True,
         users: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        requires_tls: bool = False,
+        iam: IamLogins | None = None,
     ) -> None:
+        if tls is None and (requires_tls or iam is not None):
+            raise LabError("An RDS Proxy that requires TLS, as IAM does, needs tls=.")
         self.server = server
         self.port = 0
         self.pins: list[str] = []
@@ -66,18 +81,22 @@ class RdsProxy:
         self.borrow_timeout = borrow_timeout
         self.idle_client_timeout = idle_client_timeout
         self.pins_named_statements = pins_named_statements
+        self.requires_tls = requires_tls
+        self.iam = iam
         self.tasks: set[asyncio.Task[None]] = set()
         self.clients: set[Client] = set()
         self._sessions = sessions
         self._max_clients = max_clients
         self._users = users
+        self._tls = tls
         self._pools: dict[tuple[str, str], Pool] = {}
         self._parameters: dict[str, str] = {}
         self._thread: threading.Thread | None = None
 
     def url(self, database: str = "postgres") -> str:
         """SQLAlchemy URL of a database through the proxy, with the password in clear text."""
-        return f"{self.server.url(database, port=self.port)}?sslmode=disable"
+        url = self.server.url(database, port=self.port)
+        return url if self._tls is not None else f"{url}?sslmode=disable"
 
     def start(self) -> None:
         """
@@ -141,8 +160,32 @@ class RdsProxy:
         users = {"postgres": self.server.password} if self._users is None else self._users
         return users.get(user)
 
+    async def find_database(self, user: str, database: str) -> None:
+        """
+        Open the first session of a user in a database, if the server answers.
+
+        Raises:
+            NoDatabase: The server has no such database.
+        """
+        if (user, database) in self._pools:
+            return
+        with contextlib.suppress(ConnectionError):
+            session = await Session.open(self.server.port, user, self.password_of(user) or "", database)
+            if (user, database) in self._pools:  # another client's login was faster
+                session.close()
+                return
+            session.start_watching()
+            pool = self._pools[user, database] = Pool(self._sessions)
+            pool.idle.append(session)
+
     async def borrow(self, user: str, database: str) -> Session:
-        """Take a session. Raises `asyncio.TimeoutError` after the borrow timeout."""
+        """
+        Take a session.
+
+        Raises:
+            asyncio.TimeoutError: There was none within the borrow timeout.
+            NoDatabase: The database has been dropped.
+        """
         pool = self._pools.setdefault((user, database), Pool(self._sessions))
         session = await asyncio.wait_for(self._take(pool, user, database), self.borrow_timeout)
         self.borrows += 1
@@ -197,18 +240,20 @@ class RdsProxy:
         task.add_done_callback(self.tasks.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
-        reader, writer = await asyncio.open_connection(sock=connection)
+        arrival = None
         try:
-            if len(self.tasks) > self._max_clients:
-                await read_startup(reader, writer)
-                writer.write(fatal("53300", TOO_MANY))
-            else:
-                await Client(self, reader, writer).serve()
-            await writer.drain()
+            arrival = await receive(connection, self._tls)
+            if arrival is not None:
+                client = Client(self, arrival)
+                if len(self.tasks) > self._max_clients:
+                    await client.refuse("53300", TOO_MANY)
+                else:
+                    await client.serve()
+                await arrival.writer.drain()
         except ENDED:
             pass
         finally:
-            writer.close()
+            (connection if arrival is None else arrival.writer).close()
 
     async def _end(self) -> None:
         self._listener.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 
 from psycopg import pq
@@ -15,6 +16,10 @@ REPORTED = (
     *("session_authorization", "DateStyle", "IntervalStyle", "TimeZone", "integer_datetimes"),
     *("standard_conforming_strings", "default_transaction_read_only"),
 )
+
+
+class NoDatabase(Exception):
+    """The server has no such database."""
 
 
 class Session:
@@ -31,7 +36,13 @@ class Session:
 
     @classmethod
     async def open(cls, port: int, user: str, password: str, database: str) -> Session:
-        """Log in. Raises `ConnectionError` if the server is not there."""
+        """
+        Log in.
+
+        Raises:
+            NoDatabase: The server has no such database.
+            ConnectionError: The server is not there, or gives no session now.
+        """
         given = {"host": "127.0.0.1", "port": str(port), "user": user, "password": password}
         conninfo = " ".join(f"{name}='{value}'" for name, value in given.items())
         conninfo += f" dbname='{database}' sslmode=disable"
@@ -39,6 +50,8 @@ class Session:
         if pgconn.status != pq.ConnStatus.OK:
             text = pgconn.error_message.decode(errors="replace")
             pgconn.finish()
+            if missing := re.search('database ".*" does not exist', text):
+                raise NoDatabase(missing[0])
             raise ConnectionError(text)
         session = cls(pgconn)
         stream = socket.socket(fileno=os.dup(pgconn.socket))
