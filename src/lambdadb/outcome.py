@@ -65,13 +65,18 @@ class OutcomeQuestion:
             raise CommitInDoubt(transaction.id, transaction.doubt) from error
         return outcome
 
-    def ask(self, transaction: Transaction) -> Outcome:
-        """Ask what became of a transaction. A session that still has it open is ended."""
+    def ask(self, transaction: Transaction, *, uses_key: bool = True) -> Outcome:
+        """
+        Ask what became of a transaction. A session that still has it open is ended.
+
+        The row of the key speaks for a transaction whose COMMIT was sent. Without that it may be an
+        earlier unit's, and is not looked for (`uses_key`).
+        """
         number = 0
         while True:
             with contextlib.suppress(_LostAgain), self._connect_to_ask() as connection:
                 outcome = self._driver.ask_outcome(connection, transaction)
-                if outcome == "unknown" and self._idempotency_key is not None:
+                if outcome == "unknown" and uses_key and self._idempotency_key is not None:
                     outcome = self._look_for_key(connection, transaction)
                 if outcome is not None:
                     self.last_answer = outcome

@@ -331,9 +331,10 @@ class _TransactionRunner:
         if transaction.may_be_committed_by_unit:
             return self._question.ask_or_doubt(transaction, error) == "committed"
         if transaction.is_lost and meaning in ("lost", "ended"):
-            # Nothing is committed. The question ends its session, whose locks the next run may need.
+            # The question ends its session, whose locks the next run may need. Nothing is committed,
+            # unless the unit did so by a way to the server that this host does not see.
             try:
-                self._question.ask(transaction)
+                return self._question.ask(transaction, uses_key=False) == "committed"
             except LambdaDBError:
                 raise
             except Exception as failure:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from lambdadb.drivers.psycopg.unit_of_work import UnitOfWork
+from lambdadb.drivers.psycopg.unit_of_work import NoticesCommit, UnitOfWork
 
 
 class LostAnswers:
@@ -59,6 +59,23 @@ class LostAnswers:
             raise psycopg.OperationalError("the answer was lost")
 
         monkeypatch.setattr(UnitOfWork, "learn", learn)
+        return lost
+
+    @classmethod
+    def of_statement(cls, monkeypatch: Any) -> LostAnswers:
+        """Lose the answer to the next statement of a unit of work's cursor, which is carried out."""
+        lost = cls(monkeypatch, done=False, times=0)
+        original = NoticesCommit._check_results
+        left = [None]
+
+        def check_results(cursor: Any, results: Any) -> None:
+            if left:
+                left.pop()
+                lost._strand(cursor.connection.pgconn)
+                raise psycopg.OperationalError("the answer was lost")
+            original(cursor, results)
+
+        monkeypatch.setattr(NoticesCommit, "_check_results", check_results)
         return lost
 
     def _strand(self, pgconn: Any) -> None:

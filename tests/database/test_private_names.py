@@ -86,8 +86,9 @@ def test_they_stand_in_few_modules():
     """In the cursors, which the engine does without if one is missing, and a few at other places."""
     assert {module: names for module, names in BY_MODULE.items() if names} == {
         "pipeline.py": BY_MODULE["pipeline.py"],
-        "unit_of_work.py": {"_check_results", "_execute_gen"},  # of the same cursors
-        "connection.py": {"_start_query", "_exec_command"} | (NAMES_OF_ERRORS & {"_WaitTimeout"}),
+        "unit_of_work.py": {"_check_results", "_convert_query", "_execute_gen"},  # of the same cursors
+        "connection.py": {"_start_query", "_exec_command", "_get_tx_start_command"}
+        | (NAMES_OF_ERRORS & {"_WaitTimeout"}),
         "driver.py": {"_prepared", "_to_flush"},
         "dialect.py": BY_MODULE["dialect.py"],
     }

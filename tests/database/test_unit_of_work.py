@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from psycopg import sql
+from sqlalchemy import Column, MetaData, Table, Text, event, text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 import lambdadb
-from lambdadb import TransactionEnded, run_transaction
+from lambdadb import CommitInDoubt, TransactionEnded, run_transaction
+from lambdadb.drivers.psycopg import transaction as transactions
 from lambdadb.drivers.psycopg.unit_of_work import UnitOfWork
 from lambdadb.lab.faultproxy.unit_shapes import driver_connection
 
@@ -284,3 +286,280 @@ def test_what_follows_rollback_in_one_text_is_told(goes_on, engine):
         with pytest.raises(ProgrammingError):
             run_transaction(engine, work)
     assert names(engine) == (["a", "b"] if goes_on else [])
+
+
+INSERT = "INSERT INTO item (name) VALUES ('a')"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        sql.SQL(f"{INSERT};\nEND"),
+        sql.SQL("{}; {}").format(sql.SQL(INSERT), sql.SQL("COMMIT")),
+        f"{INSERT};-- a line ends\rEND",
+        f"{INSERT};/* END */END".encode(),
+        f"{INSERT}; COMMIT -- \\",
+    ],
+    ids=["SQL", "Composed", "carriage return", "bytes", "backslash"],
+)
+@pytest.mark.parametrize("first", ["SELECT 1", ""])
+def test_a_commit_of_the_units_own_whose_answer_is_lost_is_not_repeated(
+    first, statement, engine, monkeypatch
+):
+    """However it is written, and also if it is the unit's first statement."""
+    driver_of(engine)
+    runs = []
+
+    def work(connection):
+        runs.append(1)
+        driver = driver_connection(connection)
+        if first:
+            driver.execute(first)
+        runs[1:] or LostAnswers.of_statement(monkeypatch)
+        driver.execute(statement)
+
+    with pytest.raises(TransactionEnded) as raised:
+        run_transaction(engine, work)
+    assert raised.value.committed
+    assert runs == [1]
+    assert names(engine) == ["a"]
+
+
+def test_a_commit_by_a_cursor_that_is_not_lambdadbs_is_found_when_the_session_is_lost(engine):
+    """The question that ends the session says so too."""
+    driver_of(engine)
+
+    def work(connection):
+        cursor = psycopg.ClientCursor(driver_connection(connection))
+        cursor.execute(INSERT)
+        cursor.execute("COMMIT")
+        cursor.connection.close()
+        raise psycopg.OperationalError
+
+    with pytest.raises(TransactionEnded) as raised:
+        run_transaction(engine, work)
+    assert raised.value.committed
+    assert names(engine) == ["a"]
+
+
+def test_an_earlier_units_key_does_not_speak_for_a_unit_that_was_lost(engine, monkeypatch):
+    """Its COMMIT was not sent: it is repeated, and the index refuses its key as it would have."""
+    item = Table("item", MetaData(), Column("name", Text))
+    with engine.begin() as connection:
+        connection.execute(ADD)
+    driver = engine.pool.connector.driver
+    monkeypatch.setattr(driver, "ask_outcome", lambda *_: "unknown")  # as after a restart
+    LostAnswers.of_statement(monkeypatch)
+    with pytest.raises(IntegrityError):
+        run_transaction(engine, lambda connection: None, idempotency_key=(item.c.name, "a"))
+
+
+def test_what_follows_commit_in_a_failed_transaction_may_be_there(engine, monkeypatch):
+    """COMMIT is a ROLLBACK there, and the server commits the rest by itself: nobody knows it."""
+    driver_of(engine)
+
+    def work(connection):
+        driver = driver_connection(connection)
+        with contextlib.suppress(psycopg.Error):
+            driver.execute("SELECT 1/0")
+        LostAnswers.of_statement(monkeypatch)
+        driver.execute(f"COMMIT; {INSERT}")
+
+    with pytest.raises(CommitInDoubt):
+        run_transaction(engine, work)
+    assert names(engine) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"ROLLBACK; {INSERT}; SELECT 1/0",
+        f"ROLLBACK; BEGIN; {INSERT}; ROLLBACK",
+        f"SAVEPOINT s; ROLLBACK TO s; {INSERT}; ROLLBACK",
+        f"ROLLBACK AND CHAIN; {INSERT}; ROLLBACK",
+    ],
+)
+def test_what_is_undone_after_rollback_is_not_said_to_be_committed(statement, engine):
+    """`committed` stays False: the unit may be called again."""
+    driver_of(engine)
+
+    def work(connection):
+        with contextlib.suppress(Exception):
+            connection.exec_driver_sql(statement)
+
+    with pytest.raises(TransactionEnded) as raised:
+        run_transaction(engine, work)
+    assert not raised.value.committed
+    assert names(engine) == []
+
+
+@pytest.mark.parametrize("prepare", [None, True])
+def test_a_first_statement_that_libpq_refuses_leaves_the_transaction_open(prepare, engine):
+    """As in psycopg: the unit goes on, and what it does then is committed."""
+    driver_of(engine)
+
+    def work(connection):
+        driver = driver_connection(connection)
+        with pytest.raises(psycopg.OperationalError, match="number of parameters"):
+            driver.execute(f"SELECT {','.join(['%s'] * 65536)}", [0] * 65536, prepare=prepare)
+        connection.execute(ADD)
+        return "done"
+
+    assert run_transaction(engine, work) == "done"
+    assert names(engine) == ["a"]
+
+
+def test_a_transaction_whose_begin_failed_is_never_called_committed(engine, monkeypatch):
+    """The unit hides that its server is a standby, and returns: its result is not taken."""
+    driver_of(engine)
+    original = UnitOfWork.learn
+    standby = [OnStandby]
+
+    def learn(unit, connection, answer):
+        original(unit, connection, standby.pop()(answer) if standby else answer)
+
+    monkeypatch.setattr(UnitOfWork, "learn", learn)
+
+    def work(connection):
+        with contextlib.suppress(psycopg.Error):
+            driver_connection(connection).execute("SELECT 1")
+        driver_connection(connection).execute(INSERT)
+
+    with pytest.raises(TransactionEnded):
+        run_transaction(engine, work)
+    assert names(engine) == []
+
+
+def test_what_a_listener_sends_before_the_unit_is_committed_with_it(engine):
+    """Also if the unit itself sends nothing."""
+    driver_of(engine)
+
+    @event.listens_for(engine, "begin", once=True)
+    def begin(connection):
+        connection.execute(ADD)
+
+    run_transaction(engine, lambda connection: None)
+    assert names(engine) == ["a"]
+
+
+def test_a_session_that_has_ended_needs_no_right_to_end_it(engine, sessions, monkeypatch):
+    """A role without pg_terminate_backend(): a first statement that is lost is repeated."""
+    driver_of(engine)
+    monkeypatch.setattr(transactions, "TERMINATE", "no_such_function(pid)")
+    runs = []
+
+    def work(connection):
+        runs.append(1)
+        runs[1:] or sessions.terminate()
+        connection.execute(ADD)
+
+    run_transaction(engine, work)
+    assert len(runs) == 2
+    assert names(engine) == ["a"]
+
+
+def by_stream_commit(driver):
+    with contextlib.suppress(psycopg.ProgrammingError):
+        list(driver.cursor().stream("COMMIT"))
+
+
+def by_own_cursor(driver):
+    psycopg.ClientCursor(driver).execute("COMMIT")
+
+
+def by_libpq(driver):
+    driver.pgconn.exec_(b"COMMIT")
+
+
+@pytest.mark.parametrize("commit", [by_stream_commit, by_own_cursor, by_libpq])
+def test_a_commit_that_no_cursor_saw_is_asked_for(commit, engine):
+    """The transaction is over, and this host does not know how: the server does."""
+    driver_of(engine)
+
+    def work(connection):
+        driver = driver_connection(connection)
+        driver.execute(INSERT)
+        commit(driver)
+        raise KeyError
+
+    with pytest.raises(TransactionEnded) as raised:
+        run_transaction(engine, work)
+    assert raised.value.committed
+    assert names(engine) == ["a"]
+
+
+def test_begin_is_not_cut_short_by_the_time_limit_of_what_follows(engine):
+    """psycopg's `notifies(timeout=0)` first: BEGIN is answered all the same."""
+    driver_of(engine)
+
+    def work(connection):
+        assert list(driver_connection(connection).notifies(timeout=0)) == []
+        connection.execute(ADD)
+
+    run_transaction(engine, work)
+    assert names(engine) == ["a"]
+
+
+@pytest.mark.parametrize(("is_lost", "error"), [(False, TransactionEnded), (True, CommitInDoubt)])
+def test_what_follows_rollback_in_a_pipeline_is_told(is_lost, error, engine):
+    """psycopg's pipeline sends it before the answer to ROLLBACK, and the server commits it."""
+    driver_of(engine)
+
+    def work(connection):
+        driver = driver_connection(connection)
+        with driver.pipeline() as pipeline:
+            for statement in ("SELECT 1", "ROLLBACK", INSERT, "SELECT 2"):
+                driver.execute(statement)
+            if is_lost:
+                pipeline.sync()
+                driver.close()
+
+    with pytest.raises(error) as raised:
+        run_transaction(engine, work)
+    assert getattr(raised.value, "committed", True)
+    assert names(engine) == ["a"]
+
+
+def test_psycopgs_transaction_begins_no_second_one(engine):
+    """After ROLLBACK it would open one of its own, and commit it."""
+    driver_of(engine)
+
+    def work(connection):
+        driver = driver_connection(connection)
+        driver.execute("ROLLBACK")
+        with driver.transaction():
+            driver.execute(INSERT)
+
+    with pytest.raises(TransactionEnded):
+        run_transaction(engine, work)
+    assert names(engine) == []
+
+
+def test_rollback_ends_a_unit_that_has_sent_nothing_too(engine):
+    """The same unit has the same end on a connection's first use and on later ones."""
+
+    def work(connection):
+        driver_connection(connection).rollback()
+        connection.execute(ADD)
+
+    for _ in range(2):
+        with pytest.raises(TransactionEnded):
+            run_transaction(engine, work)
+        driver_of(engine)
+    assert names(engine) == []
+
+
+def test_begin_travels_with_the_statement_on_an_engine_in_autocommit(database, monkeypatch):
+    """A unit is a transaction there too, and costs the same."""
+    engine = lambdadb.create_engine(database, isolation_level="AUTOCOMMIT")
+    driver_of(engine)
+    monkeypatch.delattr(UnitOfWork, "begin")  # what waits for the answer to BEGIN
+
+    def work(connection):
+        connection.execute(ADD)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        run_transaction(engine, work)
+    assert names(engine) == []
+    engine.dispose()

@@ -55,12 +55,11 @@ END_SESSION = (
     " WHERE pid OPERATOR(pg_catalog.=) {backend}"
     " AND backend_xid OPERATOR(pg_catalog.=) CAST(CAST('{id}' AS pg_catalog.xid8) AS pg_catalog.xid)"
 )
-# Ends a session whose transaction has no known id. Says whether the session was there.
-END_SESSION_BEGUN = (
-    "(SELECT pg_catalog.bool_or(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity"
-    " WHERE pid OPERATOR(pg_catalog.=) {backend}"
+# The session of a transaction whose id is not known.
+SESSION_BEGUN = (
+    "FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) {backend}"
     " AND CAST(EXTRACT(epoch FROM backend_start) OPERATOR(pg_catalog.*) 1000000 AS pg_catalog.int8)"
-    " OPERATOR(pg_catalog.=) {began})"
+    " OPERATOR(pg_catalog.=) {began}"
 )
 TERMINATE = "pg_catalog.pg_terminate_backend(pid)"
 

@@ -111,7 +111,7 @@ class _Deadlined(psycopg.BaseConnection[Any]):
         """Whether the next statement begins a transaction, outside of psycopg's own pipelines."""
         pgconn = self.pgconn
         idle = pgconn.transaction_status == _IDLE and pgconn.pipeline_status == _NO_PIPELINE
-        return idle and not self.autocommit
+        return idle and (self.unit is not None or not self.autocommit)
 
     def _start_query(self) -> PQGen[None]:
         if self.unit is not None:
@@ -140,6 +140,11 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             words.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
         call = make_call(self.deadline)
         return [" ".join(words).encode(), *([call] if call else [])]
+
+    def _get_tx_start_command(self) -> bytes:
+        if self.unit is not None:  # its own BEGIN was sent, and its transaction is over
+            raise UnitEnded("The unit of work has ended its transaction. Another was not begun.")
+        return super()._get_tx_start_command()
 
     @property
     def _can_cancel(self) -> bool:
@@ -234,6 +239,8 @@ class _Deadlined(psycopg.BaseConnection[Any]):
             self.pgconn.finish()
 
     def _nothing_to_roll_back(self) -> bool:
+        if self.unit is not None:
+            self.unit.roll_back(self.pgconn)
         if self.aborted:
             self.pgconn.finish()
         # SQLAlchemy rolls back at each return, usually after a COMMIT. psycopg would find this out too,
@@ -247,8 +254,8 @@ class DeadlineConnection(_Deadlined, psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
-        if self.unit is not None:
-            gen = self.unit.begin_before(self, gen)
+        if self.unit is not None and self.unit.has_to_begin_before(gen):
+            self.wait(self.unit.begin(self))
         times = self._times()
         try:
             if times is None:
@@ -293,8 +300,8 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
 
     async def wait(self, gen: PQGen[Any], *arguments: Any, **keywords: Any) -> Any:
         """Wait as psycopg does, but not beyond the invocation's time less the reserve."""
-        if self.unit is not None:
-            gen = self.unit.begin_before(self, gen)
+        if self.unit is not None and self.unit.has_to_begin_before(gen):
+            await self.wait(self.unit.begin(self))
         times = self._times()
         try:
             if times is None:

@@ -107,7 +107,7 @@ class _PipelinedBegin:
         cursor: Any = self
         connection: AnyConnection = cursor.connection
         unit = connection.unit
-        if not connection.begins or (unit is not None and not unit.begins_with_statement):
+        if not connection.begins or (unit is not None and not unit.is_unsent):
             yield from super()._execute_gen(query, params, prepare=prepare, binary=binary)  # type: ignore[misc]
             return
         connection.begin_is_deferred = True
@@ -122,7 +122,10 @@ class _PipelinedBegin:
             raise
         step, name = cursor._get_prepared(statement, prepare)
         in_text = cursor.format == pq.Format.TEXT if binary is None else not binary
-        if step.name == "NO" and in_text and not statement.params:
+        results: list[PGresult] | None = None
+        if unit is not None and unit.may_have_sent_commit:
+            pass  # it is sent after the answer to BEGIN
+        elif step.name == "NO" and in_text and not statement.params:
             results = yield from cursor._execute_simple_gen(statement)
         else:
             results = yield from cursor._execute_extended_gen(statement, step.name, name, binary)
@@ -177,10 +180,14 @@ class _PipelinedBegin:
                 self._send_query_prepared(name, statement, binary=binary)
         finally:  # also if libpq refuses to send the statement: BEGIN was sent
             count = len(preamble) + (2 if step == "SHOULD" else 1)
-            *before, results = yield from _read_answers(pgconn, count)
-        for preceding in before:
+            answers = yield from _read_answers(pgconn, count)
+            before, answers = answers[: len(preamble)], answers[len(preamble) :]
+            for preceding in before:
+                self._check_results(preceding)
+            _learn(self.connection, [preceding[0] for preceding in before])
+        *prepared, results = answers
+        for preceding in prepared:
             self._check_results(preceding)
-        _learn(self.connection, [preceding[0] for preceding in before[: len(preamble)]])
         return results
 
 

@@ -22,13 +22,13 @@ from lambdadb.drivers.postgresql_identity import (
     CONFLICTS,
     DOUBT,
     END_SESSION,
-    END_SESSION_BEGUN,
     EPOCH,
     ID_SPACE,
     IS_STANDBY,
     READ_ONLY,
     SCHEMAS,
     SESSION,
+    SESSION_BEGUN,
     STATUS,
     TERMINATE,
 )
@@ -68,6 +68,8 @@ class TransactionHandle:
 
     connection: AnyConnection
     unit: UnitOfWork
+    _ended_unseen: bool = False
+    """Whether the unit has ended its transaction, and this host does not know how."""
 
     doubt = DOUBT
     """Why an unknown outcome is not known."""
@@ -94,7 +96,8 @@ class TransactionHandle:
         """Whether the unit of work sent a COMMIT as SQL; None if this host may not have noticed."""
         if self.unit.identity is None or self.unit.committed:
             return self.unit.committed
-        return False if issubclass(self.connection.cursor_factory, NoticesCommit) else None
+        seen = issubclass(self.connection.cursor_factory, NoticesCommit) and not self._ended_unseen
+        return False if seen else None
 
     @property
     def may_be_committed_by_unit(self) -> bool:
@@ -112,14 +115,20 @@ class TransactionHandle:
 
     def allow_commit(self) -> None:
         """The unit of work has returned: the next COMMIT is sent; raises `UnitEnded` if it is over."""
-        in_transaction = self.connection.pgconn.transaction_status == pq.TransactionStatus.INTRANS
-        if not (in_transaction or self.unit.is_unsent) or self.unit.committed:
+        unit, pgconn = self.unit, self.connection.pgconn
+        unit.look(pgconn)
+        in_transaction = pgconn.transaction_status == pq.TransactionStatus.INTRANS
+        has_begun = in_transaction and unit.identity is not None
+        if not (has_begun or unit.is_unsent) or unit.committed:
             raise UnitEnded("The unit of work returned from a transaction that had failed or ended.")
-        self.unit.is_done = True
+        unit.is_done = True
 
     def leave(self) -> None:
         """The unit of work is over: its connection may begin transactions again."""
-        connection = self.connection
+        connection, unit = self.connection, self.unit
+        unit.look(connection.pgconn)
+        is_over = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        self._ended_unseen = is_over and not (unit.is_unsent or unit.is_done or unit.end_is_known)
         connection.unit = None
         # SQLAlchemy does not roll back where it believes to be in autocommit, nor after a COMMIT that
         # failed, such as one that was refused here.
@@ -159,7 +168,8 @@ class Transactions:
             )
         driver.commit_state = "none"
         unit = UnitOfWork(driver.session)
-        if unit.session is None:
+        # A listener to `begin` may have begun the transaction: what it sent belongs to the unit.
+        if unit.session is None or driver.pgconn.transaction_status != pq.TransactionStatus.IDLE:
             unit.is_unsent = False
             wanted = ", ".join([*BEGUN, SCHEMAS])
             begin = b"; ".join(driver.begin_commands()).decode()
@@ -215,9 +225,13 @@ class Transactions:
         """
         session = transaction.unit.session
         assert session is not None
-        end = END_SESSION_BEGUN.format(backend=session.backend, began=session.began)
-        (ended,), server = self._ask_server(connection, f"{_QUESTION}; {_SESSION_ROLE}", end)
-        return None if ended == "t" and server.epoch == session.server.epoch else "aborted"
+        it = SESSION_BEGUN.format(backend=session.backend, began=session.began)
+        wanted = f"(SELECT pg_catalog.count(*) {it})"
+        (found,), server = self._ask_server(connection, f"{_QUESTION}; {_SESSION_ROLE}", wanted)
+        if found == "0" or server.epoch != session.server.epoch:
+            return "aborted"
+        _ask(connection, f"SELECT {TERMINATE} {it}")
+        return None
 
     def names_same_tables(
         self, connection: sqlalchemy.Connection, transaction: TransactionHandle

@@ -15,7 +15,6 @@ nothing of a second transaction is sent, and COMMIT is sent only for the transac
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +24,15 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn, PGresult
 
 from lambdadb.drivers.postgresql_identity import BEGUN, EPOCH, SCHEMAS
+from lambdadb.drivers.psycopg.commits import ends, goes_on, may_commit
 from lambdadb.drivers.psycopg.simple_query import execute
 
 _FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 _IDLE = pq.TransactionStatus.IDLE
+_IN_TRANSACTION = pq.TransactionStatus.INTRANS
+_FAILED = pq.TransactionStatus.INERROR
+_OK = pq.ConnStatus.OK
+_NO_PIPELINE = pq.PipelineStatus.OFF
 
 # The cast fails in any other transaction than the unit's own, and the server then skips the COMMIT
 # after it. The function is not IMMUTABLE, so the CASE is evaluated when the query runs, not before.
@@ -37,18 +41,10 @@ _GUARD = (
     " OPERATOR(pg_catalog.=) CAST('{id}' AS pg_catalog.xid8) THEN '1'"
     " ELSE 'lambdadb: not the transaction that BEGIN opened' END AS pg_catalog.int4);"
 )
-# What ends a transaction well, also in a text of several statements or in a prepared one. END does so
-# at the beginning of a statement only; a comment may stand before it.
-_COMMITS = re.compile(r"\b(COMMIT|PREPARE\s+TRANSACTION|EXECUTE)\b|(^|;|\*/|\n)\s*END\b", re.IGNORECASE)
-# A text that goes on outside of a transaction. The server commits what follows, by itself, at the end
-# of the text (PostgreSQL, "Multiple Statements in a Simple Query").
-_GOES_ON = re.compile(
-    r"\b(ROLLBACK|ABORT)\b(?!\s+((WORK|TRANSACTION)\s+)?(TO|AND\s+CHAIN)\b)[^;]*;"
-    r"\s*(?!(BEGIN|START)\b)\S",
-    re.IGNORECASE,
-)
-_ENDS = (b"COMMIT", b"ROLLBACK")
 _REFUSED_BY_GUARD = "22P02"  # invalid_text_representation
+_ORDINARY = b";SELECT"
+# What sends BEGIN itself where it is needed, or needs none: a cursor's execute(), and this module's.
+_NEEDS_NO_BEGIN = ("_execute_gen", "begin", "commit")
 
 
 QUESTION = f"SELECT {', '.join([*BEGUN, SCHEMAS, *EPOCH])}".encode()
@@ -116,30 +112,25 @@ class UnitOfWork:
     """Whether the unit has returned, so that COMMIT may be sent."""
     committed: bool = False
     """Whether the server has answered to SQL of the unit that committed something."""
-    statement: object = ""
-    """The statement that the unit gave to a cursor last, as psycopg takes it."""
+    statement: bytes = b""
+    """The text that a cursor has sent and that was not answered, or is about to send."""
+    had_failed: bool = False
+    """Whether the transaction had failed before that text."""
+    end_is_known: bool = False
+    """Whether this host has seen that the transaction was rolled back."""
+    _rolled_back: bool = False
+    """Whether a ROLLBACK was answered since the server last said whether a transaction is open."""
+    _went_on: bool = False
+    """Whether anything else was answered after that."""
 
-    @property
-    def begins_with_statement(self) -> bool:
-        """Whether BEGIN is sent together with the statement that a cursor is about to send."""
-        return self.is_unsent and not self.may_have_sent_commit
-
-    def begin_before(self, connection: Any, operation: PQGen[Any]) -> PQGen[Any]:
+    def has_to_begin_before(self, operation: PQGen[Any]) -> bool:
         """
-        Begin before whatever psycopg is about to do, unless it is a cursor's `execute()`.
+        Whether BEGIN has to be answered before psycopg may do something.
 
-        That begins the unit itself, with its statement. All else, such as psycopg's `transaction()` and
-        `pipeline()` and the change of a setting, has to find the transaction open.
+        psycopg's `transaction()` and `pipeline()` and the change of a setting have to find the
+        transaction open. A cursor's `execute()` begins the unit itself, with its statement.
         """
-        if not self.is_unsent or self.is_done:
-            return operation
-        if getattr(operation, "__name__", "") == "_execute_gen":
-            return operation
-        return self._begin_and_go_on(connection, operation)
-
-    def _begin_and_go_on(self, connection: Any, operation: PQGen[Any]) -> PQGen[Any]:
-        yield from self.begin(connection)
-        return (yield from operation)
+        return self.is_unsent and getattr(operation, "__name__", "") not in _NEEDS_NO_BEGIN
 
     def begin(self, connection: Any) -> PQGen[None]:
         """Send BEGIN and the question, and wait for both answers."""
@@ -162,35 +153,58 @@ class UnitOfWork:
             raise psycopg.errors.ReadOnlySqlTransaction(STANDBY)
         self.identity = Identity(xid or "", backend or "", schemas, server)
 
+    def record(self, text: bytes, pgconn: PGconn) -> None:
+        """Record a text that a cursor is about to send."""
+        if pgconn.status != _OK:
+            return
+        if pgconn.pipeline_status != _NO_PIPELINE and ends(self.statement):
+            # psycopg's pipeline: what came before may have no answer yet. An ordinary statement is
+            # as good as any other.
+            text = self.statement.removesuffix(_ORDINARY) + (b";" + text if ends(text) else _ORDINARY)
+        self.statement = text
+        self.had_failed = pgconn.transaction_status == _FAILED
+
     @property
     def may_have_sent_commit(self) -> bool:
-        """Whether its last statement may be a COMMIT, alone or among others."""
-        return _COMMITS.search(self._text) is not None or self.may_have_gone_on
+        """Whether its last text may commit, alone or among other statements."""
+        return may_commit(self.statement) or self.may_have_gone_on
 
     @property
     def may_have_gone_on(self) -> bool:
         """Whether its last text may go on after ROLLBACK, outside of a transaction."""
-        return _GOES_ON.search(self._text) is not None
-
-    @property
-    def _text(self) -> str:
-        if isinstance(self.statement, bytes):
-            return self.statement.decode(errors="replace")
-        return str(self.statement)
+        return goes_on(self.statement, failed=self.had_failed)
 
     def notice(self, results: list[PGresult], pgconn: PGconn) -> None:
         """Notice what the answers to a text say was committed."""
-        tags = [result.command_status for result in results]
-        if b"COMMIT" in tags:
-            self.committed = True
-        elif b"ROLLBACK" in tags and pgconn.transaction_status == _IDLE:
-            # An error after ROLLBACK undoes what stands between.
-            failed = any(result.status == _FATAL_ERROR for result in results)
-            went_on = any(tag not in _ENDS for tag in tags[tags.index(b"ROLLBACK") :])
-            self.committed = self.committed or (went_on and not failed)
+        for result in results:
+            if result.command_status == b"COMMIT":
+                self.committed = True
+            elif result.command_status == b"ROLLBACK":
+                self._rolled_back, self._went_on = True, False
+            else:  # an error undoes what followed ROLLBACK in the same text
+                self._went_on = self._rolled_back and result.status != _FATAL_ERROR
+        self.look(pgconn)
+
+    def look(self, pgconn: PGconn) -> None:
+        """Look whether the server has answered everything, and has left the transaction."""
+        status = pgconn.transaction_status
+        if pgconn.pipeline_status != _NO_PIPELINE or status not in (_IDLE, _IN_TRANSACTION, _FAILED):
+            return
+        self.statement = b""
+        if status == _IDLE and self._rolled_back:
+            self.end_is_known = True
+            self.committed = self.committed or self._went_on
+        self._rolled_back = self._went_on = False
+
+    def roll_back(self, pgconn: PGconn) -> None:
+        """The unit, or somebody for it, calls `rollback()`: nothing of it is sent after that."""
+        self.look(pgconn)
+        self.is_unsent = False
+        self.end_is_known = self.end_is_known or pgconn.transaction_status != _IDLE
 
     def check_statement(self, pgconn: PGconn) -> None:
         """Refuse a statement that would begin another transaction."""
+        self.look(pgconn)
         if self.committed or (not self.is_unsent and pgconn.transaction_status == _IDLE):
             raise UnitEnded("The unit of work has ended its transaction. The statement was not sent.")
 
@@ -207,8 +221,11 @@ class UnitOfWork:
         in one text). The check travels with COMMIT: no further round trip. If the answer is lost, then
         only the unit's own transaction can be committed, and it is the one that the server is asked for.
         """
-        if self.identity is None:  # it has sent nothing, so there is nothing to commit
+        if self.is_unsent:  # there is nothing to commit
+            self.is_unsent = False
             return
+        if self.identity is None:
+            raise UnitEnded("The transaction of the unit of work could not begin.")
         guard = _GUARD.format(id=self.identity.id) if self.identity.id else ""
         if guard and not issubclass(connection.cursor_factory, NoticesCommit):
             # A COMMIT AND CHAIN may have gone unnoticed, and would answer the question. So COMMIT waits
@@ -230,36 +247,18 @@ class NoticesCommit:
 
     __slots__ = ()
 
-    def execute(self: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Execute a statement."""
-        _record(self.connection, query)
-        return super().execute(query, *arguments, **keywords)  # type: ignore[misc]
-
-    def executemany(self: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Execute a statement with each set of parameters."""
-        _record(self.connection, query)
-        return super().executemany(query, *arguments, **keywords)  # type: ignore[misc]
-
-    def stream(self: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Execute a statement, and give its rows as they come."""
-        _record(self.connection, query)
-        return super().stream(query, *arguments, **keywords)  # type: ignore[misc]
-
-    def copy(self: Any, statement: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Begin COPY."""
-        _record(self.connection, statement)
-        return super().copy(statement, *arguments, **keywords)  # type: ignore[misc]
+    def _convert_query(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        statement = super()._convert_query(*arguments, **keywords)  # type: ignore[misc]
+        unit: UnitOfWork | None = self.connection.unit
+        if unit is not None:
+            unit.record(statement.query, self.connection.pgconn)
+        return statement
 
     def _check_results(self: Any, results: list[PGresult]) -> None:
         unit: UnitOfWork | None = self.connection.unit
         if unit is not None:
             unit.notice(results, self.connection.pgconn)
         super()._check_results(results)  # type: ignore[misc]
-
-
-def _record(connection: Any, statement: object) -> None:
-    if connection.unit is not None and not connection.closed:
-        connection.unit.statement = statement
 
 
 def is_refusal(error: psycopg.Error) -> bool:
