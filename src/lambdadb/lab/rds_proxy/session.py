@@ -18,6 +18,9 @@ REPORTED = (
 )
 
 
+CONNECT = 10  # seconds
+
+
 class NoDatabase(Exception):
     """The server has no such database."""
 
@@ -45,7 +48,8 @@ class Session:
         """
         given = {"host": "127.0.0.1", "port": str(port), "user": user, "password": password}
         conninfo = " ".join(f"{name}='{value}'" for name, value in given.items())
-        conninfo += f" dbname='{database}' sslmode=disable"
+        # A server that accepts and does not answer would keep the thread for good.
+        conninfo += f" dbname='{database}' sslmode=disable connect_timeout={CONNECT}"
         pgconn = await asyncio.to_thread(pq.PGconn.connect, conninfo.encode())
         if pgconn.status != pq.ConnStatus.OK:
             text = pgconn.error_message.decode(errors="replace")
