@@ -101,9 +101,8 @@ class OnStandby:
         return b"t" if column == 0 else self._answer.get_value(row, column)
 
 
-def test_a_standby_gives_no_rows_to_a_unit_that_may_write(engine, monkeypatch):
-    """A session that has become a standby's: the first statement raises, and the unit is repeated."""
-    driver_of(engine)
+def become_standby_once(monkeypatch):
+    """The next answer to a unit's question is a standby's."""
     original = UnitOfWork.learn
     standby = [OnStandby]
 
@@ -111,6 +110,12 @@ def test_a_standby_gives_no_rows_to_a_unit_that_may_write(engine, monkeypatch):
         original(unit, connection, standby.pop()(answer) if standby else answer)
 
     monkeypatch.setattr(UnitOfWork, "learn", learn)
+
+
+def test_a_standby_gives_no_rows_to_a_unit_that_may_write(engine, monkeypatch):
+    """A session that has become a standby's: the first statement raises, and the unit is repeated."""
+    driver_of(engine)
+    become_standby_once(monkeypatch)
     errors, results = [], []
 
     def work(connection):
@@ -254,6 +259,20 @@ def test_a_loss_that_the_unit_hides_does_not_look_like_an_empty_unit(engine, ses
     with pytest.raises(TransactionEnded):
         run_transaction(engine, work)
     assert names(engine) == []
+
+
+def test_a_unit_that_gives_its_connection_up_is_told(engine):
+    """It has sent nothing and returns: another run would do the same, so there is none."""
+    driver_of(engine)
+    with pytest.raises(TransactionEnded):
+        run_transaction(engine, lambda connection: connection.invalidate())
+
+
+def test_the_line_of_an_error_is_that_of_any_first_statement(engine):
+    """`docs/differences.md` says line 2."""
+    driver_of(engine)
+    with pytest.raises(ProgrammingError, match="LINE 2: SELECT nothing"):
+        run_transaction(engine, lambda connection: connection.exec_driver_sql("SELECT nothing"))
 
 
 def test_a_text_without_a_statement_begins_the_unit_too(engine):
@@ -412,13 +431,7 @@ def test_a_first_statement_that_libpq_refuses_leaves_the_transaction_open(prepar
 def test_a_transaction_whose_begin_failed_is_never_called_committed(engine, monkeypatch):
     """The unit hides that its server is a standby, and returns: its result is not taken."""
     driver_of(engine)
-    original = UnitOfWork.learn
-    standby = [OnStandby]
-
-    def learn(unit, connection, answer):
-        original(unit, connection, standby.pop()(answer) if standby else answer)
-
-    monkeypatch.setattr(UnitOfWork, "learn", learn)
+    become_standby_once(monkeypatch)
 
     def work(connection):
         with contextlib.suppress(psycopg.Error):

@@ -149,7 +149,8 @@ class _PipelinedBegin:
         preamble = _make_preamble(self.connection)
         self._query = statement
         try:
-            self.connection.pgconn.send_query(b";\n".join([*preamble, statement.query]))
+            # The preamble is one line: an error's LINE is then the same for all first statements.
+            self.connection.pgconn.send_query(b";".join(preamble) + b";\n" + statement.query)
         except Exception:
             return None  # psycopg's way ends with psycopg's error
         results = yield from generators.execute(self.connection.pgconn)

@@ -119,7 +119,8 @@ class TransactionHandle:
         unit.look(pgconn)
         in_transaction = pgconn.transaction_status == pq.TransactionStatus.INTRANS
         has_begun = in_transaction and unit.identity is not None
-        if not (has_begun or unit.is_unsent) or unit.committed:
+        has_nothing = unit.is_unsent and not self.is_lost
+        if not (has_begun or has_nothing) or unit.committed:
             raise UnitEnded("The unit of work returned from a transaction that had failed or ended.")
         unit.is_done = True
 
