@@ -50,10 +50,10 @@ class HedgedConnect:
     _open: dict[Attempt, _Progress] = field(default_factory=dict)  # the older first
     _winner: Attempt | None = None
     _number: int = 0
-    _took: float = 0.0
-    """Seconds that the last refusal of a full server took."""
     _exhausted_since: float | None = None
     """When the server first said that all of its connections are in use."""
+    _took: float = 0.0
+    """Seconds that this took, from the attempt's start."""
 
     def run(self) -> Attempt:
         """Return the first attempt that logs in. Raises `AttemptFailed` if none can in time."""
@@ -116,8 +116,11 @@ class HedgedConnect:
                 self._end(self._younger, self._younger.describe_silence().fault)
             self._start()
         if self._winner is None:
-            # Silence is noted before it is time for another attempt: the connect waits for a resume.
-            self._drive(min(self._due_at, self.clock.now() + self.retry.hedge_after))
+            until = self._due_at
+            if not self.history.faults:
+                # Silence is noted before it is time for another attempt: the connect waits for a resume.
+                until = min(until, self.clock.now() + self.retry.hedge_after)
+            self._drive(until)
         if self._winner is None:
             silence = self._younger.describe_silence()
             self.history.add_failure(silence.fault)
@@ -179,7 +182,8 @@ class HedgedConnect:
             if not ready and left <= 0:
                 return
             for attempt in [a for a in self._open if a.socket in ready]:
-                self._advance(attempt)
+                if attempt in self._open:
+                    self._advance(attempt)
 
     def _advance(self, attempt: Attempt) -> None:
         answered = attempt.got_first_byte
@@ -190,6 +194,7 @@ class HedgedConnect:
             elif attempt.got_first_byte and not answered:
                 progress = self._open[attempt]
                 progress.since, progress.waited = self.clock.now(), self.history.seconds
+                self._end_unanswered()
         except AttemptFailed as failure:
             self.retry.diagnose(failure)
             self.history.add_failure(failure.fault)
@@ -199,10 +204,13 @@ class HedgedConnect:
             if self._winner is None:
                 raise
 
+    def _end_unanswered(self) -> None:
+        """The server answers one attempt. It would have to work on the others too."""
+        for attempt in [a for a in self._open if not a.got_first_byte]:
+            self._end(attempt, attempt.describe_silence().fault)
+
     def _learn_exhausted(self, began: float) -> None:
-        """Note what the refusal of an attempt that began at this moment says about a full server."""
-        now = self.clock.now()
+        """Note the first refusal of a full server, of an attempt that began at this moment."""
         if self._exhausted_since is None:
-            self._exhausted_since, self._took = now, now - began
-        elif began >= self._exhausted_since:  # an older attempt may have been held by a resume
-            self._took = now - began
+            self._exhausted_since = self.clock.now()
+            self._took = self._exhausted_since - began
