@@ -27,8 +27,10 @@ _TYPICAL_RESUMES = (15.0, 30.0, 60.0, 120.0)
 OUTSIDE_INVOCATION = 60.0
 """Seconds that a connect may take outside of an invocation, without a `timeout`."""
 
-# Seconds that a resume takes at least: 12 have been reported. Until then attempts are rare.
-_SHORTEST_RESUME = 10.0
+# Seconds that a resume takes at least, as users have reported. Until then attempts are rare. Pauses of
+# several seconds end earlier, so that none lasts until a short resume is over.
+_SHORTEST_RESUME = 12.0
+_LONG_PAUSES = 10.0
 
 # The part of the wait that may be lost after a longer resume, as the pause between two attempts.
 _LOST_PART = 0.05
@@ -95,7 +97,7 @@ class ResumeRetry:
     hedge_after: float = 0.6
     """
     Seconds after which a second attempt is started if the network has not accepted the first. If it has,
-    there are new attempts after 2 s, 6 s and 15 s, and then every second. One that the server has begun
+    there are new attempts after 2 s, 6 s and 12 s, and then every second. One that the server has begun
     to answer gets 15 s. A database that wakes up may hold it, and a busy one answers late. A second
     before its end a connect makes a last attempt.
     """
@@ -166,15 +168,15 @@ class ResumeRetry:
             waited: Seconds for which the connect had waited when the attempt came so far.
             left: Seconds that the connect had left then.
         """
-        typical = _TYPICAL_RESUMES[0] - waited
+        early = _SHORTEST_RESUME - waited
         if silence is Silence.BUSY:
             seconds = _BUSY
         elif silence is Silence.ANSWERED:
-            seconds = min(max(typical, waited / 2.0), left - _LAST_ATTEMPT)
+            seconds = min(max(_TYPICAL_RESUMES[0] - waited, waited / 2.0), left - _LAST_ATTEMPT)
         elif silence is Silence.COUNTED:
             seconds = _COUNTED
-        elif silence is Silence.ACCEPTED and typical > 0:
-            seconds = min(max(_ACCEPTED, min(2.0 * waited, typical)), left - _LAST_ATTEMPT)
+        elif silence is Silence.ACCEPTED and early > 0:
+            seconds = min(max(_ACCEPTED, min(2.0 * waited, early)), left - _LAST_ATTEMPT)
         elif silence is Silence.ACCEPTED:
             seconds = max(self.max_backoff, waited * _LOST_PART)
         else:
@@ -196,7 +198,7 @@ class ResumeRetry:
         if fault is Fault.EXHAUSTED:
             longest = min(max(_LATER_LEAST, waited / 2.0), _LATER_MOST + waited * _LOST_PART)
             return longest * random.uniform(0.8, 1.0)
-        if waited < _SHORTEST_RESUME:
+        if waited < _LONG_PAUSES:
             longest = min(max(self.max_backoff / 2.0, waited), 3.0 * self.max_backoff)
         else:
             longest = max(self.max_backoff, waited * _LOST_PART)

@@ -208,7 +208,7 @@ def test_a_login_that_falls_silent_in_the_middle_is_renewed(connector_to, clock)
     assert len(connector.driver.made) == 2
 
 
-@pytest.mark.parametrize(("counted", "made"), [(False, 9), (True, 5)])
+@pytest.mark.parametrize(("counted", "made"), [(False, 12), (True, 5)])
 def test_few_attempts_are_given_up_where_the_server_counts_them(counted, made, connector_to, clock):
     """MySQL blocks a host after many. Each is kept for 5 s there, and a held one is kept as ever."""
     connector = connector_to(holding(clock.now() + 20.1), HELD)
