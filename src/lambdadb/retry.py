@@ -183,18 +183,15 @@ class ResumeRetry:
             seconds = waited * _LOST_PART
         return max(self.hedge_after, seconds)
 
-    def backoff(self, fault: Fault, waited: float, took: float, random: Random) -> float:
+    def backoff(self, fault: Fault, waited: float, random: Random) -> float:
         """
         Return the seconds to pause after a refusal.
 
         Args:
             fault: What it said.
             waited: Seconds since the connect began; of a full server, since its first refusal.
-            took: Seconds from the attempt's start to the first refusal of a full server.
             random: Spreads the attempts of many environments.
         """
-        if fault is Fault.EXHAUSTED and not waited:
-            return random.uniform(0.0, min(max(_FIRST_LEAST, took), _FIRST_MOST))
         if fault is Fault.EXHAUSTED:
             longest = min(max(_LATER_LEAST, waited / 2.0), _LATER_MOST + waited * _LOST_PART)
             return longest * random.uniform(0.8, 1.0)
@@ -203,6 +200,10 @@ class ResumeRetry:
         else:
             longest = max(self.max_backoff, waited * _LOST_PART)
         return longest * random.uniform(0.5, 1.0)
+
+    def first_exhausted_backoff(self, took: float, random: Random) -> float:
+        """Return the seconds to pause after the first refusal of a full server, which took so long."""
+        return random.uniform(0.0, min(max(_FIRST_LEAST, took), _FIRST_MOST))
 
     def retry_after(self, waited: float, fault: Fault = Fault.RESUMING) -> int:
         """Return the whole seconds until another try is worthwhile, after `waited` seconds in vain."""

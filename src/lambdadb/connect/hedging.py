@@ -52,8 +52,8 @@ class HedgedConnect:
     _number: int = 0
     _exhausted_since: float | None = None
     """When the server first said that all of its connections are in use."""
-    _took: float = 0.0
-    """Seconds that this took, from the attempt's start."""
+    _took: float | None = None
+    """Seconds that this took, from the attempt's start; None again after the pause."""
 
     def run(self) -> Attempt:
         """Return the first attempt that logs in. Raises `AttemptFailed` if none can in time."""
@@ -103,11 +103,14 @@ class HedgedConnect:
         """Seconds to pause after a failed attempt."""
         if failure.silent:
             return 0.0  # it has been waited for already
-        waited = self.history.seconds
-        if failure.fault is Fault.EXHAUSTED and self._exhausted_since is not None:
-            # What was before the server was awake says nothing about how full it is.
-            waited = self.clock.now() - self._exhausted_since
-        return self.retry.backoff(failure.fault, waited, self._took, self.random)
+        if self._exhausted_since is None or failure.fault is not Fault.EXHAUSTED:
+            return self.retry.backoff(failure.fault, self.history.seconds, self.random)
+        if self._took is not None:
+            took, self._took = self._took, None
+            return self.retry.first_exhausted_backoff(took, self.random)
+        # What was before the server was awake says nothing about how full it is.
+        waited = self.clock.now() - self._exhausted_since
+        return self.retry.backoff(failure.fault, waited, self.random)
 
     def _try_once(self) -> Attempt:
         """Start one more attempt if it is time. Return the one that logs in, or raise why none did."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import threading
 
 import pytest
@@ -189,6 +190,33 @@ def test_the_others_are_closed_when_the_server_answers_one(connector_to, clock):
     assert connect(connector, host="h") is connector.driver.made[0]
     assert len(connector.driver.made) == 3
     assert closed[-1] == (2, pytest.approx(awake + LOGIN))
+
+
+def test_environments_that_a_full_server_refuses_at_one_moment_come_back_one_by_one(
+    connector_to, clock, monkeypatch
+):
+    """A resume ends for all of them at once. Time that passes in between does not matter."""
+    now, wait = clock.now, clock.wait
+
+    def tick():
+        clock.time += 1e-6
+        return now()
+
+    monkeypatch.setattr(clock, "now", tick)
+    monkeypatch.setattr(clock, "wait", lambda sockets, seconds: wait(sockets, max(seconds, 0.0)))
+    full = AttemptFailed(Fault.EXHAUSTED, "sorry, too many clients already")
+    pauses = []
+    for seed in range(100):
+        awake = now() + 8.0
+
+        def script(began, awake=awake):
+            return (began + LOGIN, None) if began > awake else (awake, full)
+
+        connect(connector_to(script, HELD, seed=seed), host="h")
+        pauses.append(now() - LOGIN - awake)
+    assert min(pauses) < 0.2
+    assert 2.3 < max(pauses) <= 2.6
+    assert 1.0 < statistics.median(pauses) < 1.5
 
 
 def test_a_login_that_falls_silent_in_the_middle_is_renewed(connector_to, clock):
