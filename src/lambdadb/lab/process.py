@@ -107,7 +107,7 @@ class Process:
         self.wait()
 
     def _has_report(self, timeout: float | None) -> bool:
-        """Whether the supervisor says within the time that the command has ended, or has ended itself."""
+        """Whether the supervisor says in time that the command has ended, or has ended itself."""
         with self._lock:
             if self._exit is not None:
                 return True
