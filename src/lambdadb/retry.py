@@ -27,26 +27,27 @@ _TYPICAL_RESUMES = (15.0, 30.0, 60.0, 120.0)
 OUTSIDE_INVOCATION = 60.0
 """Seconds that a connect may take outside of an invocation, without a `timeout`."""
 
-# Seconds that a resume takes at least: 12 have been reported. Until then attempts are rare.
-_SHORTEST_RESUME = 10.0
+# Seconds that a resume takes at least, as users have reported. Until then attempts are rare. Pauses of
+# several seconds end earlier, so that none lasts until a short resume is over.
+_SHORTEST_RESUME = 12.0
+_LONG_PAUSES = 10.0
 
 # The part of the wait that may be lost after a longer resume, as the pause between two attempts.
 _LOST_PART = 0.05
 
 # Seconds without an answer, after which another attempt is started: when the network has accepted the
-# connection, at first and at most; when the server was full before.
-_ACCEPTED_FIRST, _ACCEPTED_MOST = 2.0, 5.0
+# connection, at least, and if the server counts attempts; when the server was full before.
+_ACCEPTED, _COUNTED = 2.0, 5.0
 _BUSY = 15.0
 
 # Seconds before its end at which a connect makes a last attempt.
 _LAST_ATTEMPT = 1.0
 
-# Seconds to pause after "too many connections", and factors of the seconds that the refusal took, which
-# are more if the server is busy. Attempts that a resume has held are refused at one moment, so the first
-# pause is anything up to a limit. Later ones are as long as the wait so far, up to a limit.
-# `nox -s fleet` shows what the figures do.
-_FIRST_LEAST, _FIRST_MOST, _FIRST_TIMES = 0.5, 2.5, 4.0
-_LATER_LEAST, _LATER_MOST, _LATER_TIMES = 0.25, 3.0, 2.0
+# The pauses of a full server: the first is random, from nothing to the seconds that the refusal took,
+# within these limits. Attempts that a resume has held are refused at one moment. The later ones are half
+# of the wait so far, within the other limits. `nox -s fleet` shows what the figures do.
+_FIRST_LEAST, _FIRST_MOST = 0.5, 2.5
+_LATER_LEAST, _LATER_MOST = 0.25, 3.0
 
 # Seconds after which a client is asked to try again when no connection was free. Nobody knows when one
 # will be. It is about the longest pause, so that clients come no faster than connects.
@@ -81,7 +82,7 @@ class ResumeRetry:
     a packet or a connection may be lost. The first to log in is used, and the other is closed.
 
     No resume is known to take less than 12 s. Until a connect has waited for 10 s its attempts are rare.
-    From then on at most a twentieth of the wait passes between two of them, or `max_backoff`.
+    From then on at most `max_backoff` passes between two of them, or a twentieth of the wait.
     """
 
     timeout: float | None = None
@@ -95,17 +96,17 @@ class ResumeRetry:
 
     hedge_after: float = 0.6
     """
-    Seconds after which a second attempt is started if the network has not accepted the first. One that
-    it has accepted gets at least 2 s, and one that the server has begun to answer 15 s, because a
-    database that wakes up may hold it, and a busy one answers late. A second before its end a connect
-    makes a last attempt.
+    Seconds after which a second attempt is started if the network has not accepted the first. If it has,
+    there are new attempts after 2 s, 6 s and 12 s, and then every second. One that the server has begun
+    to answer gets 15 s. A database that wakes up may hold it, and a busy one answers late. A second
+    before its end a connect makes a last attempt.
     """
 
-    max_backoff: float = 0.5
+    max_backoff: float = 1.0
     """
     Longest pause, in seconds, after a refusal by a database that may be about to be awake. In the first
-    10 s, when no resume can be over, pauses grow to four times as much. Each pause is a random time from
-    its upper half. How long a full server is left alone does not depend on it.
+    10 s, when no resume can be over, pauses grow from half of it to three times as much. Each pause is a
+    random time from its upper half. How long a full server is left alone does not depend on it.
     """
 
     exhausted_timeout: float | None = None
@@ -173,34 +174,36 @@ class ResumeRetry:
         elif silence is Silence.ANSWERED:
             seconds = min(max(_TYPICAL_RESUMES[0] - waited, waited / 2.0), left - _LAST_ATTEMPT)
         elif silence is Silence.COUNTED:
-            seconds = _ACCEPTED_MOST
+            seconds = _COUNTED
         elif silence is Silence.ACCEPTED and early > 0:
-            seconds = min(max(_ACCEPTED_FIRST, waited), _ACCEPTED_MOST, left - _LAST_ATTEMPT)
+            seconds = min(max(_ACCEPTED, min(2.0 * waited, early)), left - _LAST_ATTEMPT)
+        elif silence is Silence.ACCEPTED:
+            seconds = max(self.max_backoff, waited * _LOST_PART)
         else:
             seconds = waited * _LOST_PART
         return max(self.hedge_after, seconds)
 
-    def backoff(self, fault: Fault, waited: float, took: float, random: Random) -> float:
+    def backoff(self, fault: Fault, waited: float, random: Random) -> float:
         """
         Return the seconds to pause after a refusal.
 
         Args:
             fault: What it said.
             waited: Seconds since the connect began; of a full server, since its first refusal.
-            took: Seconds from the attempt's start to a full server's refusal.
             random: Spreads the attempts of many environments.
         """
-        if fault is Fault.EXHAUSTED and not waited:
-            return random.uniform(0.0, min(max(_FIRST_LEAST, took * _FIRST_TIMES), _FIRST_MOST))
         if fault is Fault.EXHAUSTED:
-            longest = min(max(_LATER_LEAST, waited), _LATER_MOST + waited * _LOST_PART)
-            busy = min(took, waited) * _LATER_TIMES
-            return max(longest * random.uniform(0.8, 1.0), busy * random.random())
-        if waited < _SHORTEST_RESUME:
-            longest = min(max(self.max_backoff, waited), 4.0 * self.max_backoff)
+            longest = min(max(_LATER_LEAST, waited / 2.0), _LATER_MOST + waited * _LOST_PART)
+            return longest * random.uniform(0.8, 1.0)
+        if waited < _LONG_PAUSES:
+            longest = min(max(self.max_backoff / 2.0, waited), 3.0 * self.max_backoff)
         else:
             longest = max(self.max_backoff, waited * _LOST_PART)
         return longest * random.uniform(0.5, 1.0)
+
+    def first_exhausted_backoff(self, took: float, random: Random) -> float:
+        """Return the seconds to pause after the first refusal of a full server, which took so long."""
+        return random.uniform(0.0, min(max(_FIRST_LEAST, took), _FIRST_MOST))
 
     def retry_after(self, waited: float, fault: Fault = Fault.RESUMING) -> int:
         """Return the whole seconds until another try is worthwhile, after `waited` seconds in vain."""

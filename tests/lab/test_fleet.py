@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lambdadb import PerEnvironment, PerInvocation
 from lambdadb.lab.fleet.clients import CLIENTS
-from lambdadb.lab.fleet.real import run_fleet
+from lambdadb.lab.fleet.real import measure_machine, run_fleet
 from lambdadb.lab.fleet.server import ServerSettings
 from lambdadb.lab.fleet.simulation import FleetResult, FleetSettings, Simulation
 
@@ -92,7 +92,7 @@ def test_peers_that_do_not_wait_fail() -> None:
 def test_a_real_fleet_is_served() -> None:
     """Real processes and a real server: everybody has a session, and nobody before the resume's end."""
     fleet = FleetSettings(environments=60)
-    server = ServerSettings(slots=40, resume=8.0, login=0.007)
+    server = measure_machine(ServerSettings(slots=40, resume=8.0))
     real = run_fleet(fleet, server, "lambdadb", "per-invocation")
     simulated = simulate(fleet, server)
     assert (real.served, simulated.served) == (60, 60)

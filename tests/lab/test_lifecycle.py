@@ -104,15 +104,20 @@ def handler(event, context):
 """
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environments may take long to end: the machine may be busy. test_endurance.py has the times."""
+    monkeypatch.setattr("lambdadb.lab.environment.environment.SHUTDOWN_LIMIT", 30.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_sigterm_closes_the_session_of_a_frozen_environment(make: Any, server: Server) -> None:
     """Lambda thaws the environment to end it: its idle session ends, and the process by SIGTERM."""
     environment = make(IDLE, environment=THREAD)
     environment.invoke(None)
     server.become(1)
-    took = environment.shut_down()
+    assert environment.shut_down() is not None
     server.become(0)
-    assert took is not None
-    assert took < 0.3
 
 
 def test_sigterm_cancels_the_running_statement(make: Any, server: Server, tmp_path: Path) -> None:
@@ -147,6 +152,7 @@ def test_sigterm_cancels_the_running_statement(make: Any, server: Server, tmp_pa
     assert "SIGTERM" in str(errors[0])  # the default action, after the sessions were closed
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     "when", ["after the engine", pytest.param("before the engine", marks=pytest.mark.sweep)]
 )
@@ -156,7 +162,7 @@ def test_sigterm_reaches_the_users_handler(when: str, make: Any, server: Server,
         def ended(number, frame):
             pid = ask()
             Path("ended").write_text(f"{{number}} {{pid}}")
-            time.sleep(5)  # killed by then
+            os._exit(0)
         if {when == "after the engine"}:
             signal.signal(signal.SIGTERM, ended)
         else:
@@ -168,10 +174,22 @@ def test_sigterm_reaches_the_users_handler(when: str, make: Any, server: Server,
     """
     environment = make(source, environment=THREAD)
     pid = environment.invoke(None)
-    assert environment.shut_down() is None  # by SIGKILL, after 300 ms
+    assert environment.shut_down() is not None
     number, other = (tmp_path / "ended").read_text().split()
     assert int(number) == signal.SIGTERM
     assert int(other) != pid
+    server.become(0)
+
+
+@pytest.mark.sweep
+def test_an_environment_that_does_not_end_is_killed(make: Any, server: Server) -> None:
+    """A handler that takes longer than Lambda's 300 ms is not waited for."""
+    environment = make(
+        "signal.signal(signal.SIGTERM, lambda number, frame: time.sleep(60))\n" + IDLE,
+        environment=THREAD,
+    )
+    environment.invoke(None)
+    assert environment.shut_down() is None
     server.become(0)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from lambdadb.lab import LabError
 from lambdadb.lab.fleet.clients import CLIENTS
-from lambdadb.lab.fleet.real import run_fleet
+from lambdadb.lab.fleet.real import measure_machine, run_fleet
 from lambdadb.lab.fleet.report import POLICIES, Row, draw, row_of, simulate
 from lambdadb.lab.fleet.server import ServerSettings
 from lambdadb.lab.fleet.simulation import FleetResult, FleetSettings
@@ -52,7 +53,11 @@ MOST_REAL = 1000
 @click.option(
     "--interval", default=60.0, show_default=True, help="Mean seconds between them. [with --simulate]"
 )
-@click.option("--login", default=0.0088, show_default=True, help="The server's seconds for a login.")
+@click.option(
+    "--login",
+    type=float,
+    help="The server's seconds for a login. [0.0088; with --compare what it takes here]",
+)
 @click.option("--seed", default=1, show_default=True, help="Decides the random numbers.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Write an SVG.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each row.")
@@ -72,7 +77,7 @@ def fleet(
     clusters: int,
     invocations: int,
     interval: float,
-    login: float,
+    login: float | None,
     seed: int,
     picture: Path | None,
     as_json: bool,
@@ -111,7 +116,12 @@ def fleet(
         work=work,
         seed=seed,
     )
-    server = ServerSettings(slots=slots, resume=resume, shape=shape, login=login)
+    server = ServerSettings(slots=slots, resume=resume, shape=shape)
+    if login is not None:
+        server = replace(server, login=login)
+    elif compare:
+        with lab_errors():
+            server = measure_machine(server)
     console = Console(stderr=True)
     rows: dict[str, Row] = {}
     drawn: dict[str, FleetResult] = {}
@@ -138,14 +148,20 @@ def run_real(
     settings: FleetSettings, server: ServerSettings, client: str, policy: str, console: Console
 ) -> FleetResult:
     """Run a real fleet, and show how many environments have ended."""
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True) as progress, lab_errors():
         task = progress.add_task(client, total=settings.environments)
-        try:
-            return run_fleet(
-                settings, server, client, policy, lambda done: progress.update(task, completed=done)
-            )
-        except LabError as error:
-            raise click.ClickException(str(error)) from error
+        return run_fleet(
+            settings, server, client, policy, lambda done: progress.update(task, completed=done)
+        )
+
+
+@contextmanager
+def lab_errors() -> Iterator[None]:
+    """Show an error of the lab as one of the command."""
+    try:
+        yield
+    except LabError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def table_of(rows: dict[str, Row]) -> Table:

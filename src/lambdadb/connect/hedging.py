@@ -50,10 +50,10 @@ class HedgedConnect:
     _open: dict[Attempt, _Progress] = field(default_factory=dict)  # the older first
     _winner: Attempt | None = None
     _number: int = 0
-    _took: float = 0.0
-    """Seconds that the last refusal of a full server took."""
     _exhausted_since: float | None = None
     """When the server first said that all of its connections are in use."""
+    _took: float | None = None
+    """Seconds that this took, from the attempt's start; None again after the pause."""
 
     def run(self) -> Attempt:
         """Return the first attempt that logs in. Raises `AttemptFailed` if none can in time."""
@@ -103,11 +103,14 @@ class HedgedConnect:
         """Seconds to pause after a failed attempt."""
         if failure.silent:
             return 0.0  # it has been waited for already
-        waited = self.history.seconds
-        if failure.fault is Fault.EXHAUSTED and self._exhausted_since is not None:
-            # What was before the server was awake says nothing about how full it is.
-            waited = self.clock.now() - self._exhausted_since
-        return self.retry.backoff(failure.fault, waited, self._took, self.random)
+        if self._exhausted_since is None or failure.fault is not Fault.EXHAUSTED:
+            return self.retry.backoff(failure.fault, self.history.seconds, self.random)
+        if self._took is not None:
+            took, self._took = self._took, None
+            return self.retry.first_exhausted_backoff(took, self.random)
+        # What was before the server was awake says nothing about how full it is.
+        waited = self.clock.now() - self._exhausted_since
+        return self.retry.backoff(failure.fault, waited, self.random)
 
     def _try_once(self) -> Attempt:
         """Start one more attempt if it is time. Return the one that logs in, or raise why none did."""
@@ -116,8 +119,11 @@ class HedgedConnect:
                 self._end(self._younger, self._younger.describe_silence().fault)
             self._start()
         if self._winner is None:
-            # Silence is noted before it is time for another attempt: the connect waits for a resume.
-            self._drive(min(self._due_at, self.clock.now() + self.retry.hedge_after))
+            until = self._due_at
+            if not self.history.faults:
+                # Silence is noted before it is time for another attempt: the connect waits for a resume.
+                until = min(until, self.clock.now() + self.retry.hedge_after)
+            self._drive(until)
         if self._winner is None:
             silence = self._younger.describe_silence()
             self.history.add_failure(silence.fault)
@@ -179,7 +185,8 @@ class HedgedConnect:
             if not ready and left <= 0:
                 return
             for attempt in [a for a in self._open if a.socket in ready]:
-                self._advance(attempt)
+                if attempt in self._open:
+                    self._advance(attempt)
 
     def _advance(self, attempt: Attempt) -> None:
         answered = attempt.got_first_byte
@@ -190,6 +197,7 @@ class HedgedConnect:
             elif attempt.got_first_byte and not answered:
                 progress = self._open[attempt]
                 progress.since, progress.waited = self.clock.now(), self.history.seconds
+                self._end_unanswered()
         except AttemptFailed as failure:
             self.retry.diagnose(failure)
             self.history.add_failure(failure.fault)
@@ -199,10 +207,13 @@ class HedgedConnect:
             if self._winner is None:
                 raise
 
+    def _end_unanswered(self) -> None:
+        """The server answers one attempt. It would have to work on the others too."""
+        for attempt in [a for a in self._open if not a.got_first_byte]:
+            self._end(attempt, attempt.describe_silence().fault)
+
     def _learn_exhausted(self, began: float) -> None:
-        """Note what the refusal of an attempt that began at this moment says about a full server."""
-        now = self.clock.now()
+        """Note the first refusal of a full server, of an attempt that began at this moment."""
         if self._exhausted_since is None:
-            self._exhausted_since, self._took = now, now - began
-        elif began >= self._exhausted_since:  # an older attempt may have been held by a resume
-            self._took = now - began
+            self._exhausted_since = self.clock.now()
+            self._took = self._exhausted_since - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -83,10 +84,8 @@ class Process:
         Raises:
             TimeoutError: The command is still running.
         """
-        try:
-            self._supervisor.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"Process {self.pid} is still running after {timeout} s.") from None
+        if not self._has_report(timeout):
+            raise TimeoutError(f"Process {self.pid} is still running after {timeout} s.")
         return self._finish()
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -106,6 +105,20 @@ class Process:
         """End the command with SIGKILL and wait for it; a stopped (frozen) one too."""
         self.send_signal(signal.SIGKILL)
         self.wait()
+
+    def _has_report(self, timeout: float | None) -> bool:
+        """Whether the supervisor says in time that the command has ended, or has ended itself."""
+        with self._lock:
+            if self._exit is not None:
+                return True
+            report = os.dup(pipe(self._supervisor.stdout).fileno())  # another thread may close the pipe
+        try:
+            # Popen.wait() would look every 50 ms, and a process that ends at once seem slow.
+            poll = select.poll()
+            poll.register(report, select.POLLIN)
+            return bool(poll.poll(None if timeout is None else timeout * 1000.0))
+        finally:
+            os.close(report)
 
     def _finish(self) -> int:
         with self._lock:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from os import environ
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from sqlalchemy import text
+
+from lambdadb.engine import create_engine
 from lambdadb.lab import LabError
 from lambdadb.lab.aurora import Cluster, Shape
 from lambdadb.lab.environment.environment import INHERITED
@@ -21,6 +28,8 @@ from lambdadb.lab.process import Directory, Process
 SAMPLE = 0.1  # seconds between two looks at the cluster's count of connections
 START = 60.0  # seconds for the start of all processes
 WORKER = Path(__file__).with_name("worker.py")
+MEASURED = 30  # logins, and as many refusals
+PAUSE = 0.05  # seconds after which a session that has ended has left its slot
 
 
 def run_fleet(
@@ -43,12 +52,7 @@ def run_fleet(
     Raises:
         LabError: The server, the cluster or the processes did not start, or did not end in time.
     """
-    settings = {
-        "max_connections": str(server.slots),
-        "superuser_reserved_connections": "0",
-        "autovacuum": "off",
-    }
-    with Postgres(settings=settings) as postgres:
+    with Postgres(settings=_settings(server.slots)) as postgres:
         paused = server.resume is not None
         cluster = Cluster(
             postgres, resume=server.resume or 0.0, shape=Shape(server.shape), paused=paused
@@ -70,6 +74,56 @@ def run_fleet(
         finally:
             folder.close()
     return _summarize(lines, samples, available if paused else None, keeps=policy == "per-environment")
+
+
+def measure_machine(server: ServerSettings) -> ServerSettings:
+    """
+    Return the settings with what a login and a refusal take on this machine, for a simulation of it.
+
+    The clients, the cluster and the server of a real fleet share its processors. So a login costs what
+    it takes from its start to the answer to its first statement, while nothing else of the fleet runs.
+
+    Raises:
+        LabError: The server or the cluster did not start.
+    """
+    logins, refusals = [], []
+    with Postgres(settings=_settings(slots=1)) as postgres, Cluster(postgres) as cluster:
+        for _ in range(MEASURED):
+            engine = create_engine(cluster.url())
+            began = time.perf_counter()
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+                logins.append(time.perf_counter() - began)
+                began = time.perf_counter()
+                _is_refused(cluster)
+                refusals.append(time.perf_counter() - began)
+            engine.dispose()
+            while _is_refused(cluster):  # the server ends a session a moment later
+                pass
+            time.sleep(PAUSE)
+    return replace(
+        server,
+        processors=os.cpu_count() or 1,
+        login=statistics.median(logins),
+        refusal=statistics.median(refusals),
+    )
+
+
+def _is_refused(cluster: Cluster) -> bool:
+    """Whether a login is refused because all slots are in use."""
+    try:
+        psycopg.connect(cluster.url().replace("+psycopg", "")).close()
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def _settings(slots: int) -> dict[str, str]:
+    return {
+        "max_connections": str(slots),
+        "superuser_reserved_connections": "0",
+        "autovacuum": "off",
+    }
 
 
 def _observe(

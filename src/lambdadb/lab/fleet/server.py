@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from selectors import EVENT_READ
 from typing import Any
 
@@ -61,17 +63,16 @@ class Server:
         self.busy_until = [0.0] * settings.processors
         self.held: list[SimulatedAttempt] = []
         self.woken = False
-        self._free: list[tuple[float, float]] = []
+        self._free: list[tuple[float, float]] = []  # the longest first, and the oldest
         self._free_since: float | None = 0.0 if self.awake else None
 
     def longest_free(self, since: float) -> float:
         """Return the longest time since a moment for which it was awake and always had a free slot."""
         longest = 0.0 if self._free_since is None else self.time.now - max(self._free_since, since)
-        for began, ended in reversed(self._free):
-            if ended <= since:
-                break
-            longest = max(longest, ended - max(began, since))
-        return longest
+        first = bisect_right(self._free, since, key=itemgetter(1))
+        # The second is whole, and longer than those after it.
+        free = self._free[first : first + 2]
+        return max([longest, *(ended - max(began, since) for began, ended in free)])
 
     def arrive(self, attempt: SimulatedAttempt) -> None:
         """Take an attempt to log in."""
@@ -133,10 +134,17 @@ class Server:
             return
         self.sessions += 1
         if self.sessions == self.settings.slots:
-            self._free.append((self._free_since or 0.0, self.time.now))
-            self._free_since = None
+            self._end_free_time()
         self.peak_sessions = max(self.peak_sessions, self.sessions)
         self._work(self.settings.login - self.settings.refusal, self._log_in, attempt)
+
+    def _end_free_time(self) -> None:
+        """Note that all slots are taken now. A long time with a free slot hides shorter ones before."""
+        began = self._free_since or 0.0
+        while self._free and self._free[-1][1] - self._free[-1][0] <= self.time.now - began:
+            self._free.pop()
+        self._free.append((began, self.time.now))
+        self._free_since = None
 
     def _log_in(self, attempt: SimulatedAttempt) -> None:
         """Answer a login. Who has gone meanwhile frees the slot."""
@@ -157,6 +165,7 @@ class SimulatedAttempt:
         "event",
         "failure",
         "got_first_byte",
+        "greeted",
         "has_session",
         "server",
         "socket",
@@ -166,6 +175,7 @@ class SimulatedAttempt:
         self.server = server
         self.socket = next(server.sockets)
         self.event = EVENT_READ
+        self.greeted = False
         self.got_first_byte = False
         self.answered = False
         self.has_session = False
@@ -176,7 +186,7 @@ class SimulatedAttempt:
     def greet(self) -> None:
         """Receive the answer to the question for TLS, which comes before the login."""
         if not self.closed:
-            self.got_first_byte = True
+            self.greeted = True
             self.server.time.make_ready(self.socket)
 
     def answer(self, failure: AttemptFailed | None) -> None:
@@ -184,11 +194,12 @@ class SimulatedAttempt:
         if self.closed:
             return
         self.failure = failure
-        self.got_first_byte = self.answered = True
+        self.greeted = self.answered = True
         self.server.time.make_ready(self.socket)
 
     def advance(self) -> bool:
-        """Do what can be done; True once logged in."""
+        """Read what has come; True once logged in."""
+        self.got_first_byte = self.greeted
         if not self.answered:
             return False
         if self.failure is not None:

@@ -25,7 +25,7 @@ class FleetSettings:
         starts_per_second: How fast new ones start; Lambda starts 1,000 in 10 s for a function.
         interval: Mean seconds between two invocations of an environment.
         timeout: Seconds of an invocation.
-        work: Seconds for which an invocation uses its session.
+        work: Mean seconds for which an invocation uses its session: up to half more or less.
         seed: Decides all random numbers.
     """
 
@@ -90,8 +90,8 @@ class Simulation:
         logger.setLevel(logging.ERROR)  # a thousand environments that wait would say so each
         try:
             for number in range(self.fleet.environments):
-                environment = _Environment(self)
-                self.time.start(number / self.fleet.starts_per_second, environment.invoke)
+                turn = number + self.random.random()
+                self.time.start(turn / self.fleet.starts_per_second, _Environment(self).invoke)
             self.time.run()
         finally:
             logger.setLevel(level)
@@ -123,7 +123,7 @@ class _Environment:
             self._finish(fleet.time.now)
             return
         fleet.result.served += 1
-        self._finish(fleet.time.now + fleet.fleet.work)
+        self._finish(fleet.time.now + fleet.fleet.work * fleet.random.uniform(0.5, 1.5))
 
     def _connect(self) -> bool:
         fleet, began = self._fleet, self._fleet.time.now

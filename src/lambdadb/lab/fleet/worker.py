@@ -98,7 +98,7 @@ def with_lambdadb(plan: dict[str, Any], began: float) -> tuple[float, int, objec
     with lambdadb.invocation(engine, Context(plan["timeout"])), engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         connected = time.monotonic()
-        time.sleep(plan["work"])
+        time.sleep(plan["work"] * SystemRandom().uniform(0.5, 1.5))
     return connected, tracer.attempts, engine if plan["policy"] == "per-environment" else None
 
 
@@ -119,7 +119,7 @@ def with_loop(plan: dict[str, Any], began: float) -> tuple[float, int, object]:
         time.sleep(pause)
     connection.execute("SELECT 1")
     connected = time.monotonic()
-    time.sleep(plan["work"])
+    time.sleep(plan["work"] * SystemRandom().uniform(0.5, 1.5))
     if plan["policy"] == "per-environment":
         return connected, attempts, connection
     connection.close()
