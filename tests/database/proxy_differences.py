@@ -99,7 +99,11 @@ DIFFERENCES = (
         ("rds-proxy",),
         runs=False,
     ),
-    Difference("test_unit_of_work.py", "test_(?!what_follows_rollback)", PID),
+    Difference(
+        "test_unit_of_work.py",
+        "test_(?!what_follows_rollback_in_one_text|an_earlier_units_key_does_not_speak)",
+        PID,
+    ),
     Difference("test_unit_shapes.py", "test_a_connection_lost_in_copy_is_repeated", PID),
     Difference("test_unit_shapes.py", "test_begin_has_the_modes_of_the_engines_own", OPTIONS),
     Difference("test_unit_shapes.py", "test_read_only_is_not_believed", SETTINGS, ("pgbouncer",)),

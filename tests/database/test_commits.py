@@ -6,6 +6,7 @@ from random import Random
 
 import psycopg
 import pytest
+from psycopg import generators
 from psycopg.pq import TransactionStatus
 
 from lambdadb.drivers.psycopg.commits import ends, goes_on, may_commit
@@ -65,7 +66,8 @@ def test_no_text_ends_a_transaction_without_notice(texts, strings, failed, datab
             pgconn.exec_(b"DELETE FROM item")
             pgconn.exec_(b"BEGIN; SELECT 1 / 0" if failed else b"BEGIN")
             pgconn.send_query(text)
-            tags = [result.command_status for result in iter(pgconn.get_result, None)]
+            # PGconn.get_result() would wait without letting the lab's threads run.
+            tags = [result.command_status for result in connection.wait(generators.execute(pgconn))]
             is_over = pgconn.transaction_status == TransactionStatus.IDLE
             pgconn.exec_(b"ROLLBACK")
             is_there = pgconn.exec_(b"SELECT count(*) FROM item").get_value(0, 0) != b"0"

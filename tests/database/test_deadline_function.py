@@ -80,7 +80,7 @@ def test_run_transaction_has_it(mode, database, function):
     mode.run(steps)
 
 
-@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("first", ["no parameters", "parameters", "many"])
 def test_a_server_without_the_function_is_named(first, mode, database):
     """InvalidSettings, with the command that creates it. The connection goes on outside."""
 

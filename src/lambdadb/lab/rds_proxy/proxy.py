@@ -35,6 +35,9 @@ class RdsProxy:
     passed on, and a database that does not exist is refused at the login. Used as a context manager it
     starts on entry and closes at the end.
 
+    It runs in a thread of this process. A client in the same process that waits without letting other
+    threads run waits for good, such as psycopg's `PGconn.get_result()` before the result is there.
+
     Args:
         server: The server behind it.
         sessions: Sessions for each user and database (MaxConnectionsPercent of `max_connections`).
