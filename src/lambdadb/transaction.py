@@ -194,7 +194,7 @@ class _TransactionRunner:
         )
         self._tracer: Tracer | None = connector.settings.tracer
         self._runs = 0
-        self._standby_error: Exception | None = None  # why the last run could not begin
+        self._standby_error: Exception | None = None  # the last run met a standby
         self._question = OutcomeQuestion(
             self._engine, idempotency_key, deadline=self._deadline, random=self._random
         )
@@ -253,7 +253,6 @@ class _TransactionRunner:
     def _begin_and_work(self, run: _Run) -> None:
         with self._engine.connect() as connection, connection.begin() as begun:
             transaction = run.transaction = self._driver.begin(connection)
-            self._standby_error = None
             try:
                 with self._open_handle(connection, begun) as (handle, flush, commit):
                     if self._idempotency_key is not None:
@@ -296,9 +295,11 @@ class _TransactionRunner:
         """
         transaction = run.transaction
         meaning = self._driver.meaning(error, transaction)
+        if meaning == "not the writer":
+            self._standby_error = error
+        elif transaction is not None:
+            self._standby_error = None
         if transaction is None:
-            if meaning == "not the writer":
-                self._standby_error = error
             if meaning in ("lost", "not the writer"):
                 raise _Repeat(error) from error
             over = meaning == "out of time" or isinstance(error, DatabaseResuming)

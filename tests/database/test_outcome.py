@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
 from random import Random
@@ -372,7 +373,23 @@ def catch_up(primary, standby):
     pytest.fail("the standby did not catch up in 30 s")
 
 
-def test_a_standby_is_asked_again_until_it_is_promoted(primary, emptied):
+@contextlib.contextmanager
+def time_over(engine, monkeypatch, moment, *, after):
+    """Let the time be over when something happens to a connection for the `after`th time."""
+    clock, happened = engine.pool.connector.clock, []
+    now = clock.now
+
+    def note(*_):
+        happened.append(1)
+
+    event.listen(engine, moment, note)
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "now", lambda: now() + 1e6 * (len(happened) >= after))
+        yield
+    event.remove(engine, moment, note)
+
+
+def test_a_standby_is_asked_again_until_it_is_promoted(primary, emptied, monkeypatch):
     """A failover to a node that is still a standby: the unit waits there, and none of it is lost."""
     with Standby(primary) as standby:
         name = Name(primary)
@@ -382,11 +399,13 @@ def test_a_standby_is_asked_again_until_it_is_promoted(primary, emptied):
         name.lead_to(standby)
         for isolation in ("READ COMMITTED", "SERIALIZABLE"):
             engine = name.engine.execution_options(isolation_level=isolation)
-            with (
-                pytest.raises(DBAPIError, match="standby"),
-                lambdadb.invocation(name.engine, LambdaContext(2.0)),
-            ):
-                run_transaction(engine, add)
+            for moment in ("invalidate", "do_connect"):
+                with (
+                    time_over(name.engine, monkeypatch, moment, after=2),
+                    lambdadb.invocation(name.engine, LambdaContext(60.0)),
+                    pytest.raises(DBAPIError, match="standby"),
+                ):
+                    run_transaction(engine, add)
         reading = name.engine.execution_options(postgresql_readonly=True)
         assert run_transaction(reading, lambda c: c.scalar(text("SELECT count(*) FROM unit"))) == 1
         promotion = threading.Timer(0.3, standby.promote)

@@ -172,6 +172,8 @@ def meaning_of(error: BaseException, transaction: Handle | None = None) -> Meani
     if isinstance(original, (TransactionEnded, UnitEnded)):
         return "ended"
     lost = transaction is not None and transaction.is_lost
+    if isinstance(original, dbapi.Error) and original.number is None and original.sqlstate == READ_ONLY:
+        return "not the writer"
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "lost"
     if isinstance(error, PendingRollbackError) and lost:
@@ -183,8 +185,6 @@ def meaning_of(error: BaseException, transaction: Handle | None = None) -> Meani
             return "conflict"
     elif original.sqlstate in CONFLICTS:
         return "conflict"
-    elif original.sqlstate == READ_ONLY:
-        return "not the writer"
     return "lost" if lost else "other"
 
 

@@ -302,6 +302,8 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
         return "ended"
     if has_no_session(original) or has_no_session(error.__cause__):
         return "lost"  # to a proxy: nothing of the transaction was sent
+    if isinstance(original, psycopg.Error) and original.sqlstate == READ_ONLY:
+        return "not the writer"
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "lost"
     if isinstance(error, PendingRollbackError) and transaction is not None and transaction.is_lost:
@@ -310,8 +312,6 @@ def meaning_of(error: BaseException, transaction: TransactionHandle | None = Non
         return "other"
     if original.sqlstate in CONFLICTS:
         return "conflict"
-    if original.sqlstate == READ_ONLY:
-        return "not the writer"
     return "lost" if transaction is not None and transaction.is_lost else "other"
 
 
