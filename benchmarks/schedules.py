@@ -28,6 +28,7 @@ from lambdadb.lab.fleet.server import ServerSettings
 from lambdadb.lab.fleet.simulation import FleetSettings, Simulation
 
 BATCH = 500
+REPORT = 20_000  # schedules between two lines of a log, where no terminal shows the progress
 NEGLECT = 7.0
 """Seconds: the longest pause of a connect that may take 60 s, and its login."""
 
@@ -100,6 +101,8 @@ def main() -> None:
             faults += found
             done += count
             progress.update(task, completed=done)
+            if not console.is_terminal and done % REPORT == 0:
+                console.print(f"{done:,} schedules, {len(faults):,} with a fault")
     for fault in itertools.islice(faults, 10):
         print(fault)
     print(f"{done:,} schedules, {len(faults):,} with a fault")
