@@ -36,7 +36,7 @@ def test_a_silent_server_cannot_outlast_the_limit(mode, server, silent, monkeypa
 
     def steps():
         url = make_url(server.url).set(port=silent)
-        monkeypatch.setattr("lambdadb.retry._ACCEPTED_MOST", 0.1)
+        monkeypatch.setattr("lambdadb.retry._COUNTED", 0.1)
         engine = mode.create_engine(url, retry=ResumeRetry(timeout=0.5, hedge_after=0.1))
         began = time.monotonic()
         with pytest.raises(DatabaseResuming, match="login was not answered") as raised:
@@ -51,7 +51,7 @@ def test_a_silent_server_cannot_outlast_the_limit(mode, server, silent, monkeypa
 @pytest.mark.parametrize("message", [0, 1, 2])
 def test_a_login_that_breaks_is_begun_again(mode, server, action, message, monkeypatch):
     """Before the greeting, after the password, and while the session is set up."""
-    monkeypatch.setattr("lambdadb.retry._ACCEPTED_MOST", 0.1)
+    monkeypatch.setattr("lambdadb.retry._COUNTED", 0.1)
 
     def steps():
         engine = mode.create_engine(server.url, retry=ResumeRetry(timeout=LONG, hedge_after=0.1))

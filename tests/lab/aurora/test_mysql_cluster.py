@@ -53,7 +53,7 @@ def test_a_connect_survives_each_shape_of_a_resume(shape, asynchronous, server, 
     """Whatever a resuming cluster answers, one `connect()` waits for it and gets a session."""
     # Elsewhere a refusal on the same machine means that no server runs there.
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop")
-    monkeypatch.setattr("lambdadb.retry._ACCEPTED_MOST", 0.6)
+    monkeypatch.setattr("lambdadb.retry._COUNTED", 0.6)
     with Cluster(server, resume=0.3, shape=shape, paused=True) as cluster:
         if asynchronous:
 
