@@ -50,6 +50,8 @@ class HedgedConnect:
     _open: dict[Attempt, _Progress] = field(default_factory=dict)  # the older first
     _winner: Attempt | None = None
     _number: int = 0
+    _full: AttemptFailed | None = None
+    """The last refusal of a server whose connections are all in use."""
     _exhausted_since: float | None = None
     """When the server first said that all of its connections are in use."""
     _took: float | None = None
@@ -125,7 +127,7 @@ class HedgedConnect:
                 until = min(until, self.clock.now() + self.retry.hedge_after)
             self._drive(until)
         if self._winner is None:
-            silence = self._younger.describe_silence()
+            silence = self._describe_silence()
             self.history.add_failure(silence.fault)
             raise silence
         return self._winner
@@ -202,7 +204,7 @@ class HedgedConnect:
             self.retry.diagnose(failure)
             self.history.add_failure(failure.fault)
             if failure.fault is Fault.EXHAUSTED:
-                self._learn_exhausted(self._open[attempt].began)
+                self._learn_exhausted(failure, self._open[attempt].began)
             self._end(attempt, failure.fault)
             if self._winner is None:
                 raise
@@ -212,8 +214,15 @@ class HedgedConnect:
         for attempt in [a for a in self._open if not a.got_first_byte]:
             self._end(attempt, attempt.describe_silence().fault)
 
-    def _learn_exhausted(self, began: float) -> None:
-        """Note the first refusal of a full server, of an attempt that began at this moment."""
+    def _describe_silence(self) -> AttemptFailed:
+        """Return the failure that no answer stands for. A server that was full is busy, not asleep."""
+        if self._full is None:
+            return self._younger.describe_silence()
+        return AttemptFailed(Fault.EXHAUSTED, self._full.text, silent=True, remedy=self._full.remedy)
+
+    def _learn_exhausted(self, full: AttemptFailed, began: float) -> None:
+        """Note a refusal of a full server, of an attempt that began at this moment."""
+        self._full = full
         if self._exhausted_since is None:
             self._exhausted_since = self.clock.now()
             self._took = self._exhausted_since - began

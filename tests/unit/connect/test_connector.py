@@ -343,6 +343,21 @@ def test_an_unreachable_network_is_not_called_resuming(connector_to, clock):
     assert caught.value.retry_after is not None
 
 
+@pytest.mark.parametrize("held", [0.0, 8.0], ids=["awake", "after a resume"])
+def test_a_full_server_that_falls_silent_is_still_called_full(held, connector_to, clock):
+    """Its last words count, not the attempt that the end of the connect has cut off."""
+    full = AttemptFailed(Fault.EXHAUSTED, "sorry, too many clients already")
+    awake = clock.now() + held
+
+    def script(began):
+        return (max(began + LOGIN, awake), full) if began < awake + 0.1 else (math.inf, None)
+
+    with pytest.raises(ConnectFailed, match="too many clients") as caught:
+        connect(connector_to(script, HELD, retry=ResumeRetry(timeout=held + 5.0)), host="h")
+    assert caught.value.fault is Fault.EXHAUSTED
+    assert not isinstance(caught.value, DatabaseResuming)
+
+
 def test_taken_connections_are_waited_for_with_growing_pauses(connector_to, clock):
     """Exhausted is waited for, and the attempts spread out instead of storming the server."""
     text = "FATAL:  sorry, too many clients already"
