@@ -18,10 +18,8 @@ from lambdadb.lab.fleet.simulation import FleetResult, FleetSettings, Simulation
 from lambdadb.policy import PerEnvironment, PerInvocation, Policy
 
 POLICIES: dict[str, Policy] = {"per-environment": PerEnvironment(), "per-invocation": PerInvocation()}
-# Okabe and Ito's colours, told apart by colour-blind readers; the kinds of line differ as well.
-STYLES = [
-    (colour, line) for line in ("-", "--") for colour in ("#009E73", "#D55E00", "#0072B2", "#CC79A7")
-]
+COLOUR = "#0072B2"
+BIN = 0.02  # seconds: the most sessions in each are drawn
 
 
 @dataclass(frozen=True)
@@ -90,21 +88,30 @@ def _simulate_one(job: tuple[FleetSettings, ServerSettings, str, str, bool]) -> 
 
 
 def draw(results: Mapping[str, FleetResult], slots: int) -> bytes:
-    """Draw the sessions over time, a line for each client, as SVG."""
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    """Draw the sessions over time, a row for each client, as SVG."""
+    figure = Figure(figsize=(8, 0.5 + 0.75 * len(results)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes: Any = figure.subplots()
-    for (name, result), (colour, line) in zip(results.items(), STYLES * 9, strict=False):
-        moments = [0.0, *(moment for moment, _ in result.timeline)]
-        counts = [0, *(count for _, count in result.timeline)]
-        axes.step(moments, counts, where="post", label=name, color=colour, linestyle=line)
-    axes.axhline(slots, color="black", linewidth=0.8, linestyle=":")
-    axes.annotate(f"{slots} slots", (0.0, slots), (4, 3), textcoords="offset points", fontsize=9)
-    axes.set_xlabel("seconds since the first environment started")
-    axes.set_ylabel("open sessions")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
+    rows: Any = figure.subplots(len(results), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (name, result) in zip(rows, results.items(), strict=True):
+        most: dict[float, int] = {}
+        for moment, count in result.timeline:
+            most[moment // BIN * BIN] = max(count, most.get(moment // BIN * BIN, 0))
+        axes.fill_between(list(most), list(most.values()), step="post", color=COLOUR, linewidth=0.0)
+        axes.axhline(slots, color="black", linewidth=0.8, linestyle=":")
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
+        told = f"{result.served:,} served" + f", {result.failed:,} failed" * bool(result.failed)
+        axes.annotate(told, (1.0, 0.5), xycoords="axes fraction", ha="right", va="center", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    moments = [moment for result in results.values() for moment, _ in result.timeline]
+    first, last = (min(moments), max(moments)) if moments else (0.0, 1.0)
+    # Room on the right for the words.
+    rows[-1].set_xlim(max(first - 1.0, 0.0), last + 0.25 * (last - first))
+    rows[0].set_ylim(0, slots * 1.1)
+    rows[0].set_yticks([0, slots])
+    figure.align_ylabels(rows)
+    rows[-1].set_xlabel(
+        "seconds since the first environment started (dotted: the slots)"
+    )
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
