@@ -109,9 +109,7 @@ def draw(results: Mapping[str, FleetResult], slots: int) -> bytes:
     rows[0].set_ylim(0, slots * 1.1)
     rows[0].set_yticks([0, slots])
     figure.align_ylabels(rows)
-    rows[-1].set_xlabel(
-        "seconds since the first environment started (dotted: the slots)"
-    )
+    rows[-1].set_xlabel("seconds since the first environment started (dotted: the slots)")
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
