@@ -21,7 +21,7 @@ from lambdadb.tracing import Tracer
 if TYPE_CHECKING:
     from lambdadb.credentials import AsyncCredentials, Credentials
 
-_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)
+_FUNCTION = r"(?a)[A-Za-z_]\w*(\.[A-Za-z_]\w*)?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,9 @@ class Settings:
             names = ", ".join(map(repr, get_args(Proxy)))
             raise InvalidSettings(f"proxy={self.proxy!r}: use one of {names}, or None to find out.")
         function = self.deadline_function
-        if function is not None and not (isinstance(function, str) and _FUNCTION.fullmatch(function)):
+        if function is not None and not (
+            isinstance(function, str) and re.fullmatch(_FUNCTION, function)
+        ):
             raise InvalidSettings(
                 f"deadline_function={function!r}: use the name of a function, or SCHEMA.FUNCTION, as "
                 "SQL has it without quotation marks."

@@ -194,7 +194,8 @@ class _TransactionRunner:
         )
         self._tracer: Tracer | None = connector.settings.tracer
         self._runs = 0
-        self._standby_error: Exception | None = None  # the last run met a standby
+        # The error of the last run, if that has met a standby.
+        self._standby_error: Exception | None = None
         self._question = OutcomeQuestion(
             self._engine, idempotency_key, deadline=self._deadline, random=self._random
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 
 import psycopg
 import pytest
@@ -68,7 +67,7 @@ def test_another_session_with_the_same_process_id_is_left_alone(database, sessio
     """The moment at which a session began tells it from a later one with its process id."""
     engine = lambdadb.create_engine(database)
     driver = driver_of(engine)
-    driver.session = replace(driver.session, began=str(int(driver.session.began) - 1))
+    driver.session = driver.session._replace(began=str(int(driver.session.began) - 1))
     lost = LostAnswers.of_begin(monkeypatch)
     run_transaction(
         engine, lambda connection: connection.execute(text("INSERT INTO item DEFAULT VALUES"))
@@ -82,8 +81,8 @@ def test_another_session_with_the_same_process_id_is_left_alone(database, sessio
 def test_a_session_that_is_shared_is_noticed(field, engine):
     """The answer names the session: if it is another one, BEGIN is answered first from then on."""
     driver = driver_of(engine)
-    other = {"backend": "1", "server": replace(driver.session.server, epoch=("1", "1"))}
-    driver.session = replace(driver.session, **{field: other[field]})
+    other = {"backend": "1", "server": driver.session.server._replace(epoch=("1", "1"))}
+    driver.session = driver.session._replace(**{field: other[field]})
     run_transaction(engine, lambda connection: connection.execute(ADD))
     assert driver.session is None
     run_transaction(engine, read)

@@ -254,8 +254,8 @@ class Connector:
     def _describe_failure(self, history: ConnectHistory, last: AttemptFailed) -> ConnectFailed:
         # One attempt that saw the database waking up is proof, if the others got no answer. A server
         # that is full has woken up.
-        can_be = last.fault.can_pass and last.fault is not Fault.EXHAUSTED
-        resuming = can_be and Fault.RESUMING in history.faults
+        may_resume = last.fault.can_pass and last.fault is not Fault.EXHAUSTED
+        resuming = may_resume and Fault.RESUMING in history.faults
         fault = Fault.RESUMING if resuming else last.fault
         remedy = last.remedy if fault is last.fault else fault.remedy
         kind = DatabaseResuming if resuming else ConnectFailed

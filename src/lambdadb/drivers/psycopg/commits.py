@@ -11,35 +11,33 @@ from __future__ import annotations
 import re
 from itertools import zip_longest
 
+# `re` compiles these at their first use and keeps them. An import of this module stays cheap.
 # Without one of these words a text neither commits nor ends its transaction.
-_WORDS = re.compile(rb"\b(?:COMMIT|END|EXECUTE|PREPARE|ROLLBACK|ABORT)\b", re.IGNORECASE)
+_WORDS = rb"(?i)\b(?:COMMIT|END|EXECUTE|PREPARE|ROLLBACK|ABORT)\b"
 # Names are found first, because a dollar in a name begins no literal. Bytes above 127 belong to names.
-_TOKENS = re.compile(
-    rb"""
+_TOKENS = rb"""(?xs)
       (?P<name>[A-Za-z_\x80-\xff][\w$\x80-\xff]*)
     | --[^\n\r]*
     | /\*(?:(?!/\*|\*/).)*\*/
     | '(?:[^']|'')*'
     | "(?:[^"]|"")*"
     | \$(?P<tag>(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?)\$.*?\$(?P=tag)\$
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_COMMITS = re.compile(rb"(?:COMMIT|END|PREPARE\b[^;]*\bTRANSACTION)\b", re.IGNORECASE)
-_EXECUTES = re.compile(rb"EXECUTE\b", re.IGNORECASE)
-_ROLLS_BACK = re.compile(rb"(?:ROLLBACK|ABORT)\b(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)", re.IGNORECASE)
-_CHAINS = re.compile(rb"\w+\s+(?:(?:WORK|TRANSACTION)\s+)?AND\s+CHAIN\b", re.IGNORECASE)
-_BEGINS = re.compile(rb"(?:BEGIN|START)\b", re.IGNORECASE)
+"""
+_COMMITS = rb"(?i)(?:COMMIT|END|PREPARE\b[^;]*\bTRANSACTION)\b"
+_EXECUTES = rb"(?i)EXECUTE\b"
+_ROLLS_BACK = rb"(?i)(?:ROLLBACK|ABORT)\b(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)"
+_CHAINS = rb"(?i)\w+\s+(?:(?:WORK|TRANSACTION)\s+)?AND\s+CHAIN\b"
+_BEGINS = rb"(?i)(?:BEGIN|START)\b"
 
 
 def may_commit(text: bytes) -> bool:
     """Whether a text ends a transaction well, alone or among other statements, or in a prepared one."""
-    return any(_COMMITS.match(end) or _EXECUTES.match(end) for end, _ in _find_ends(text))
+    return any(re.match(_COMMITS, end) or re.match(_EXECUTES, end) for end, _ in _find_ends(text))
 
 
 def ends(text: bytes) -> bool:
     """Whether a text ends a transaction, well or not."""
-    return any(_COMMITS.match(end) or _ROLLS_BACK.match(end) for end, _ in _find_ends(text))
+    return any(re.match(_COMMITS, end) or re.match(_ROLLS_BACK, end) for end, _ in _find_ends(text))
 
 
 def goes_on(text: bytes, *, failed: bool) -> bool:
@@ -51,22 +49,22 @@ def goes_on(text: bytes, *, failed: bool) -> bool:
     """
     return any(
         following
-        and (_ROLLS_BACK.match(end) or (failed and _COMMITS.match(end)))
-        and not _CHAINS.match(end)
-        and not _BEGINS.match(following)
+        and (re.match(_ROLLS_BACK, end) or (failed and re.match(_COMMITS, end)))
+        and not re.match(_CHAINS, end)
+        and not re.match(_BEGINS, following)
         for end, following in _find_ends(text)
     )
 
 
 def _find_ends(text: bytes) -> list[tuple[bytes, bytes]]:
     """What may end a transaction, and the statement that follows in the text, or nothing."""
-    if not _WORDS.search(text):
+    if not re.search(_WORDS, text):
         return []
-    bare = text if b"\\" in text else _TOKENS.sub(lambda found: found["name"] or b" ", text)
+    bare = text if b"\\" in text else re.sub(_TOKENS, lambda found: found["name"] or b" ", text)
     is_certain = b"\\" not in text and b"/*" not in bare
     parts = [part.strip() for part in (bare if is_certain else text).split(b";")]
     parts = [part for part in parts if part]
     pairs = list(zip_longest(parts, parts[1:], fillvalue=b""))
     if is_certain:
         return pairs
-    return [(part[word.start() :], after) for part, after in pairs for word in _WORDS.finditer(part)]
+    return [(part[word.start() :], after) for part, after in pairs for word in re.finditer(_WORDS, part)]

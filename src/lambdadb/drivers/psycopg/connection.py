@@ -7,6 +7,7 @@ Statements end with the invocation's time. A session can be ended while another 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -131,15 +132,9 @@ class _Deadlined(psycopg.BaseConnection[Any]):
 
     def begin_commands(self) -> list[bytes]:
         """Return psycopg's BEGIN, and the call of the deadline function if there is one."""
-        words = ["BEGIN"]
-        if self.isolation_level is not None:
-            words.append(f"ISOLATION LEVEL {self.isolation_level.name.replace('_', ' ')}")
-        if self.read_only is not None:
-            words.append("READ ONLY" if self.read_only else "READ WRITE")
-        if self.deferrable is not None:
-            words.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
+        begin = _make_begin(self.isolation_level, self.read_only, self.deferrable)
         call = make_call(self.deadline)
-        return [" ".join(words).encode(), *([call] if call else [])]
+        return [begin, call] if call else [begin]
 
     def _get_tx_start_command(self) -> bytes:
         if self.unit is not None:  # its own BEGIN was sent, and its transaction is over
@@ -342,6 +337,20 @@ class AsyncDeadlineConnection(_Deadlined, psycopg.AsyncConnection[Any]):
 
 
 AnyConnection = DeadlineConnection | AsyncDeadlineConnection
+
+
+@functools.cache
+def _make_begin(
+    isolation_level: psycopg.IsolationLevel | None, read_only: bool | None, deferrable: bool | None
+) -> bytes:
+    words = ["BEGIN"]
+    if isolation_level is not None:
+        words.append(f"ISOLATION LEVEL {isolation_level.name.replace('_', ' ')}")
+    if read_only is not None:
+        words.append("READ ONLY" if read_only else "READ WRITE")
+    if deferrable is not None:
+        words.append("DEFERRABLE" if deferrable else "NOT DEFERRABLE")
+    return " ".join(words).encode()
 
 
 @contextlib.contextmanager

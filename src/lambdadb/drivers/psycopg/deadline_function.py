@@ -30,8 +30,7 @@ def make_call(deadline: StatementDeadline) -> bytes:
     The limit is the moment at which this side closes a connection that did not answer. So this side is
     always the first to act, and its caller gets `OutOfTime` and not the server's error.
     """
-    latest = deadline.invocations.latest_deadline
-    if deadline.function is None or latest is None:
+    if deadline.function is None or (latest := deadline.invocations.latest_deadline) is None:
         return b""
     left = math.ceil((latest.at - deadline.reserve / 2 - deadline.clock.now()) * 1000)
     return f"SELECT {deadline.function}({min(max(left, 1), _LONGEST)})".encode()  # 0 is no limit

@@ -16,7 +16,7 @@ nothing of a second transaction is sent, and COMMIT is sent only for the transac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import generators, pq
@@ -61,8 +61,7 @@ class UnitEnded(psycopg.OperationalError):
     """A unit of work continued after the end of its transaction, or tried to commit it."""
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(NamedTuple):
     """The identity of a server, as far as it is known."""
 
     epoch: tuple[str | None, ...]
@@ -75,8 +74,7 @@ class Server:
         return self.id_space is not None and self.id_space == other.id_space
 
 
-@dataclass(frozen=True)
-class ServerSession:
+class ServerSession(NamedTuple):
     """The session of a connection that leads to no other one."""
 
     server: Server
@@ -86,8 +84,7 @@ class ServerSession:
     """When it began, in microseconds. Another session may have the same process id later."""
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """What identifies a transaction to the server."""
 
     id: str
@@ -158,8 +155,8 @@ class UnitOfWork:
         if pgconn.status != _OK:
             return
         if pgconn.pipeline_status != _NO_PIPELINE and ends(self.statement):
-            # psycopg's pipeline: what came before may have no answer yet. An ordinary statement is
-            # as good as any other.
+            # psycopg's pipeline: what ends the transaction may have no answer yet, so it is kept. Of
+            # what follows, the ordinary statements count as one.
             text = self.statement.removesuffix(_ORDINARY) + (b";" + text if ends(text) else _ORDINARY)
         self.statement = text
         self.had_failed = pgconn.transaction_status == _FAILED

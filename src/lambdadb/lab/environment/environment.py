@@ -5,7 +5,6 @@ What a policy does to a connection depends on the freeze between invocations, so
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -23,6 +22,7 @@ from lambdadb.extras import install_command
 from lambdadb.lab import LabError
 from lambdadb.lab.environment.runtime_api import RuntimeAnswer, RuntimeEvent
 from lambdadb.lab.environment.runtime_process import RuntimeProcess
+from lambdadb.lab.environment.signals import signal_all, wait_until_asleep
 from lambdadb.lab.process import Directory
 
 # Seconds that Lambda gives the first init; an init that overruns is repeated within the invocation.
@@ -32,8 +32,6 @@ INIT_LIMIT = 10.0
 # timeout is longer (Lambda Developer Guide).
 LONG_INIT_LIMIT = 130.0
 
-# How often in a row a thread has to be seen asleep.
-LOOKS = 5
 # Seconds between SIGTERM and SIGKILL when an environment with an external extension ends (Lambda
 # Developer Guide; observed by aws-samples/graceful-shutdown-with-aws-lambda).
 SHUTDOWN_LIMIT = 0.3
@@ -339,29 +337,6 @@ class Environment:
             "LAMBDA_TASK_ROOT": str(self.root),
             **own,
         }
-
-
-def signal_all(runtime: RuntimeProcess, number: signal.Signals) -> None:
-    """Send a signal to the function's process and, if it leads its group, to what it has forked."""
-    pid = runtime.process.pid
-    (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, number)
-
-
-def wait_until_asleep(pid: int) -> None:
-    """
-    Wait until the main thread of a process that was continued sleeps, for 1 s at most.
-
-    Until then Linux may give a signal to another thread of the process. Python runs its handler in the
-    main thread only, which would then sleep on. Lambda freezes by other means, which leave no signal
-    behind. One look is not enough: the thread may wait for the interpreter's lock.
-    """
-    status = Path(f"/proc/{pid}/stat")
-    end = time.monotonic() + 1.0
-    asleep = 0
-    with contextlib.suppress(OSError):  # it has ended, or this is not Linux
-        while asleep < LOOKS and time.monotonic() < end:
-            asleep = asleep + 1 if status.read_text().rpartition(") ")[2][0] == "S" else 0
-            time.sleep(0.002)
 
 
 def encoded(event: object) -> bytes:

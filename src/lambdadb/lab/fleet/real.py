@@ -29,6 +29,7 @@ SAMPLE = 0.1  # seconds between two looks at the cluster's count of connections
 START = 60.0  # seconds for the start of all processes
 WORKER = Path(__file__).with_name("worker.py")
 MEASURED = 30  # logins, and as many refusals
+LONGEST_END = 30.0  # seconds after which a session that was closed has to be gone
 PAUSE = 0.05  # seconds after which a session that has ended has left its slot
 
 
@@ -98,8 +99,7 @@ def measure_machine(server: ServerSettings) -> ServerSettings:
                 _is_refused(cluster)
                 refusals.append(time.perf_counter() - began)
             engine.dispose()
-            while _is_refused(cluster):  # the server ends a session a moment later
-                pass
+            _wait_for_slot(cluster)
             time.sleep(PAUSE)
     return replace(
         server,
@@ -107,6 +107,14 @@ def measure_machine(server: ServerSettings) -> ServerSettings:
         login=statistics.median(logins),
         refusal=statistics.median(refusals),
     )
+
+
+def _wait_for_slot(cluster: Cluster) -> None:
+    """Wait until the server, which ends a session a moment later, has a free slot again."""
+    end = time.monotonic() + LONGEST_END
+    while _is_refused(cluster):
+        if time.monotonic() > end:
+            raise LabError(f"The server has not ended a session within {LONGEST_END:.0f} s.")
 
 
 def _is_refused(cluster: Cluster) -> bool:
